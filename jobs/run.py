@@ -1,0 +1,8 @@
+"""Entry point for `ray job submit --working-dir . -- python jobs/run.py ...`; see `sf-ray run --help`."""
+
+import sys
+
+from sf_ray.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["run", *sys.argv[1:]]))

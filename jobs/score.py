@@ -1,0 +1,8 @@
+"""Entry point for `ray job submit --working-dir . -- python jobs/score.py ...`; see `sf-ray score --help`."""
+
+import sys
+
+from sf_ray.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["score", *sys.argv[1:]]))

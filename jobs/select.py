@@ -1,0 +1,8 @@
+"""Entry point for `ray job submit --working-dir . -- python jobs/select.py ...`; see `sf-ray select --help`."""
+
+import sys
+
+from sf_ray.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["select", *sys.argv[1:]]))

@@ -1,0 +1,133 @@
+"""Commands: parse, call, exit code. Flags come from `config`; heavy imports come after parsing."""
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+import sf_ray
+from sf_ray.config import COMMANDS, Command, load
+from sf_ray.errors import SfRayError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns the exit code: 0 done, 1 failed, 2 wrong usage."""
+    try:
+        _group().main(args=arguments, prog_name="sf-ray", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except click.Abort:
+        return _stopped()
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except SfRayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _stopped()
+    return 0
+
+
+def _stopped() -> int:
+    print("stopped; the same command goes on where this one was", file=sys.stderr)
+    return 130
+
+
+def _group() -> click.Group:
+    group = click.Group(help="Score instruction data by IFD with a small model; keep the best.")
+    group.params.append(
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_print_version,
+            help="Show the version and exit.",
+        )
+    )
+    for command in COMMANDS.values():
+        group.add_command(_click_command(command))
+    return group
+
+
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"sf-ray {sf_ray.__version__}")
+        context.exit()
+
+
+def _click_command(command: Command) -> click.Command:
+    params: list[click.Parameter] = [
+        click.Argument([name], required=False) for name in command.positional
+    ]
+    for name, field in command.options.model_fields.items():
+        if name in command.positional:
+            continue
+        flag = "--" + name.replace("_", "-")
+        default = field.default
+        shown = "" if field.is_required() or default in (None, {}, False) else f" Default: {default}."
+        help_text = (field.description or "") + shown
+        if field.annotation is bool:
+            option = click.Option([flag], is_flag=True, default=None, help=help_text)
+        else:
+            option = click.Option([flag], metavar=_metavar(field.annotation), help=help_text)
+        params.append(option)
+    if command.name != "demo":
+        params.append(
+            click.Option(["--config"], metavar="FILE", help="YAML file with these options; flags win.")
+        )
+    params.append(click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."))
+    help_text = command.help
+    if command.positional:
+        known = command.options.model_fields
+        help_text += "\n\n\b\n" + "\n".join(
+            f"{name.upper():7} {known[name].description}" for name in command.positional
+        )
+    return click.Command(
+        command.name,
+        params=params,
+        help=help_text,
+        callback=_callback(command),
+        context_settings={"max_content_width": 100},
+    )
+
+
+def _metavar(annotation: Any) -> str:
+    """What stands behind a flag in --help: the choices, or the type."""
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    text = str(annotation)
+    if "dict" in text:
+        return "JSON" if "Any" in text else "FIELD=COLUMN,..."
+    if "tuple" in text:
+        return "N|MIN:MAX"
+    for kind, name in ((int, "INTEGER"), (float, "NUMBER")):
+        if annotation is kind or kind in get_args(annotation):
+            return name
+    return "TEXT"
+
+
+def _callback(command: Command) -> Callable[..., None]:
+    def call(debug: bool, config: str | None = None, **flags: Any) -> None:
+        try:
+            options = load(command, flags, config)
+            _entry_point(command.name)(options)
+        except Exception:
+            if debug:
+                traceback.print_exc()
+            raise
+
+    return call
+
+
+def _entry_point(name: str) -> Callable[[Any], None]:
+    if name == "demo":
+        from sf_ray.demo import demo
+
+        return demo
+    from sf_ray import pipeline
+
+    return {"run": pipeline.run, "score": pipeline.score, "select": pipeline.select}[name]

@@ -1,0 +1,268 @@
+"""The one definition of every option: name, type, default, bounds and help.
+
+Flags, YAML keys and their validation all come from the models below. Components take plain
+arguments from them; only `pipeline` sees a whole model.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from sf_ray.errors import UsageError
+
+
+def _columns_from_text(value: object) -> object:
+    """`prompt=question,completion=answer` -> a mapping; a mapping (YAML) passes unchanged."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.split(",")]
+    if any(not (field.strip() and sign and column.strip()) for field, sign, column in pairs):
+        raise ValueError("expected field=column[,field=column]")
+    return {field.strip(): column.strip() for field, _, column in pairs}
+
+
+def _json_object_from_text(value: object) -> object:
+    """A JSON object as text -> a mapping; a mapping (YAML) passes unchanged."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"expected a JSON object ({error})") from None
+
+
+def _actors_from_text(value: object) -> object:
+    """`4` or `2:8` -> (min, max); a pair (YAML) passes unchanged."""
+    if isinstance(value, int):
+        return (value, value)
+    if not isinstance(value, str):
+        return value
+    low, _, high = value.partition(":")
+    return (low, high or low)
+
+
+Columns = Annotated[dict[str, str], BeforeValidator(_columns_from_text)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object_from_text)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Actors = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_actors_from_text)]
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CorpusOptions(_Options):
+    input: str = Field(description="The corpus: a directory, a file or a glob, as path or URI.")
+    storage_options: JsonObject = Field(
+        default={},
+        repr=False,
+        description="fsspec options as JSON, e.g. an endpoint_url. Default: the environment.",
+    )
+    ray_address: str | None = Field(
+        default=None,
+        description="Ray cluster to join; 'local' starts one. Default: RAY_ADDRESS, then a "
+        "cluster running on this machine, then a local one.",
+    )
+
+
+class ScoringOptions(CorpusOptions):
+    scores: str | None = Field(default=None, description="Where score pieces lie.")
+    model: str = Field(
+        description="Weak model: hub name, local directory, URI of a directory, .gguf file or URI, "
+        "or 'demo'."
+    )
+    format: Literal["auto", "alpaca", "prompt-completion"] = Field(
+        default="auto", description="How a row becomes prompt and answer; auto: by its columns."
+    )
+    columns: Columns = Field(
+        default={}, description="Other column names, as prompt=question,completion=answer."
+    )
+    alignment: Literal["reference", "aligned"] = Field(
+        default="reference",
+        description="reference: the paper's numbers; aligned: both passes over the same tokens.",
+    )
+    max_length: int = Field(default=1024, ge=2, description="Window in tokens.")
+    unit_rows: int = Field(
+        default=2048, ge=1, description="Rows that one task reads, scores and commits, at most."
+    )
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        default="auto",
+        description="Matmul type; auto: float32 on CPU, float16 autocast on CUDA.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: cuda where the cluster has a GPU now, else cpu."
+    )
+    token_budget: int | None = Field(
+        default=None,
+        ge=1,
+        description="Padded tokens in one batch, at most; halved when a GPU runs out of memory. "
+        "Default: 2048 on CPU, 65536 on CUDA.",
+    )
+    actors: Actors | None = Field(
+        default=None,
+        description="Scoring actors, N or MIN:MAX. Default: 1 up to one a GPU, or one a CPU node.",
+    )
+    gpus_per_actor: float = Field(
+        default=1.0, gt=0, description="GPU share of a scoring actor on CUDA."
+    )
+    cpus_per_actor: float | None = Field(
+        default=None,
+        gt=0,
+        description="CPUs that Ray reserves for a scoring actor. Default: 1 beside a GPU, else "
+        "all but one of a node's.",
+    )
+    threads_per_actor: int | None = Field(
+        default=None,
+        ge=1,
+        description="Threads an actor computes with on CPU. Default: as cpus_per_actor, or a "
+        "node's CPUs where that is not set.",
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="Run Python code that comes with the model."
+    )
+
+
+class SelectionOptions(CorpusOptions):
+    output: str = Field(description="Where filtered shards and the manifest go.")
+    keep_fraction: float | None = Field(
+        default=None, gt=0, le=1, description="Keep this fraction of all input rows."
+    )
+    keep_count: int | None = Field(default=None, ge=1, description="Keep this many rows.")
+    max_ifd: float = Field(default=1.0, gt=0, description="Keep only rows with IFD below this.")
+    min_ifd: float = Field(default=0.0, ge=0, description="Keep only rows with IFD from this on.")
+    ifd_column: str = Field(
+        default="ifd", min_length=1, description="Name of the column added to filtered shards."
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_say_how_much(self) -> "SelectionOptions":
+        if self.keep_fraction is not None and self.keep_count is not None:
+            raise ValueError("--keep-fraction and --keep-count exclude each other: give one")
+        if self.keep_fraction is None and self.keep_count is None:
+            raise ValueError("how much to keep is missing: give --keep-fraction or --keep-count")
+        if self.min_ifd >= self.max_ifd:
+            raise ValueError(
+                f"--min-ifd {self.min_ifd} must be below --max-ifd {self.max_ifd}: "
+                "no row can lie between them"
+            )
+        return self
+
+
+class ScoreOptions(ScoringOptions):
+    scores: str = Field(description="Where score pieces lie.")
+
+
+class SelectOptions(SelectionOptions):
+    scores: str = Field(description="Where score pieces lie.")
+    scoring_id: str | None = Field(
+        default=None, description="Which scores, where SCORES holds those of several models."
+    )
+
+
+class RunOptions(ScoringOptions, SelectionOptions):
+    scores: str | None = Field(
+        default=None, description="Where score pieces lie. Default: OUTPUT/scores."
+    )
+
+
+class DemoOptions(_Options):
+    output: str = Field(
+        default="demo-output", description="Directory for the demo's corpus and results."
+    )
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of `sf-ray`: its options and which of them are positional."""
+
+    name: str
+    options: type[_Options]
+    positional: tuple[str, ...]
+    help: str
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("run", RunOptions, ("input", "output"), "Score, select and write in one go."),
+        Command("score", ScoreOptions, ("input", "scores"), "Score a corpus; keep the scores."),
+        Command(
+            "select",
+            SelectOptions,
+            ("input", "scores", "output"),
+            "Select from existing scores and write; no model, no GPU.",
+        ),
+        Command("demo", DemoOptions, (), "See the whole job work on text from Python's library."),
+    )
+}
+
+
+def load(command: Command, flags: Mapping[str, object], config_path: str | None) -> _Options:
+    """Validates what was given for `command`; flags win over the YAML file.
+
+    Args:
+        command: The command that runs.
+        flags: Option name (with underscores) -> value; None means not given.
+        config_path: YAML file with the same names. Keys of other commands may stand in it, so
+            that `run`, `score` and `select` can share one file.
+
+    Raises:
+        UsageError: An unknown key, a missing option or a value out of bounds.
+    """
+    values = _from_yaml(config_path) if config_path else {}
+    values = {name: value for name, value in values.items() if name in command.options.model_fields}
+    given = {name: value for name, value in flags.items() if value is not None}
+    # A count on the command line replaces a fraction in the file, and the reverse.
+    for this, other in (("keep_count", "keep_fraction"), ("keep_fraction", "keep_count")):
+        if this in given and other not in given:
+            values.pop(other, None)
+    values.update(given)
+    try:
+        return command.options.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_explain(command, error)) from None
+
+
+def _from_yaml(path: str) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"--config {path}: not valid YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"--config {path}: expected option names with values, e.g. 'model: demo'")
+    known = {name for command in COMMANDS.values() for name in command.options.model_fields}
+    values = {str(key).replace("-", "_"): value for key, value in document.items()}
+    for key in values:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, sorted(known), n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else "see `sf-ray run --help`"
+            raise UsageError(f"--config {path}: unknown key {key!r}; {hint}")
+    return values
+
+
+def _explain(command: Command, error: ValidationError) -> str:
+    """One line for each problem, in the command line's own names; values are not repeated for
+    storage options, which may hold secrets."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        if not problem["loc"]:
+            lines.append(problem["msg"].removeprefix("Value error, "))
+            continue
+        name = str(problem["loc"][0])
+        flag = name.upper() if name in command.positional else "--" + name.replace("_", "-")
+        if problem["type"] == "missing":
+            lines.append(f"{flag} is missing: give it, or `{name}:` in the --config file")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            message = message[:1].lower() + message[1:]
+            shown = "" if name == "storage_options" else f" (got {problem['input']!r})"
+            lines.append(f"{flag}: {message}{shown}")
+    return "\n".join(lines)

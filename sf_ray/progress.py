@@ -1,0 +1,129 @@
+"""How far scoring has come: counted by the actors, shown by the driver."""
+
+import sys
+import threading
+from dataclasses import dataclass, replace
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+_TERMINAL_S = 0.5
+_PLAIN_S = 10.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Work done so far. A unit that Ray retries counts again: this is for people to watch."""
+
+    sequences: int = 0
+    tokens: int = 0
+    units: int = 0
+    rows: int = 0
+    oom_splits: int = 0
+
+
+class Tally:
+    """Adds up what the scoring actors report; runs as an actor without resources."""
+
+    def __init__(self) -> None:
+        self._counts = Counts()
+
+    def batch_scored(self, sequences: int, tokens: int) -> None:
+        """Counts a batch."""
+        c = self._counts
+        self._counts = replace(c, sequences=c.sequences + sequences, tokens=c.tokens + tokens)
+
+    def unit_scored(self, rows: int, oom_splits: int) -> None:
+        """Counts a unit, and how often memory ran out in it."""
+        c = self._counts
+        self._counts = replace(
+            c, units=c.units + 1, rows=c.rows + rows, oom_splits=c.oom_splits + oom_splits
+        )
+
+    def counts(self) -> Counts:
+        """What was counted so far."""
+        return self._counts
+
+
+class ScoringProgress:
+    """Shows progress until it is left: a bar on a terminal, a line now and then elsewhere.
+
+    Attributes:
+        tally: Handle of the `Tally` actor, to give to the scoring actors.
+    """
+
+    def __init__(self, rows: int, units: int) -> None:
+        self._rows, self._units = rows, units
+        self.tally: Any = ray.remote(num_cpus=0)(Tally).remote()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._first: tuple[float, Counts] | None = None
+
+    def __enter__(self) -> "ScoringProgress":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def counts(self) -> Counts:
+        """What was counted so far; zeros where the counter is gone."""
+        try:
+            counts: Counts = ray.get(self.tally.counts.remote(), timeout=5)
+            return counts
+        except (RayError, TimeoutError):
+            return Counts()
+
+    def _watch(self) -> None:
+        if not sys.stderr.isatty():
+            while not self._done.wait(_PLAIN_S):
+                print(self._line(self.counts()), file=sys.stderr, flush=True)
+            return
+        columns = (BarColumn(), TextColumn("{task.description}"))
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task("starting the scoring actors", total=self._rows)
+            while not self._done.wait(_TERMINAL_S):
+                counts = self.counts()
+                bar.update(task, completed=counts.sequences / 2, description=self._line(counts))
+            bar.update(task, completed=self._rows)
+
+    def _line(self, counts: Counts) -> str:
+        if not counts.sequences:
+            return "scoring: waiting for the first batch"
+        now = monotonic()
+        if self._first is None:
+            self._first = (now, counts)
+        since, first = self._first
+        rows = min(counts.sequences / 2, self._rows)
+        line = (
+            f"scoring: {rows:,.0f} of {self._rows:,} rows, "
+            f"{min(counts.units, self._units):,} of {self._units:,} units"
+        )
+        elapsed = now - since
+        rows_done = (counts.sequences - first.sequences) / 2
+        if elapsed <= 0 or not rows_done:
+            return line
+        left = (self._rows - rows) * elapsed / rows_done
+        rate = (counts.tokens - first.tokens) / elapsed
+        return f"{line}, {rate:,.0f} tokens/s, about {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 42 s, 5 min 12 s, 3 h 20 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,80 @@
+"""Scoring without a cluster: a list of pairs in, a list of scores out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from sf_ray.encoding import Encoder
+from sf_ray.engine import Engine
+from sf_ray.examples import Example
+from sf_ray.models import load_tokenizer, resolve_model
+from sf_ray.tables import encoded_table, score_table, sequences_of
+
+
+@dataclass(frozen=True)
+class Score:
+    """Scores of one pair; None where there is no value (`docs/concepts.md` lists the statuses)."""
+
+    status: str
+    prompt_tokens: int | None
+    answer_tokens: int | None
+    truncated: bool
+    loss_direct: float | None
+    loss_conditioned: float | None
+    ppl_direct: float | None
+    ppl_conditioned: float | None
+    ifd: float | None
+
+
+class Scorer:
+    """Scores prompt/answer pairs on this machine.
+
+        scorer = Scorer("demo")
+        scores = scorer.score([("What is 2 + 2?\\n", "4, as two pairs make four.")])
+        scores[0].ifd
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        alignment: str = "reference",
+        max_length: int = 1024,
+        device: str = "cpu",
+        dtype: str = "auto",
+        token_budget: int | None = None,
+    ) -> None:
+        """
+        Args:
+            model: Hub name, directory (path or URI), .gguf file, or "demo".
+            alignment: "reference" for the paper's numbers, or "aligned".
+            max_length: Window in tokens.
+            device: "cpu" or "cuda".
+            dtype: "auto", "float32", "float16" or "bfloat16".
+            token_budget: Padded tokens in one batch.
+
+        Raises:
+            SfRayError: The model cannot be found or loaded.
+        """
+        resolved = resolve_model(model)
+        self._encoder = Encoder(load_tokenizer(resolved), max_length, alignment)
+        self._engine = Engine(resolved.path, device=device, dtype=dtype, token_budget=token_budget)
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+        """Scores (prompt, answer) pairs, in order; prompts are taken as they are."""
+        encoded = encoded_table(self._encoder.encode([Example(*pair) for pair in pairs]))
+        table = score_encoded(self._engine, "", 0, encoded).drop_columns(["shard", "row"])
+        return [Score(**row) for row in table.to_pylist()]
+
+
+def score_encoded(
+    engine: Engine,
+    shard: str,
+    start: int,
+    encoded: pa.Table,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> pa.Table:
+    """Scores a unit's encoded rows as one batching pool; returns its score table."""
+    losses = engine.losses(sequences_of(encoded), on_batch)
+    return score_table(shard, start, encoded, losses)
