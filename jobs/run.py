@@ -1,4 +1,4 @@
-"""Entry point for `ray job submit --working-dir . -- python jobs/run.py ...`; see `sf-ray run --help`."""
+"""`ray job submit --working-dir . -- python jobs/run.py ...`: as `sf-ray run ...`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Entry point for `ray job submit --working-dir . -- python jobs/score.py ...`; see `sf-ray score --help`."""
+"""`ray job submit --working-dir . -- python jobs/score.py ...`: as `sf-ray score ...`."""
 
 import sys
 

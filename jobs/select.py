@@ -1,4 +1,4 @@
-"""Entry point for `ray job submit --working-dir . -- python jobs/select.py ...`; see `sf-ray select --help`."""
+"""`ray job submit --working-dir . -- python jobs/select.py ...`: as `sf-ray select ...`."""
 
 import sys
 

@@ -68,7 +68,9 @@ def _click_command(command: Command) -> click.Command:
             continue
         flag = "--" + name.replace("_", "-")
         default = field.default
-        shown = "" if field.is_required() or default in (None, {}, False) else f" Default: {default}."
+        shown = (
+            "" if field.is_required() or default in (None, {}, False) else f" Default: {default}."
+        )
         help_text = (field.description or "") + shown
         if field.annotation is bool:
             option = click.Option([flag], is_flag=True, default=None, help=help_text)
@@ -77,7 +79,9 @@ def _click_command(command: Command) -> click.Command:
         params.append(option)
     if command.name != "demo":
         params.append(
-            click.Option(["--config"], metavar="FILE", help="YAML file with these options; flags win.")
+            click.Option(
+                ["--config"], metavar="FILE", help="YAML file with these options; flags win."
+            )
         )
     params.append(click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."))
     help_text = command.help
@@ -130,4 +134,5 @@ def _entry_point(name: str) -> Callable[[Any], None]:
         return demo
     from sf_ray import pipeline
 
-    return {"run": pipeline.run, "score": pipeline.score, "select": pipeline.select}[name]
+    entry: Callable[[Any], None] = getattr(pipeline, name)
+    return entry

@@ -58,6 +58,8 @@ class _Options(BaseModel):
 
 
 class CorpusOptions(_Options):
+    """Where the corpus lies, and the cluster."""
+
     input: str = Field(description="The corpus: a directory, a file or a glob, as path or URI.")
     storage_options: JsonObject = Field(
         default={},
@@ -72,7 +74,8 @@ class CorpusOptions(_Options):
 
 
 class ScoringOptions(CorpusOptions):
-    scores: str | None = Field(default=None, description="Where score pieces lie.")
+    """What decides the scores, and how they are computed."""
+
     model: str = Field(
         description="Weak model: hub name, local directory, URI of a directory, .gguf file or URI, "
         "or 'demo'."
@@ -129,6 +132,8 @@ class ScoringOptions(CorpusOptions):
 
 
 class SelectionOptions(CorpusOptions):
+    """What is kept, and where it goes."""
+
     output: str = Field(description="Where filtered shards and the manifest go.")
     keep_fraction: float | None = Field(
         default=None, gt=0, le=1, description="Keep this fraction of all input rows."
@@ -155,10 +160,14 @@ class SelectionOptions(CorpusOptions):
 
 
 class ScoreOptions(ScoringOptions):
+    """Options of `sf-ray score`."""
+
     scores: str = Field(description="Where score pieces lie.")
 
 
 class SelectOptions(SelectionOptions):
+    """Options of `sf-ray select`."""
+
     scores: str = Field(description="Where score pieces lie.")
     scoring_id: str | None = Field(
         default=None, description="Which scores, where SCORES holds those of several models."
@@ -166,12 +175,16 @@ class SelectOptions(SelectionOptions):
 
 
 class RunOptions(ScoringOptions, SelectionOptions):
+    """Options of `sf-ray run`."""
+
     scores: str | None = Field(
         default=None, description="Where score pieces lie. Default: OUTPUT/scores."
     )
 
 
 class DemoOptions(_Options):
+    """Options of `sf-ray demo`."""
+
     output: str = Field(
         default="demo-output", description="Directory for the demo's corpus and results."
     )
@@ -249,8 +262,10 @@ def _from_yaml(path: str) -> dict[str, Any]:
 
 
 def _explain(command: Command, error: ValidationError) -> str:
-    """One line for each problem, in the command line's own names; values are not repeated for
-    storage options, which may hold secrets."""
+    """One line for each problem, in the command line's own names.
+
+    Values of storage options are not repeated: they may be secrets.
+    """
     lines = []
     for problem in error.errors(include_url=False):
         if not problem["loc"]:

@@ -86,7 +86,8 @@ class Encoder:
         plain = self._backend.encode("a", add_special_tokens=False).ids
         whole = self._backend.encode("a", add_special_tokens=True).ids
         at = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
-        self._before, self._after = whole[:at], whole[at + len(plain) :]
+        self._before: list[int] = whole[:at]
+        self._after: list[int] = whole[at + len(plain) :]
 
         start = tokenizer.bos_token_id
         if start is None:
@@ -133,9 +134,7 @@ class Encoder:
             truncated = len(whole) > window or len(answer) > limit
         both = direct.scored and conditioned.scored
         status = Status.OK if both else Status.ANSWER_TOO_SHORT
-        return EncodedRow(
-            status, prompt_tokens, conditioned.scored, truncated, direct, conditioned
-        )
+        return EncodedRow(status, prompt_tokens, conditioned.scored, truncated, direct, conditioned)
 
     def _cut(self, ids: list[int], length: int) -> list[int]:
         """Cuts on the right; special tokens after the text stay, as tokenizers truncate."""

@@ -148,7 +148,10 @@ class Engine:
             fed[row, : len(s.ids) - 1] = s.ids[:-1]
         counts = np.array([s.scored for s in sequences])
         flat = np.concatenate(
-            [row * width + np.arange(s.first - 1, len(s.ids) - 1) for row, s in enumerate(sequences)]
+            [
+                row * width + np.arange(s.first - 1, len(s.ids) - 1)
+                for row, s in enumerate(sequences)
+            ]
         )
         targets = np.concatenate([s.ids[s.first :] for s in sequences]).astype(np.int64)
 
@@ -158,8 +161,8 @@ class Engine:
             [
                 self._nll(states, wanted)
                 for states, wanted in zip(
-                    hidden.split(self._head_chunk),
-                    self._put(targets).split(self._head_chunk),
+                    torch.split(hidden, self._head_chunk),
+                    torch.split(self._put(targets), self._head_chunk),
                     strict=True,
                 )
             ]
@@ -193,7 +196,9 @@ class Engine:
 
 def _load(model_dir: Path, device: torch.device, trust_remote_code: bool) -> Any:
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             model_dir,
@@ -216,7 +221,7 @@ def _head_of(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
 
     def head(states: torch.Tensor) -> torch.Tensor:
-        logits = projection(states)
+        logits: torch.Tensor = projection(states)
         if scale:
             logits = logits * scale
         if divisor:

@@ -153,7 +153,9 @@ def _from_gguf(name: str, gguf: Path) -> Model:
     def convert(folder: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         try:
             where: dict[str, Any] = {
                 "pretrained_model_name_or_path": str(gguf.parent),

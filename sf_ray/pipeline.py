@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import json
-import os
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -111,13 +111,12 @@ def _plan(options: ScoringOptions | SelectionOptions, *others: str | None) -> Co
     for other in filter(None, others):
         if overlap(corpus, Location(other, options.storage_options)):
             raise UsageError(
-                f"INPUT {corpus.public_uri} and {Location(other).public_uri} lie inside each other; "
-                "the input is never written to: choose another place for what is written"
+                f"INPUT {corpus.public_uri} and {Location(other).public_uri} lie inside each "
+                "other; the input is never written to: choose another place for the output"
             )
     planned = plan_corpus(corpus)
-    _say(
-        f"plan: {len(planned.shards):,} shards, {planned.rows:,} rows, {planned.bytes / 1e6:,.1f} MB"
-    )
+    size_mb = planned.bytes / 1e6
+    _say(f"plan: {len(planned.shards):,} shards, {planned.rows:,} rows, {size_mb:,.1f} MB")
     return planned
 
 
@@ -159,13 +158,16 @@ def _score(
         device = options.device
         if device == "auto":
             device = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
-        score_set = _score_set(options, row_format, model, device, Location(scores, options.storage_options))
+        score_set = _score_set(
+            options, row_format, model, device, Location(scores, options.storage_options)
+        )
         units = _units(corpus, options.unit_rows)
         todo = _missing(score_set, units)
     total, left = (sum(len(u) for _, u in some) for some in (units, todo))
     _say(
-        f"format {row_format.name}, model {options.model}, {score_set.identity['dtype']} on {device}: "
-        f"{total:,} units, {total - left:,} have scores, {left:,} to score"
+        f"format {row_format.name}, model {_public_name(options)}, "
+        f"{score_set.identity['dtype']} on {device}: {total:,} units, "
+        f"{total - left:,} have scores, {left:,} to score"
     )
     if todo:
         with _timed("score", wall_s):
@@ -179,7 +181,8 @@ def _check_model(model: Model, options: ScoringOptions) -> None:
     window = context_window(model)
     if window is not None and options.max_length > window:
         raise UsageError(
-            f"--max-length {options.max_length} exceeds the window of {options.model}, {window} tokens"
+            f"--max-length {options.max_length} exceeds the window of {_public_name(options)}, "
+            f"{window} tokens"
         )
 
 
@@ -201,7 +204,11 @@ def _score_set(
     }
     scoring_id = _digest(identity)
     score_set = ScoreSet(location, scoring_id, identity)
-    described = {"scoring_id": scoring_id, "identity": identity, "model_name": _public_name(options)}
+    described = {
+        "scoring_id": scoring_id,
+        "identity": identity,
+        "model_name": _public_name(options),
+    }
     where = score_set.pieces.join("identity.json")
     if read_bytes_or_none(where) is None:
         put_bytes(where, json.dumps(described, indent=2, ensure_ascii=False).encode())
@@ -231,16 +238,17 @@ def _score_units(
             corpus.location,
             plans,
             EncodeRules(row_format, spec, options.max_length, options.alignment),
-            EngineRules(
-                spec, device, score_set.identity["dtype"], options.token_budget, threads
-            ),
+            EngineRules(spec, device, score_set.identity["dtype"], options.token_budget, threads),
             pool,
             progress.tally,
         )
         write_pieces(scored, score_set.pieces)
         splits = progress.counts().oom_splits
     if splits:
-        _say(f"note: the device ran out of memory {splits} times; those batches were scored in halves")
+        _say(
+            f"note: the device ran out of memory {splits} times; those batches were halved and "
+            "scored; a lower --token-budget saves the tries"
+        )
     if left := _missing(score_set, todo):
         shard, units = left[0]
         raise SfRayError(
@@ -278,7 +286,7 @@ def _existing_scores(location: Location, scoring_id: str | None) -> ScoreSet:
         found[described["scoring_id"]] = described
     if scoring_id is None and len(found) == 1:
         scoring_id = next(iter(found))
-    if scoring_id in found:
+    if scoring_id is not None and scoring_id in found:
         return ScoreSet(location, scoring_id, found[scoring_id]["identity"])
     if not found:
         raise SfRayError(f"{location.public_uri}: no scores there; make some with `sf-ray score`")
@@ -319,7 +327,12 @@ def _select(
             ranking = rank(score_set.pieces, units, candidates, wanted)
         with _timed("write", wall_s):
             write = functools.partial(
-                _write, corpus.location, score_set.pieces, ranking.cutoff, output.data, options.ifd_column
+                _write,
+                corpus.location,
+                score_set.pieces,
+                ranking.cutoff,
+                output.data,
+                options.ifd_column,
             )
             written = list(parallel_map(write, list(units)))
         total = sum(len(shard_units) for _, shard_units in units)
@@ -361,7 +374,11 @@ def _start_ray(address: str | None) -> None:
     """Joins the cluster that there is, or starts one on this machine."""
     if ray.is_initialized():
         return
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Whether tokens guard a cluster is said once by `ray start`, not by every job.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    # We show our own progress; a warning that resources do not suffice still comes through.
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     try:
         ray.init(address=address, logging_level="warning", log_to_driver=True)
     except (ConnectionError, ValueError) as error:

@@ -1,6 +1,7 @@
 """What there is to do: shards, units, and which of them have scores. No Ray, no model."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -155,8 +156,8 @@ def check_text_columns(corpus: Corpus, columns: Iterable[str]) -> None:
             or pa.types.is_null(value)
         ):
             raise SfRayError(
-                f"column {name!r} of {corpus.shards[0].file.relative} has the type {kind}; expected "
-                "text. Choose another with --columns, or convert it"
+                f"column {name!r} of {corpus.shards[0].file.relative} has the type {kind}; "
+                "expected text. Choose another with --columns, or convert it"
             )
 
 
@@ -175,7 +176,7 @@ def units_of(row_groups: Sequence[int], unit_rows: int) -> list[Unit]:
         if rows > unit_rows:
             parts = -(-rows // unit_rows)
             edges = [start + rows * i // parts for i in range(parts + 1)]
-            units.extend(Unit(a, b) for a, b in zip(edges, edges[1:], strict=False))
+            units.extend(Unit(a, b) for a, b in itertools.pairwise(edges))
             start = stop = start + rows
         else:
             stop += rows

@@ -12,9 +12,7 @@ from sf_ray.storage import Location, open_shard
 _BATCH_ROWS = 4096
 
 
-def read_units(
-    location: Location, plan: ReadPlan, columns: Sequence[str]
-) -> Iterator[pa.Table]:
+def read_units(location: Location, plan: ReadPlan, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Reads the given columns of each unit of a plan, in order, streaming through the file.
 
     Raises:
@@ -52,7 +50,8 @@ def values_of(column: pa.ChunkedArray) -> list[object]:
     Parquet does not check its strings, so one broken cell must not take the others with it.
     """
     try:
-        return column.to_pylist()
+        values: list[object] = column.to_pylist()
+        return values
     except UnicodeDecodeError:
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)

@@ -28,11 +28,11 @@ class Score:
 
 
 class Scorer:
-    """Scores prompt/answer pairs on this machine.
+    r"""Scores prompt/answer pairs on this machine.
 
-        scorer = Scorer("demo")
-        scores = scorer.score([("What is 2 + 2?\\n", "4, as two pairs make four.")])
-        scores[0].ifd
+    scorer = Scorer("demo")
+    scores = scorer.score([("What is 2 + 2?\n", "4, as two pairs make four.")])
+    scores[0].ifd
     """
 
     def __init__(

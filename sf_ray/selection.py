@@ -54,9 +54,7 @@ class Candidates:
         low, high = (int(np.float64(value).view(np.uint64)) for value in (min_ifd, max_ifd))
         return cls(low, high, 0, rows)
 
-    def select(
-        self, ifd: NDArray[np.float64], positions: Positions
-    ) -> tuple[Bits, Positions]:
+    def select(self, ifd: NDArray[np.float64], positions: Positions) -> tuple[Bits, Positions]:
         """Those of [n] rows that are in the range; NaN (no score) never is."""
         bits = np.ascontiguousarray(ifd, np.float64).view(np.uint64)
         inside = (bits >= np.uint64(self.low)) & (bits < np.uint64(self.high))
@@ -92,7 +90,11 @@ class Candidates:
         wanted -= int(reached[at]) - inside
         if self._one_value:
             first = self.first + at * self._width
-            return replace(self, first=first, end=min(self.end, first + self._width)), wanted, inside
+            return (
+                replace(self, first=first, end=min(self.end, first + self._width)),
+                wanted,
+                inside,
+            )
         low = self.low + (BINS - 1 - at) * self._width
         return replace(self, low=low, high=min(self.high, low + self._width)), wanted, inside
 

@@ -10,6 +10,7 @@ import functools
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Datasink, Datasource, ReadTask
 from ray.data.block import BlockMetadata
+from ray.exceptions import RayError
 
 from sf_ray.encoding import Encoder
 from sf_ray.errors import SfRayError
@@ -113,7 +115,7 @@ def _rules(pickled: bytes) -> EncodeRules:
     return rules
 
 
-class UnitSource(Datasource):
+class UnitSource(Datasource):  # type: ignore[misc]
     """Reads, renders and encodes units; one read task for each `ReadPlan`."""
 
     def __init__(self, corpus: Location, plans: Sequence[ReadPlan], rules: EncodeRules) -> None:
@@ -193,7 +195,7 @@ class ScoreUnits:
         self._tally.batch_scored.remote(sequences, tokens)
 
 
-class PieceSink(Datasink[None]):
+class PieceSink(Datasink[None]):  # type: ignore[misc]
     """Puts each unit's scores whole under their final name; doing so twice changes nothing."""
 
     def __init__(self, scores: Location) -> None:
@@ -226,7 +228,7 @@ def scoring_dataset(
         override_num_blocks=len(plans),
         # Where the needs of both are equal, Ray fuses reading into the actor, which would then
         # wait for storage.
-        ray_remote_args={"num_cpus": 0.5 if pool.num_cpus != 0.5 else 0.4},
+        num_cpus=0.5 if pool.num_cpus != 0.5 else 0.4,
     ).map_batches(
         ScoreUnits,
         fn_constructor_args=(engine, tally),
@@ -272,17 +274,17 @@ def _quiet_context() -> None:
     context.target_max_block_size = 1
 
 
-class user_errors:
+@contextmanager
+def user_errors() -> Iterator[None]:
     """Unwraps an `SfRayError` that was raised in a task or an actor."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        cause = error
+    try:
+        yield
+    except RayError as error:
+        cause: BaseException | None = error
         while cause is not None:
-            if isinstance(cause, SfRayError):
-                if cause is error:
-                    return
-                raise type(cause)(str(cause).strip().splitlines()[-1]) from error
-            cause = getattr(cause, "cause", None) or cause.__cause__
+            # Ray's own wrapper poses as the class that it wraps: look at what it holds.
+            inner = getattr(cause, "cause", None) or cause.__cause__
+            if isinstance(cause, SfRayError) and not isinstance(inner, SfRayError):
+                raise type(cause)(*cause.args) from error
+            cause = inner
+        raise

@@ -101,7 +101,7 @@ def storage_errors(location: Location) -> Iterator[None]:
             f"{where}: access denied ({_short(error)}); check the credentials in the environment "
             "or --storage-options"
         ) from error
-    except (OSError, *_botocore_errors()) as error:
+    except _storage_exceptions() as error:
         raise SfRayError(
             f"{where}: storage failed ({type(error).__name__}: {_short(error)}); check the "
             "endpoint, the network and the credentials"
@@ -110,13 +110,13 @@ def storage_errors(location: Location) -> Iterator[None]:
         raise SfRayError(f"{where}: cannot be opened ({_short(error)})") from error
 
 
-def _botocore_errors() -> tuple[type[BaseException], ...]:
-    """Errors that s3fs passes on untranslated: no credentials, no connection."""
+def _storage_exceptions() -> tuple[type[Exception], ...]:
+    """What file systems raise; s3fs passes some on untranslated: no credentials, no connection."""
     if "botocore" not in sys.modules:
-        return ()
+        return (OSError,)
     from botocore.exceptions import BotoCoreError, ClientError
 
-    return (BotoCoreError, ClientError)
+    return (OSError, BotoCoreError, ClientError)
 
 
 def _short(error: BaseException) -> str:

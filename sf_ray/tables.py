@@ -75,9 +75,7 @@ def _arrays(lists: pa.ChunkedArray) -> list[NDArray[np.int32]]:
     return np.split(flat, ends[:-1]) if len(ends) else []
 
 
-def score_table(
-    shard: str, start: int, encoded: pa.Table, losses: NDArray[np.float64]
-) -> pa.Table:
+def score_table(shard: str, start: int, encoded: pa.Table, losses: NDArray[np.float64]) -> pa.Table:
     """The score table of n encoded rows.
 
     Args:

@@ -95,9 +95,10 @@ def write_shard(
     if cutoff is not None:
         keep = cutoff.keeps(ifd, shard.position + np.arange(shard.rows))
     kept_rows, row = 0, 0
-    with put_whole(data.join(shard.file.relative)) as path, open_shard(
-        corpus, shard.file
-    ) as parquet:
+    with (
+        put_whole(data.join(shard.file.relative)) as path,
+        open_shard(corpus, shard.file) as parquet,
+    ):
         schema = parquet.schema_arrow.append(pa.field(ifd_column, pa.float64()))
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             held: list[pa.RecordBatch] = []
