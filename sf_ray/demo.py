@@ -157,9 +157,9 @@ def _print_kinds(console: Console, corpus: Path, output: Path) -> None:
     higher = ifd["exchanged"][:, None] > ifd["intact"][None, :]
     dropped = (ifd["exchanged"] >= 1).mean()
     console.print(
-        f"\nAn exchanged answer has a higher IFD than an intact one in {higher.mean():.0%} of pairs,\n"
-        f"but only {dropped:.0%} of them reach 1.0, where the method drops a row. Below it a high\n"
-        "IFD is what the method keeps: IFD alone does not clean a corpus of wrong answers.\n"
+        f"\nAn exchanged answer has a higher IFD than an intact one in {higher.mean():.0%} of\n"
+        f"pairs, but only {dropped:.0%} of them reach 1.0, where the method drops a row. Below it\n"
+        "a high IFD is what is kept: IFD alone does not clean a corpus of wrong answers.\n"
         "Rows without a usable answer are never kept.",
         highlight=False,
     )

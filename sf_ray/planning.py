@@ -100,9 +100,9 @@ def plan_corpus(location: Location) -> Corpus:
     files = list_files(location)
     shards = [file for file in files if file.relative.endswith(".parquet")]
     if not shards:
-        others = f"; there are {len(files)} other files, e.g. {files[0].relative}" if files else ""
+        there = f"{len(files)} other files, e.g. {files[0].relative}" if files else "no files"
         raise SfRayError(
-            f"{location.public_uri}: no shards found: expected *.parquet files below it{others}"
+            f"{location.public_uri}: no shards found: expected *.parquet files, and there are {there}"
         )
     with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
         footers = threads.map(lambda file: _footer(location, file), shards)

@@ -95,7 +95,9 @@ def storage_errors(location: Location) -> Iterator[None]:
     except SfRayError:
         raise
     except FileNotFoundError as error:
-        raise SfRayError(f"{where}: not found ({_short(error)})") from error
+        raise SfRayError(
+            f"{where}: not found ({_short(error)}); check the name, and that the bucket exists"
+        ) from error
     except PermissionError as error:
         raise SfRayError(
             f"{where}: access denied ({_short(error)}); check the credentials in the environment "
@@ -120,6 +122,9 @@ def _storage_exceptions() -> tuple[type[Exception], ...]:
 
 
 def _short(error: BaseException) -> str:
+    """The first line of what storage says; s3fs often says it in the cause only."""
+    if not error.args or not error.args[0]:
+        error = error.__cause__ or error.__context__ or error
     text = str(error).strip()
     return text.splitlines()[0][:300] if text else type(error).__name__
 
