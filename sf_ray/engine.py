@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from sf_ray.batching import TokenBudgetBatches
 from sf_ray.encoding import TokenSequence
@@ -207,7 +208,7 @@ def _load(model_dir: Path, device: torch.device, trust_remote_code: bool) -> Any
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise SfRayError(f"model {model_dir}: cannot be loaded: {error}") from error
     return model.to(device).eval()
 

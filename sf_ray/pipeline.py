@@ -158,6 +158,8 @@ def _score(
         device = options.device
         if device == "auto":
             device = "cuda" if ray.cluster_resources().get("GPU") else "cpu"
+        elif device == "cuda" and not ray.cluster_resources().get("GPU"):
+            _say("note: the cluster has no GPU now; the scoring actors wait until it has one")
         score_set = _score_set(
             options, row_format, model, device, Location(scores, options.storage_options)
         )
@@ -182,7 +184,7 @@ def _check_model(model: Model, options: ScoringOptions) -> None:
     if window is not None and options.max_length > window:
         raise UsageError(
             f"--max-length {options.max_length} exceeds the window of {_public_name(options)}, "
-            f"{window} tokens"
+            f"{window} tokens; give --max-length {window} or less"
         )
 
 
@@ -379,6 +381,8 @@ def _start_ray(address: str | None) -> None:
     # We show our own progress; a warning that resources do not suffice still comes through.
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    # A task's failure is told once, as our error; --debug shows the whole chain.
+    logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)
     try:
         ray.init(address=address, logging_level="warning", log_to_driver=True)
     except (ConnectionError, ValueError) as error:

@@ -102,7 +102,7 @@ def plan_corpus(location: Location) -> Corpus:
     if not shards:
         there = f"{len(files)} other files, e.g. {files[0].relative}" if files else "no files"
         raise SfRayError(
-            f"{location.public_uri}: no shards found: expected *.parquet files, and there are {there}"
+            f"{location.public_uri}: no shards found: expected *.parquet files; there are {there}"
         )
     with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
         footers = threads.map(lambda file: _footer(location, file), shards)

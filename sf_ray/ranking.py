@@ -6,17 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sf_ray.planning import Shard, Unit
-from sf_ray.selection import (
-    BINS,
-    FEW,
-    Bits,
-    Candidates,
-    Cutoff,
-    Positions,
-    cutoff_among,
-)
+from sf_ray.selection import Bits, Candidates, Cutoff, Positions, find_cutoff
 from sf_ray.stages import parallel_map
 from sf_ray.storage import Location
 from sf_ray.writing import read_scores
@@ -51,29 +44,29 @@ def rank(
 ) -> Ranking:
     """Finds the cut-off that keeps the `wanted` best candidates, or all if there are fewer.
 
-    The driver holds one count of `BINS` bins; most corpora take one pass over the pieces to
-    count and one to look at the rows of the last bin.
+    The driver holds one count in bins; most corpora take one pass over the pieces to count and
+    one to look at the rows of the last bin.
     """
     chunks = _chunks(units)
     status_counts: Counter[str] = Counter()
-    eligible: int | None = None
-    while True:
-        counts = np.zeros(BINS, dtype=np.int64)
-        count = functools.partial(_count, scores, candidates, eligible is None)
-        for statuses, bins, rows in parallel_map(count, chunks):
+
+    def count(candidates: Candidates, with_status: bool = False) -> NDArray[np.int64]:
+        counts = np.zeros(candidates.bins, dtype=np.int64)
+        task = functools.partial(_count, scores, candidates, with_status)
+        for statuses, bins, rows in parallel_map(task, chunks):
             status_counts.update(statuses)
             counts[bins] += rows
-        if eligible is None:
-            eligible = int(counts.sum())
-            kept = wanted = min(wanted, eligible)
-            if not kept:
-                return Ranking(dict(status_counts), eligible, 0, None)
-        candidates, wanted, inside = candidates.narrow(counts, wanted)
-        if inside <= FEW:
-            break
-    found = list(parallel_map(functools.partial(_gather, scores, candidates), chunks))
-    bits, positions = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    cutoff = cutoff_among(bits, positions, wanted)
+        return counts
+
+    def gather(candidates: Candidates) -> tuple[Bits, Positions]:
+        found = list(parallel_map(functools.partial(_gather, scores, candidates), chunks))
+        bits, positions = zip(*found, strict=True)
+        return np.concatenate(bits), np.concatenate(positions)
+
+    counts = count(candidates, with_status=True)
+    eligible = int(counts.sum())
+    kept = min(wanted, eligible)
+    cutoff = find_cutoff(candidates, counts, kept, count, gather) if kept else None
     return Ranking(dict(status_counts), eligible, kept, cutoff)
 
 

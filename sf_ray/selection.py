@@ -6,6 +6,7 @@ every run. Rows are never sorted or gathered: a range of places that holds the c
 in bins and narrowed to one bin, until few enough candidates are left to look at. Plain arrays.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -23,16 +24,19 @@ FEW = 1 << 18
 
 @dataclass(frozen=True)
 class Cutoff:
-    """The last row that is kept: its IFD and its position in the corpus."""
+    """The last row that is kept: its IFD and its position in the corpus; and the IFD limit."""
 
     ifd: float
     position: int
+    max_ifd: float
 
     def keeps(self, ifd: NDArray[np.float64], positions: Positions) -> NDArray[np.bool_]:
-        """[n] rows -> [n] whether their place is at or before the cut-off; NaN is not."""
-        kept: NDArray[np.bool_] = (ifd > self.ifd) | (
-            (ifd == self.ifd) & (positions <= self.position)
-        )
+        """[n] rows -> [n] whether they are below the limit and at or before the cut-off.
+
+        NaN (no score) is not kept.
+        """
+        at_or_before = (ifd > self.ifd) | ((ifd == self.ifd) & (positions <= self.position))
+        kept: NDArray[np.bool_] = at_or_before & (ifd < self.max_ifd)
         return kept
 
 
@@ -47,6 +51,7 @@ class Candidates:
     high: int
     first: int
     end: int
+    bins: int = BINS
 
     @classmethod
     def between(cls, min_ifd: float, max_ifd: float, rows: int) -> "Candidates":
@@ -66,6 +71,7 @@ class Candidates:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Counts rows in the bins of the range: (bins that occur, rows in each)."""
         bits, positions = self.select(ifd, positions)
+        bins: NDArray[np.int64]
         if self._one_value:
             bins = (positions - self.first) // self._width
         else:
@@ -76,7 +82,7 @@ class Candidates:
         """The bin that holds the last of the `wanted` best.
 
         Args:
-            counts: [BINS] rows in each bin.
+            counts: [bins] rows in each bin.
             wanted: Between 1 and the sum of `counts`.
 
         Returns:
@@ -95,7 +101,7 @@ class Candidates:
                 wanted,
                 inside,
             )
-        low = self.low + (BINS - 1 - at) * self._width
+        low = self.low + (self.bins - 1 - at) * self._width
         return replace(self, low=low, high=min(self.high, low + self._width)), wanted, inside
 
     @property
@@ -105,14 +111,34 @@ class Candidates:
     @property
     def _width(self) -> int:
         span = self.end - self.first if self._one_value else self.high - self.low
-        return max(1, -(-span // BINS))
+        return max(1, -(-span // self.bins))
 
 
-def cutoff_among(bits: Bits, positions: Positions, wanted: int) -> Cutoff:
-    """The cut-off that keeps the `wanted` best of [n] candidates, 1 <= wanted <= n."""
-    order = np.lexsort((positions, ~bits))
-    last = order[wanted - 1]
-    return Cutoff(float(bits[last : last + 1].view(np.float64)[0]), int(positions[last]))
+def find_cutoff(
+    candidates: Candidates,
+    counts: NDArray[np.int64],
+    wanted: int,
+    count: Callable[[Candidates], NDArray[np.int64]],
+    gather: Callable[[Candidates], tuple[Bits, Positions]],
+    few: int = FEW,
+) -> Cutoff:
+    """The cut-off that keeps the `wanted` best candidates.
+
+    Args:
+        candidates: All of them.
+        counts: [bins] `count(candidates)`.
+        wanted: Between 1 and the number of candidates.
+        count: Counts the rows of a range in its bins, over the whole corpus.
+        gather: The rows of a small range: [n] bits of their IFD, [n] positions.
+        few: How many rows `gather` may return.
+    """
+    max_ifd = float(np.uint64(candidates.high).view(np.float64))
+    candidates, wanted, inside = candidates.narrow(counts, wanted)
+    while inside > few:
+        candidates, wanted, inside = candidates.narrow(count(candidates), wanted)
+    bits, positions = gather(candidates)
+    last = np.lexsort((positions, ~bits))[wanted - 1]
+    return Cutoff(float(bits[last].view(np.float64)), int(positions[last]), max_ifd)
 
 
 def rows_to_keep(rows: int, keep_fraction: float | None, keep_count: int | None) -> int:

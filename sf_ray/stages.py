@@ -9,6 +9,7 @@ likes, and can neither tear a unit apart nor mix two of them.
 import functools
 import os
 import pickle
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -276,15 +277,16 @@ def _quiet_context() -> None:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Unwraps an `SfRayError` that was raised in a task or an actor."""
+    """Turns the failure of a task or an actor into the error that it says.
+
+    What reaches the driver may be text only (an actor that died while it started): the last error
+    of ours in it, or else its last line, is the message.
+    """
     try:
         yield
     except RayError as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            # Ray's own wrapper poses as the class that it wraps: look at what it holds.
-            inner = getattr(cause, "cause", None) or cause.__cause__
-            if isinstance(cause, SfRayError) and not isinstance(inner, SfRayError):
-                raise type(cause)(*cause.args) from error
-            cause = inner
-        raise
+        text = str(error).strip()
+        ours = re.findall(r"^sf_ray\.errors\.\w+: (.+)$", text, re.MULTILINE)
+        raise SfRayError(
+            ours[-1] if ours else f"a Ray task failed: {text.splitlines()[-1]}"
+        ) from error

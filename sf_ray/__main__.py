@@ -1,0 +1,8 @@
+"""`python -m sf_ray`: the same as `sf-ray`."""
+
+import sys
+
+from sf_ray.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

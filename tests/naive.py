@@ -1,0 +1,50 @@
+"""The scores by their definition: one row, one pass, full logits. What the engine is held to."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn.functional import cross_entropy
+
+
+class NaiveScore(NamedTuple):
+    loss_direct: float | None
+    loss_conditioned: float | None
+    ifd: float | None
+
+
+def mean_loss(model: Any, ids: list[int], first: int) -> float | None:
+    """Mean negative log-likelihood of ids[first:], None where nothing has a context."""
+    first = max(first, 1)
+    if len(ids) <= first:
+        return None
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0].float()
+    return float(cross_entropy(logits[first - 1 : -1], torch.tensor(ids[first:])))
+
+
+def naive_score(
+    model: Any, tokenizer: Any, prompt: str, answer: str, max_length: int = 1024
+) -> NaiveScore:
+    """Reference alignment: the answer starts where the prompt alone ends, cut on the right."""
+    start = len(tokenizer.encode(prompt))
+    whole = tokenizer.encode(prompt + answer, truncation=True, max_length=max_length)
+    limit = max_length - min(start, max_length) + 1
+    alone = tokenizer.encode(answer, truncation=True, max_length=limit)
+    conditioned = mean_loss(model, whole, start)
+    direct = mean_loss(model, alone, 0)
+    if not answer or conditioned is None or direct is None:
+        return NaiveScore(direct, conditioned, None)
+    return NaiveScore(direct, conditioned, math.exp(conditioned - direct))
+
+
+def naive_aligned(model: Any, tokenizer: Any, prompt: str, answer: str) -> float:
+    """Aligned IFD: the very same answer tokens, behind the prompt and behind the BOS alone."""
+    start = len(tokenizer.encode(prompt))
+    whole = tokenizer.encode(prompt + answer)
+    bos = tokenizer.bos_token_id
+    conditioned = mean_loss(model, whole, start)
+    direct = mean_loss(model, [bos, *whole[start:]], 1)
+    assert conditioned is not None
+    assert direct is not None
+    return math.exp(conditioned - direct)

@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+
+from sf_ray.config import COMMANDS, RunOptions, load
+from sf_ray.errors import UsageError
+
+RUN = COMMANDS["run"]
+GIVEN = {"input": "in", "output": "out", "model": "demo", "keep_fraction": "0.1"}
+
+
+def test_flags_are_text_and_become_typed_values() -> None:
+    options = load(RUN, {**GIVEN, "columns": "prompt=q,completion=a", "actors": "2:8"}, None)
+    assert isinstance(options, RunOptions)
+    assert options.keep_fraction == 0.1
+    assert options.columns == {"prompt": "q", "completion": "a"}
+    assert options.actors == (2, 8)
+    assert load(RUN, {**GIVEN, "actors": "3"}, None).actors == (3, 3)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"keep_fraction": "0"}, "--keep-fraction: input should be greater than 0"),
+        ({"keep_fraction": "1.5"}, "--keep-fraction: input should be less than or equal to 1"),
+        ({"keep_count": "5"}, "exclude each other"),
+        ({"keep_fraction": None}, "how much to keep is missing"),
+        ({"model": None}, "--model is missing"),
+        ({"input": None}, "INPUT is missing"),
+        ({"dtype": "float8"}, "--dtype: input should be 'auto', 'float32'"),
+        ({"min_ifd": "1.0"}, "--min-ifd 1.0 must be below --max-ifd 1.0"),
+        ({"columns": "prompt"}, "--columns: expected field=column"),
+        ({"storage_options": "{"}, "--storage-options: expected a JSON object"),
+        ({"max_length": "many"}, "--max-length: input should be a valid integer"),
+    ],
+)
+def test_wrong_values_are_named_in_the_words_of_the_command_line(
+    changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(UsageError) as error:
+        load(RUN, {**GIVEN, **changes}, None)
+    assert words in str(error.value)
+
+
+def test_secrets_are_not_repeated_in_errors() -> None:
+    with pytest.raises(UsageError) as error:
+        load(RUN, {**GIVEN, "storage_options": '["hunter2"]'}, None)
+    assert "hunter2" not in str(error.value)
+
+
+def test_flags_win_over_the_file_and_a_count_replaces_a_fraction(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("input: in\noutput: out\nmodel: demo\nkeep-fraction: 0.5\nmax_length: 512\n")
+    options = load(RUN, {"max_length": "256"}, str(file))
+    assert isinstance(options, RunOptions)
+    assert (options.max_length, options.keep_fraction) == (256, 0.5)
+    counted = load(RUN, {"keep_count": "7"}, str(file))
+    assert isinstance(counted, RunOptions)
+    assert (counted.keep_count, counted.keep_fraction) == (7, None)
+
+
+def test_one_file_serves_several_commands(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("input: in\noutput: out\nscores: s\nmodel: demo\nkeep_fraction: 0.5\n")
+    for name in ("run", "score", "select"):
+        load(COMMANDS[name], {}, str(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("keep_fractoin: 0.1", "unknown key 'keep_fractoin'; did you mean 'keep_fraction'?"),
+        ("zzz: 1", "unknown key 'zzz'"),
+        ("- a", "expected option names with values"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_a_wrong_file_says_what_is_wrong(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match="job.yaml") as error:
+        load(RUN, GIVEN, str(file))
+    assert words in str(error.value)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(UsageError, match="nowhere.yaml: cannot be read"):
+        load(RUN, GIVEN, "nowhere.yaml")

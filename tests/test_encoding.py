@@ -1,0 +1,125 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from sf_ray.encoding import Encoder
+from sf_ray.errors import SfRayError
+from sf_ray.examples import Example
+from sf_ray.ifd import Status
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_model: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def with_bos(tiny_bos_model: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_bos_model)
+
+
+def encode(
+    tokenizer: Any, prompt: str, answer: str, window: int = 64, how: str = "reference"
+) -> Any:
+    return Encoder(tokenizer, window, how).encode([Example(prompt, answer)])[0]
+
+
+def test_the_answer_starts_where_the_prompt_alone_ends(plain: Any, with_bos: Any) -> None:
+    for tokenizer in (plain, with_bos):
+        row = encode(tokenizer, "what is it\n", "one word")
+        assert row.conditioned.ids.tolist() == tokenizer.encode("what is it\none word")
+        assert row.conditioned.first == len(tokenizer.encode("what is it\n"))
+        assert row.direct.ids.tolist() == tokenizer.encode("one word")
+        assert row.direct.first == 1
+        assert (row.status, row.truncated) == (Status.OK, False)
+
+
+def test_without_a_bos_the_first_answer_token_is_not_scored_directly(
+    plain: Any, with_bos: Any
+) -> None:
+    row = encode(plain, "a\n", "one word")
+    assert row.direct.scored == row.conditioned.scored - 1
+    row = encode(with_bos, "a\n", "one word")
+    assert row.direct.scored == row.conditioned.scored
+
+
+def test_a_long_answer_is_cut_on_the_right(plain: Any) -> None:
+    answer = "one word " * 50
+    row = encode(plain, "what\n", answer, window=32)
+    prompt_tokens = len(plain.encode("what\n"))
+    assert row.truncated
+    assert row.conditioned.ids.tolist() == plain.encode("what\n" + answer)[:32]
+    assert row.direct.ids.tolist() == plain.encode(answer)[: 32 - prompt_tokens + 1]
+    assert row.answer_tokens == 32 - prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "status"),
+    [
+        ("a\n", "", Status.EMPTY_ANSWER),
+        ("a\n", "a", Status.ANSWER_TOO_SHORT),
+        ("what is it " * 40, "one word", Status.PROMPT_FILLS_WINDOW),
+        ("what is it " * 40, "a", Status.PROMPT_FILLS_WINDOW),
+        ("what is it " * 40, "", Status.EMPTY_ANSWER),
+        ("", "one word", Status.OK),
+        ("a\n", "  \n", Status.OK),
+    ],
+)
+def test_what_cannot_be_scored_says_why(
+    plain: Any, prompt: str, answer: str, status: Status
+) -> None:
+    row = encode(plain, prompt, answer)
+    assert row.status is status
+    assert row.prompt_tokens == min(len(plain.encode(prompt)), 64)
+
+
+def test_a_one_token_answer_has_a_score_where_there_is_a_bos(with_bos: Any) -> None:
+    assert encode(with_bos, "a\n", "a").status is Status.OK
+
+
+def test_aligned_scores_the_same_tokens_in_both_passes(plain: Any, with_bos: Any) -> None:
+    for tokenizer in (plain, with_bos):
+        for prompt, answer in (("what\n", "one word"), ("", "one word"), ("what\n", "a")):
+            row = encode(tokenizer, prompt, answer, how="aligned")
+            direct = row.direct.ids[row.direct.first :]
+            conditioned = row.conditioned.ids[row.conditioned.first :]
+            assert direct.tolist() == conditioned.tolist()
+            assert row.direct.ids[0] == tokenizer.bos_token_id
+
+
+def test_special_tokens_after_the_text_stay_when_it_is_cut(plain: Any, tmp_path: Path) -> None:
+    from tokenizers import processors
+
+    plain.save_pretrained(tmp_path)
+    tokenizer: Any = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    row = encode(tokenizer, "what\n", "one word " * 50, window=32)
+    expected = tokenizer.encode("what\n" + "one word " * 50, truncation=True, max_length=32)
+    assert row.conditioned.ids.tolist() == expected
+    assert encode(tokenizer, "what\n", "").status is Status.EMPTY_ANSWER
+
+
+def test_rows_that_did_not_render_keep_their_place(plain: Any) -> None:
+    rows = Encoder(plain, 64).encode([None, Example("a\n", "one word"), None])
+    assert [row.status for row in rows] == [Status.BAD_ROW, Status.OK, Status.BAD_ROW]
+    assert rows[0].prompt_tokens is None
+
+
+def test_a_slow_tokenizer_is_refused() -> None:
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(SfRayError, match="Slow.*has no fast version"):
+        Encoder(Slow(), 64)
+
+
+def test_aligned_needs_some_token_to_start_on(plain: Any, tmp_path: Path) -> None:
+    plain.save_pretrained(tmp_path)
+    tokenizer: Any = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.bos_token = tokenizer.eos_token = None
+    with pytest.raises(SfRayError, match="neither BOS nor EOS"):
+        Encoder(tokenizer, 64, "aligned")

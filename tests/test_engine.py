@@ -1,0 +1,206 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_rows
+from naive import mean_loss, naive_aligned, naive_score
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sf_ray import Scorer, SfRayError
+from sf_ray.encoding import TokenSequence
+from sf_ray.engine import Engine, resolve_dtype
+
+PAIRS = [
+    (f"{row['instruction']}\n", str(row["output"]))
+    for row in make_rows(40, seed=3)
+    if row["instruction"] and row["output"]
+] + [
+    ("", "no prompt at all"),
+    ("what\n", "a"),  # one token
+    ("ends in space ", " begins with one"),
+    ("what\n", "\n\nbegins with lines"),
+    ("what is </s> this <s>\n", "special </s> text"),
+    ("你好\n", "世界 😀 \u0301e"),
+    ("how " * 30, "word " * 400),  # cut by the window
+    ("how " * 400, "word"),  # no room for the answer
+    ("what\n", "   "),
+]
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def random_sequences(count: int, seed: int = 0) -> list[TokenSequence]:
+    rng = np.random.default_rng(seed)
+    return [
+        TokenSequence(rng.integers(0, 300, length).astype(np.int32), int(first))
+        for length, first in zip(
+            rng.integers(2, 120, count), rng.integers(1, 60, count), strict=True
+        )
+    ]
+
+
+@pytest.mark.parametrize("which", ["tiny_model", "tiny_bos_model"])
+def test_scores_equal_the_definition(which: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(which)
+    model, tokenizer = load(folder)
+    scores = Scorer(str(folder), max_length=128).score(PAIRS)
+    for pair, score in zip(PAIRS, scores, strict=True):
+        naive = naive_score(model, tokenizer, *pair, max_length=128)
+        assert (score.ifd is None) == (naive.ifd is None), pair
+        if naive.ifd is not None:
+            assert score.ifd == pytest.approx(naive.ifd, rel=1e-4), pair
+            assert score.loss_direct == pytest.approx(naive.loss_direct, abs=1e-4)
+    assert {s.status for s in scores} >= {"ok", "prompt_fills_window"}
+
+
+@pytest.mark.parametrize("which", ["tiny_model", "tiny_bos_model"])
+def test_aligned_scores_equal_their_definition(which: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(which)
+    model, tokenizer = load(folder)
+    pairs = [pair for pair in PAIRS if pair[0] and len(" ".join(pair)) < 500]
+    scores = Scorer(str(folder), max_length=256, alignment="aligned").score(pairs)
+    for pair, score in zip(pairs, scores, strict=True):
+        assert score.ifd == pytest.approx(naive_aligned(model, tokenizer, *pair), rel=1e-4), pair
+
+
+@pytest.mark.parametrize("budget", [1, 50, 333, 100_000])
+def test_the_batch_size_does_not_change_a_loss(tiny_model: Path, budget: int) -> None:
+    sequences = random_sequences(60)
+    model, _ = load(tiny_model)
+    losses = Engine(tiny_model, token_budget=budget).losses(sequences)
+    expected = [mean_loss(model, s.ids.tolist(), s.first) for s in sequences]
+    assert any(value is None for value in expected)
+    np.testing.assert_allclose(
+        losses, [np.nan if v is None else v for v in expected], rtol=1e-4, equal_nan=True
+    )
+
+
+def test_scoring_again_gives_the_same_bits(tiny_model: Path) -> None:
+    sequences = random_sequences(50)
+    engine = Engine(tiny_model)
+    first = engine.losses(sequences)
+    assert first.tobytes() == engine.losses(sequences).tobytes()
+    assert first.tobytes() == Engine(tiny_model).losses(sequences).tobytes()
+
+
+def test_head_chunks_do_not_change_a_loss(tiny_model: Path) -> None:
+    sequences = random_sequences(30)
+    engine = Engine(tiny_model)
+    whole = engine.losses(sequences)
+    engine._head_chunk = 7
+    np.testing.assert_allclose(engine.losses(sequences), whole, rtol=1e-5, equal_nan=True)
+
+
+def test_nothing_to_score_needs_no_model_call(tiny_model: Path) -> None:
+    engine = Engine(tiny_model)
+    assert len(engine.losses([])) == 0
+    alone = TokenSequence(np.array([5], np.int32), 1)
+    assert np.isnan(engine.losses([alone, alone])).all()
+
+
+def test_bfloat16_stays_near_float32(tiny_model: Path) -> None:
+    sequences = random_sequences(40)
+    exact = Engine(tiny_model).losses(sequences)
+    rough = Engine(tiny_model, dtype="bfloat16").losses(sequences)
+    assert not np.array_equal(exact, rough, equal_nan=True)
+    assert np.nanmedian(np.abs(rough / exact - 1)) < 0.02
+
+
+def test_what_overflows_in_low_precision_is_scored_in_float32(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences = random_sequences(20)
+    exact = Engine(tiny_model).losses(sequences)
+    engine = Engine(tiny_model, dtype="bfloat16")
+    nll = Engine._nll
+
+    def overflowing(self: Engine, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        result = nll(self, states, targets)
+        return result * torch.inf if torch.is_autocast_enabled("cpu") else result
+
+    monkeypatch.setattr(Engine, "_nll", overflowing)
+    np.testing.assert_allclose(engine.losses(sequences), exact, rtol=1e-6, equal_nan=True)
+
+
+def test_out_of_memory_halves_the_budget_and_loses_nothing(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences = random_sequences(40)
+    exact = Engine(tiny_model).losses(sequences)
+    engine = Engine(tiny_model, token_budget=4000)
+    batch = Engine._batch
+
+    def small_device(self: Engine, batch_: list[TokenSequence]) -> Any:
+        if len(batch_) * max(len(s.ids) for s in batch_) > 700:
+            raise torch.OutOfMemoryError("too large")
+        return batch(self, batch_)
+
+    monkeypatch.setattr(Engine, "_batch", small_device)
+    np.testing.assert_allclose(engine.losses(sequences), exact, rtol=1e-4, equal_nan=True)
+    assert engine.oom_splits > 0
+    assert engine.token_budget <= 700
+    splits = engine.oom_splits
+    engine.losses(sequences)
+    assert engine.oom_splits == splits  # remembered
+
+    monkeypatch.setattr(
+        Engine, "_batch", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none left"))
+    )
+    with pytest.raises(SfRayError, match="too little memory for one sequence of .* tokens"):
+        engine.losses(sequences)
+
+
+def test_auto_is_exact_on_cpu_and_half_precision_on_cuda() -> None:
+    assert resolve_dtype("auto", "cpu") == "float32"
+    assert resolve_dtype("auto", "cuda") == "float16"
+    assert resolve_dtype("bfloat16", "cuda") == "bfloat16"
+
+
+def test_a_model_whose_logits_are_not_its_heads_is_refused(tiny_model: Path) -> None:
+    engine = Engine(tiny_model)
+    head = engine._head
+    engine._head = lambda states: head(states) * 2
+    model, _ = load(tiny_model)
+    with pytest.raises(SfRayError, match="LlamaForCausalLM computes its logits in a way"):
+        engine._check_head(model, tiny_model)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_a_device_is_a_clear_error(tiny_model: Path) -> None:
+    with pytest.raises(SfRayError, match="--device cuda: torch sees no CUDA device"):
+        Engine(tiny_model, device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("auto", 1e-2)])
+def test_cuda_gives_the_scores_of_cpu(tiny_model: Path, dtype: str, tolerance: float) -> None:
+    sequences = random_sequences(60)
+    exact = Engine(tiny_model).losses(sequences)
+    losses = Engine(tiny_model, device="cuda", dtype=dtype).losses(sequences)
+    np.testing.assert_allclose(losses, exact, rtol=tolerance, equal_nan=True)
+
+
+@pytest.mark.weights
+def test_the_demo_model_gives_the_scores_of_the_definition() -> None:
+    from sf_ray.models import resolve_model
+
+    model, tokenizer = load(resolve_model("demo").path)
+    pairs = [
+        ("Name the capital of France.\n", "The capital of France is Paris."),
+        ("Translate to German.\nGood morning\n", "Guten Morgen"),
+        ("Write a haiku about rain.\n", "Soft rain on the roof\nwhispers to the sleeping town\n"),
+        ("Is this right?\n", "Yes"),
+        ("多少?\n", "四十二 😀"),
+    ]
+    for (prompt, answer), score in zip(pairs, Scorer("demo").score(pairs), strict=True):
+        naive = naive_score(model, tokenizer, prompt, answer)
+        if naive.ifd is None:
+            assert (score.status, score.ifd) == ("answer_too_short", None)
+        else:
+            assert score.ifd == pytest.approx(naive.ifd, rel=1e-4)

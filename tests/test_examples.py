@@ -1,0 +1,73 @@
+import pytest
+
+from sf_ray.errors import SfRayError, UsageError
+from sf_ray.examples import Example, resolve_format
+
+
+def test_alpaca_renders_as_the_paper_does() -> None:
+    alpaca = resolve_format(["id", "instruction", "input", "output"])
+    row = {"instruction": "Add.", "input": "2 and 2", "output": "4"}
+    assert alpaca.render(row) == Example("Add.\n2 and 2\n", "4")
+    for nothing in ("", None):
+        assert alpaca.render(row | {"input": nothing}) == Example("Add.\n", "4")
+
+
+def test_alpaca_needs_no_input_column() -> None:
+    alpaca = resolve_format(["instruction", "output"])
+    assert alpaca.render({"instruction": "Hi", "output": "Ho"}) == Example("Hi\n", "Ho")
+
+
+def test_prompts_and_completions_are_taken_as_they_are() -> None:
+    plain = resolve_format(["prompt", "completion", "source"])
+    assert plain.render({"prompt": "Q: ", "completion": "A"}) == Example("Q: ", "A")
+
+
+def test_columns_map_other_names_and_imply_the_format() -> None:
+    names = ["question", "answer"]
+    plain = resolve_format(names, columns={"prompt": "question", "completion": "answer"})
+    assert plain.name == "prompt-completion"
+    assert plain.render({"question": "Q", "answer": "A"}) == Example("Q", "A")
+
+
+@pytest.mark.parametrize("field", ["instruction", "output"])
+@pytest.mark.parametrize("value", [None, 7, b"\xff"])
+def test_a_row_without_text_does_not_render(field: str, value: object) -> None:
+    alpaca = resolve_format(["instruction", "input", "output"])
+    row: dict[str, object] = {"instruction": "a", "input": "", "output": "b"}
+    assert alpaca.render(row | {field: value}) is None
+
+
+def test_an_input_of_another_type_does_not_render_as_its_repr() -> None:
+    alpaca = resolve_format(["instruction", "input", "output"])
+    assert alpaca.render({"instruction": "a", "input": 7, "output": "b"}) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "name", "columns", "kind", "words"),
+    [
+        (["text"], "auto", {}, SfRayError, "no known format fits"),
+        (["text"], "alpaca", {}, SfRayError, "--format alpaca does not fit"),
+        (
+            ["instruction", "output", "prompt", "completion"],
+            "auto",
+            {},
+            SfRayError,
+            "ambiguous format",
+        ),
+        (["q"], "auto", {"prompt": "question"}, SfRayError, "no column 'question'"),
+        (["q"], "auto", {"propmt": "q"}, UsageError, "unknown field 'propmt'"),
+    ],
+)
+def test_an_unclear_format_lists_columns_and_what_was_expected(
+    names: list[str], name: str, columns: dict[str, str], kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind) as error:
+        resolve_format(names, name, columns)
+    assert words in str(error.value)
+    if kind is SfRayError:
+        assert names[0] in str(error.value)
+
+
+def test_a_named_format_resolves_an_ambiguous_corpus() -> None:
+    names = ["instruction", "output", "prompt", "completion"]
+    assert resolve_format(names, "alpaca").name == "alpaca"

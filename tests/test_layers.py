@@ -1,0 +1,92 @@
+"""The walls of the house: who may import whom, and what --help may cost."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "sf_ray"
+
+# A module imports only from those above it.
+LAYERS = [
+    "errors",
+    "config",
+    "examples",
+    "ifd",
+    "encoding",
+    "batching",
+    "engine",
+    "tables",
+    "storage",
+    "models",
+    "scoring",
+    "planning",
+    "reading",
+    "stages",
+    "selection",
+    "writing",
+    "ranking",
+    "output",
+    "progress",
+    "report",
+    "pipeline",
+    "demo",
+    "cli",
+    "__main__",
+]
+# What a layer must not know, wherever the import stands in its file.
+FOREIGN = {
+    "ray": ["config", "examples", "ifd", "encoding", "batching", "engine", "tables", "storage"]
+    + ["models", "scoring", "planning", "reading", "selection", "writing", "output"],
+    "torch": ["config", "examples", "ifd", "encoding", "batching", "tables", "storage"]
+    + ["planning", "reading", "selection", "writing", "ranking", "output", "report", "stages"],
+    "pyarrow": ["config", "examples", "ifd", "encoding", "batching", "engine", "selection"],
+    "fsspec": ["config", "examples", "ifd", "encoding", "batching", "engine", "selection"],
+}
+
+
+def imports_of(module: str) -> set[str]:
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            if node.module == "sf_ray":
+                found.update(f"sf_ray.{alias.name}" for alias in node.names)
+    return found
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} == set(LAYERS)
+
+
+def test_imports_point_upward_only() -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for place, module in enumerate(LAYERS)
+        for name in imports_of(module)
+        if name.startswith("sf_ray.") and LAYERS.index(name.split(".")[1]) >= place
+    ]
+    assert wrong == []
+
+
+def test_layers_do_not_know_what_they_must_not() -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for library, modules in FOREIGN.items()
+        for module in modules
+        for name in imports_of(module)
+        if name.split(".")[0] == library
+    ]
+    assert wrong == []
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from sf_ray.cli import main; assert main(['run', '--help']) == 0;"
+        "heavy = {'torch', 'ray', 'transformers', 'pyarrow', 's3fs'}; print(heavy & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"

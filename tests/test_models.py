@@ -1,0 +1,74 @@
+import json
+import shutil
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from sf_ray.errors import SfRayError
+from sf_ray.models import context_window, load_tokenizer, resolve_model
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SF_RAY_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_model_is_its_content_not_its_place(tiny_model: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_model, tmp_path / "elsewhere")
+    here, there = resolve_model(str(tiny_model)), resolve_model(str(copy))
+    assert here.fingerprint == there.fingerprint
+    config = copy / "config.json"
+    config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
+    assert resolve_model(str(copy)).fingerprint != here.fingerprint
+
+
+def test_a_remote_directory_is_fetched_once(tiny_model: Path, tmp_path: Path) -> None:
+    fs = fsspec.filesystem("memory")
+    fs.put(str(tiny_model) + "/", "/models/tiny/", recursive=True)
+    fetched = resolve_model("memory://models/tiny")
+    assert fetched.fingerprint == resolve_model(str(tiny_model)).fingerprint
+    assert load_tokenizer(fetched).is_fast
+    made = fetched.path.stat().st_ctime_ns
+    assert resolve_model("memory://models/tiny").path.stat().st_ctime_ns == made
+    assert list(fetched.path.parent.glob("*.unfinished")) == []
+
+
+def test_the_window_is_read_from_the_configuration(tiny_model: Path) -> None:
+    assert context_window(resolve_model(str(tiny_model))) == 256
+
+
+def test_pickled_weights_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_model, tmp_path / "pickled")
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    with pytest.raises(SfRayError, match=r"no \*.safetensors in it"):
+        resolve_model(str(copy))
+
+
+def test_a_directory_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SfRayError, match="no config.json in it"):
+        resolve_model(str(tmp_path))
+    with pytest.raises(SfRayError, match="no model files there"):
+        fsspec.filesystem("memory").mkdirs("/empty", exist_ok=True)
+        resolve_model("memory://empty")
+
+
+def test_an_unknown_name_says_that_hub_names_need_a_network() -> None:
+    with pytest.raises(SfRayError, match="Hub names need a network.* a directory.* does not"):
+        resolve_model("nobody/nothing-of-this-name")
+
+
+def test_a_tokenizer_that_cannot_be_loaded_is_an_error(tiny_model: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_model, tmp_path / "broken")
+    (copy / "tokenizer.json").write_text(json.dumps({"version": "1.0"}))
+    with pytest.raises(SfRayError, match="tokenizer cannot be loaded"):
+        load_tokenizer(resolve_model(str(copy)))
+
+
+@pytest.mark.weights
+def test_a_gguf_file_is_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SF_RAY_CACHE")
+    demo = resolve_model("demo")
+    assert (demo.path / "model.safetensors").is_file()
+    made = demo.path.stat().st_ctime_ns
+    assert resolve_model("demo").path.stat().st_ctime_ns == made

@@ -1,0 +1,64 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sf_ray.errors import SfRayError
+from sf_ray.output import Output
+from sf_ray.storage import Location
+
+
+def manifest(names: list[str], root: Path, request_id: str = "r") -> dict[str, Any]:
+    sizes = {name: (root / "data" / name).stat().st_size for name in names}
+    shards = [{"path": name, "rows": 1, "bytes": sizes[name]} for name in names]
+    return {"manifest_version": 1, "request_id": request_id, "output": {"shards": shards}}
+
+
+def write(root: Path, names: list[str]) -> Output:
+    output = Output(Location(str(root)))
+    output.begin(names)
+    for name in names:
+        (root / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "data" / name).write_text(name)
+    return output
+
+
+def test_a_result_is_finished_when_the_manifest_and_its_files_are_there(tmp_path: Path) -> None:
+    output = write(tmp_path, ["a", "b"])
+    assert output.finished("r") is None
+    output.finish(manifest(["a", "b"], tmp_path))
+    assert output.finished("r") is not None
+    assert output.finished("another request") is None
+    (tmp_path / "data" / "a").unlink()
+    assert output.finished("r") is None
+
+
+def test_an_older_result_of_ours_is_replaced(tmp_path: Path) -> None:
+    write(tmp_path, ["a", "b"]).finish(manifest(["a", "b"], tmp_path))
+    output = write(tmp_path, ["b", "c"])
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["b", "c"]
+    assert output.manifest() is None
+
+
+def test_a_killed_run_can_be_gone_on_with_even_for_another_corpus(tmp_path: Path) -> None:
+    write(tmp_path, ["a", "b"])  # killed: no manifest
+    write(tmp_path, ["b", "c"]).finish(manifest(["b", "c"], tmp_path))
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["b", "c"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize("name", ["a", "somebody.elses"])
+def test_files_of_others_are_neither_overwritten_nor_deleted(tmp_path: Path, name: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).write_text("precious")
+    with pytest.raises(SfRayError, match=f"1 files that no finished .* wrote, e.g. {name}"):
+        Output(Location(str(tmp_path))).begin(["a"])
+    assert (tmp_path / "data" / name).read_text() == "precious"
+
+
+@pytest.mark.parametrize("text", ["{}", "rubbish", "[]", json.dumps({"manifest_version": 99})])
+def test_a_manifest_of_another_version_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(SfRayError, match=r"manifest.json is not a manifest of this version"):
+        Output(Location(str(tmp_path))).finished("r")

@@ -1,0 +1,400 @@
+"""The whole job on a real Ray, with a tiny model."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from conftest import S3, make_rows, write_shards
+from naive import naive_score
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+Cli = Callable[..., tuple[int, str, str]]
+OPTIONS = ("--max-length", "128", "--unit-rows", "16")
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """All rows of the Parquet files of a folder, in the order of their relative names."""
+    paths = sorted(folder.rglob("*.parquet"), key=lambda p: p.relative_to(folder).as_posix())
+    return [row for path in paths for row in pq.read_table(path).to_pylist()]
+
+
+def read_scores(scores: Path) -> list[dict[str, Any]]:
+    rows = ds.dataset(sorted(scores.rglob("*.parquet"))).to_table().to_pylist()
+    return sorted(rows, key=lambda row: (row["shard"], row["row"]))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def best(scores: list[dict[str, Any]], count: int) -> set[tuple[str, int]]:
+    good = [s for s in scores if s["status"] == "ok" and s["ifd"] < 1]
+    good.sort(key=lambda s: (-s["ifd"], s["shard"], s["row"]))
+    return {(s["shard"], s["row"]) for s in good[:count]}
+
+
+def test_the_best_rows_are_kept_as_they_were(
+    corpus: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out = tmp_path / "out"
+    code, stdout, stderr = sf_ray_cli(
+        "run", corpus, out, "--model", tiny_model, "--keep-fraction", "0.1", *OPTIONS
+    )
+    assert code == 0, stderr
+
+    # Every input row has one score row, and the scores are those of the definition.
+    scores = read_scores(out / "scores")
+    rows = read_rows(corpus)
+    assert len(scores) == len(rows) == 120
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    expected_status = {"row-7": "empty_answer", "row-11": "bad_row", "row-13": "bad_row"}
+    for row, score in zip(rows, scores, strict=True):
+        assert score["status"] == expected_status.get(row["id"], "ok")
+        if score["status"] == "ok":
+            prompt = row["instruction"] + "\n" + (row["input"] + "\n" if row["input"] else "")
+            naive = naive_score(model, tokenizer, prompt, row["output"], 128)
+            assert score["ifd"] == pytest.approx(naive.ifd, rel=1e-4)
+        else:
+            assert score["ifd"] is None
+            assert score["ppl_direct"] is None
+
+    # What was kept is what sorting by hand keeps: same rows, types and order, plus their IFD.
+    wanted = best(scores, 12)
+    kept = read_rows(out / "data")
+    place = {(s["shard"], s["row"]): row for s, row in zip(scores, rows, strict=True)}
+    ifd = {(s["shard"], s["row"]): s["ifd"] for s in scores}
+    assert kept == [place[key] | {"ifd": ifd[key]} for key in sorted(wanted)]
+    for path in corpus.rglob("*.parquet"):
+        written = pq.read_schema(out / "data" / path.relative_to(corpus))
+        assert written.remove(written.get_field_index("ifd")).equals(pq.read_schema(path))
+
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["selection"]["kept_rows"] == 12
+    assert manifest["status_counts"]["bad_row"] == 2
+    assert sum(manifest["status_counts"].values()) == manifest["input"]["rows"] == 120
+    last = min(wanted, key=lambda key: (ifd[key], [-ord(c) for c in key[0]], -key[1]))
+    cutoff = manifest["selection"]["cutoff"]
+    assert (cutoff["shard"], cutoff["row"], cutoff["ifd"]) == (*last, ifd[last])
+    assert manifest["scores"]["units"] == {"total": 9, "scored": 9, "reused": 0}
+    assert "kept" in stdout
+    assert "empty_answer" in stdout
+
+
+def test_the_same_command_twice_does_nothing_the_second_time(
+    corpus: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli
+) -> None:
+    out = tmp_path / "out"
+    command = ("run", corpus, out, "--model", tiny_model, "--keep-count", "5", *OPTIONS)
+    assert sf_ray_cli(*command)[0] == 0
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    code, stdout, stderr = sf_ray_cli(*command)
+    assert code == 0
+    assert "9 units, 9 have scores, 0 to score" in stderr
+    assert "nothing to do" in stderr
+    assert "kept" in stdout
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
+
+
+def test_scores_serve_many_selections_and_a_selection_replaces_its_own_output(
+    corpus: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli
+) -> None:
+    scores, out = tmp_path / "scores", tmp_path / "out"
+    assert sf_ray_cli("score", corpus, scores, "--model", tiny_model, *OPTIONS)[0] == 0
+    table = read_scores(scores)
+    for count in (40, 7):
+        code, _, stderr = sf_ray_cli("select", corpus, scores, out, "--keep-count", count)
+        assert code == 0, stderr
+        assert len(read_rows(out / "data")) == len(best(table, count)) == count
+    bounds = ("--min-ifd", "0.3", "--max-ifd", "0.8")
+    code, stdout, _ = sf_ray_cli("select", corpus, scores, out, "--keep-fraction", "1", *bounds)
+    assert code == 0
+    expected = [s["ifd"] for s in table if s["ifd"] is not None and 0.3 <= s["ifd"] < 0.8]
+    assert [row["ifd"] for row in read_rows(out / "data")] == expected
+    assert "no more have an IFD from 0.3 to 0.8" in " ".join(stdout.split())
+
+
+def test_changed_and_removed_shards_never_meet_old_scores(
+    corpus: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli
+) -> None:
+    out = tmp_path / "out"
+    command = ("run", corpus, out, "--model", tiny_model, "--keep-count", "10", *OPTIONS)
+    assert sf_ray_cli(*command)[0] == 0
+    write_shards(tmp_path / "other", make_rows(120, seed=9))
+    shutil.copy(tmp_path / "other/train/00001.parquet", corpus / "train/00001.parquet")
+    (corpus / "extra/00000.parquet").unlink()
+    code, _, stderr = sf_ray_cli(*command)
+    assert code == 0
+    assert "6 units, 3 have scores, 3 to score" in stderr
+    fresh = tmp_path / "fresh"
+    fresh_run = ("run", corpus, fresh, "--model", tiny_model, "--keep-count", "10", *OPTIONS)
+    assert sf_ray_cli(*fresh_run)[0] == 0
+    assert contents(out / "data") == contents(fresh / "data")
+
+
+def test_scores_of_two_options_lie_apart_and_one_must_be_chosen(
+    corpus: Path, tiny_model: Path, tiny_bos_model: Path, tmp_path: Path, sf_ray_cli: Cli
+) -> None:
+    scores = tmp_path / "scores"
+    for model in (tiny_model, tiny_bos_model):
+        assert sf_ray_cli("score", corpus, scores, "--model", model, *OPTIONS)[0] == 0
+    select = ("select", corpus, scores, tmp_path / "out", "--keep-count", "5")
+    code, _, stderr = sf_ray_cli(*select)
+    assert code == 1
+    assert "holds several score sets; choose one with --scoring-id" in stderr
+    identities = sorted(path.parent.name for path in scores.glob("*/identity.json"))
+    assert len(identities) == 2
+    assert all(name in stderr for name in identities)
+    for name in identities:
+        assert sf_ray_cli(*select, "--scoring-id", name)[0] == 0
+        kept = {row["id"] for row in read_rows(tmp_path / "out/data")}
+        table = read_scores(scores / name)
+        rows = read_rows(corpus)
+        expected = best(table, 5)
+        assert kept == {
+            row["id"]
+            for row, s in zip(rows, table, strict=True)
+            if (s["shard"], s["row"]) in expected
+        }
+
+
+def test_selecting_from_unfinished_scores_is_refused(
+    corpus: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli
+) -> None:
+    scores = tmp_path / "scores"
+    code, _, stderr = sf_ray_cli("select", corpus, scores, tmp_path / "o", "--keep-count", "5")
+    assert (code, "no scores there" in stderr) == (1, True)
+    assert sf_ray_cli("score", corpus, scores, "--model", tiny_model, *OPTIONS)[0] == 0
+    next(scores.rglob("*.parquet")).unlink()
+    code, _, stderr = sf_ray_cli("select", corpus, scores, tmp_path / "o", "--keep-count", "5")
+    assert code == 1
+    assert "1 of 9 units" in stderr
+    assert "`sf-ray score` first" in stderr
+
+
+def test_a_broken_score_piece_is_named(
+    corpus: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli
+) -> None:
+    scores = tmp_path / "scores"
+    assert sf_ray_cli("score", corpus, scores, "--model", tiny_model, *OPTIONS)[0] == 0
+    piece = next(scores.rglob("*.parquet"))
+    piece.write_bytes(b"rubbish")
+    code, _, stderr = sf_ray_cli("select", corpus, scores, tmp_path / "o", "--keep-count", "5")
+    assert code == 1
+    assert piece.name in stderr
+    assert "delete it and score again" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_awkward_corpora_go_through(tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    schema = pa.schema(
+        [("question", pa.dictionary(pa.int32(), pa.string())), ("answer", pa.large_string())]
+        + [("meta", pa.struct([("tags", pa.list_(pa.string()))]))]
+    )
+    rows = [
+        {"question": f"what is {i % 3}", "answer": f"it is {i} of all", "meta": {"tags": ["a"]}}
+        for i in range(20)
+    ]
+    for name, part in (("empty", []), ("one", rows[:1]), ("same", [rows[0]] * 9), ("many", rows)):
+        pq.write_table(pa.Table.from_pylist(part, schema=schema), corpus / f"{name}.parquet")
+    mapped = ("--columns", "prompt=question,completion=answer", "--ifd-column", "score", *OPTIONS)
+    code, _, stderr = sf_ray_cli(
+        "run", corpus, tmp_path / "out", "--model", tiny_model, "--keep-fraction", "0.5", *mapped
+    )
+    assert code == 0, stderr
+    assert "format prompt-completion" in stderr
+    kept = read_rows(tmp_path / "out/data")
+    assert len(kept) <= 15
+    assert len(list((tmp_path / "out/data").iterdir())) == 4
+    for path in (tmp_path / "out/data").iterdir():
+        assert pq.read_schema(path).names == ["question", "answer", "meta", "score"]
+        assert pq.read_schema(path).field("question").type == schema.field("question").type
+    # Equal rows have equal scores, and ties go to the first.
+    same = [r["ifd"] for r in read_scores(tmp_path / "out/scores") if r["shard"] == "same.parquet"]
+    assert len(set(same)) == 1
+
+
+def test_nothing_to_keep_is_a_result_too(tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli) -> None:
+    corpus = write_shards(tmp_path / "corpus", make_rows(6), shards=1)
+    command = ("run", corpus, tmp_path / "out", "--model", tiny_model, "--max-length", "128")
+    code, stdout, _ = sf_ray_cli(*command, "--keep-fraction", "0.1")
+    assert code == 0
+    assert "nothing is kept" in stdout
+    assert read_rows(tmp_path / "out/data") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("{corpus}", "{corpus}/out", "--keep-count", "5"), 2, "lie inside each other"),
+        (("{corpus}/extra", "{corpus}", "--keep-count", "5"), 2, "lie inside each other"),
+        (("{empty}", "{out}", "--keep-count", "5"), 1, "no shards found"),
+        (("{corpus}", "{out}", "--keep-count", "5", "--max-length", "999"), 2, "window of"),
+        (
+            ("{corpus}", "{out}", "--keep-count", "5", "--ifd-column", "id"),
+            2,
+            "column 'id' already",
+        ),
+        (("{corpus}", "{out}", "--keep-count", "5", "--format", "prompt-completion"), 1, "not fit"),
+    ],
+)
+def test_what_can_be_known_before_is_said_before(
+    corpus: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    sf_ray_cli: Cli,
+    arguments: tuple[str, ...],
+    code: int,
+    words: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"corpus": corpus, "empty": tmp_path / "empty", "out": tmp_path / "out"}
+    filled = [argument.format(**places) for argument in arguments]
+    got, _, stderr = sf_ray_cli("run", *filled, "--model", tiny_model)
+    assert got == code
+    assert words in stderr
+    assert "Traceback" not in stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_in_an_actor_is_the_error_of_the_run(
+    corpus: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli
+) -> None:
+    broken = shutil.copytree(tiny_model, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"\x00" * 100)
+    command = ("run", corpus, tmp_path / "out", "--model", broken, "--keep-count", "5", *OPTIONS)
+    code, _, stderr = sf_ray_cli(*command)
+    assert code == 1
+    assert f"model {broken}: cannot be loaded" in stderr.splitlines()[-1]
+
+
+def test_reading_and_scoring_stay_apart_whatever_ray_would_fuse(tiny_model: Path) -> None:
+    from ray.data._internal.logical.optimizers import get_execution_plan
+
+    from sf_ray.examples import resolve_format
+    from sf_ray.models import resolve_model
+    from sf_ray.planning import ReadPlan, Shard, Unit
+    from sf_ray.stages import ActorPool, EncodeRules, EngineRules, ModelSpec, scoring_dataset
+    from sf_ray.storage import File, Location
+
+    model = resolve_model(str(tiny_model))
+    spec = ModelSpec(str(tiny_model), model.fingerprint, Location(str(tiny_model)))
+    plans = [ReadPlan(Shard(File("x", "x", 1, "1"), (1,), 0), (Unit(0, 1),))] * 3
+    for cpus in (0.25, 0.5, 1, 2):
+        scored = scoring_dataset(
+            Location("x"),
+            plans,
+            EncodeRules(resolve_format(["prompt", "completion"]), spec, 64, "reference"),
+            EngineRules(spec, "cpu", "float32", None, 1),
+            ActorPool(1, 1, cpus, 0),
+            None,
+        )
+        plan = get_execution_plan(scored._logical_plan)
+        plan = plan[0] if isinstance(plan, tuple) else plan
+        names, operator = [], plan.dag
+        while operator is not None:
+            names.append(operator.name)
+            below = operator.input_dependencies
+            operator = below[0] if below else None
+        assert names[:2] == ["MapBatches(ScoreUnits)", "ReadUnits"], names
+
+
+@pytest.mark.s3
+def test_a_bucket_gives_the_files_that_a_disk_gives(
+    corpus: Path, tiny_model: Path, tmp_path: Path, s3: S3, sf_ray_cli: Cli
+) -> None:
+    import s3fs
+
+    fs = s3fs.S3FileSystem(**s3.options)
+    fs.put(f"{corpus}/", f"{s3.bucket}/corpus/", recursive=True)
+    fs.put(f"{tiny_model}/", f"{s3.bucket}/model/", recursive=True)
+    place = ("--storage-options", s3.options_json)
+    code, _, stderr = sf_ray_cli(
+        "run", f"{s3.bucket}/corpus", f"{s3.bucket}/out", "--model", f"{s3.bucket}/model",
+        "--keep-fraction", "0.2", *OPTIONS, *place,
+    )  # fmt: skip
+    assert code == 0, stderr
+    assert sf_ray_cli(
+        "run", corpus, tmp_path / "out", "--model", tiny_model, "--keep-fraction", "0.2", *OPTIONS
+    )[0] == 0  # fmt: skip
+    fs.invalidate_cache()
+    fs.get(f"{s3.bucket}/out/", str(tmp_path / "fetched") + "/", recursive=True)
+    assert contents(tmp_path / "fetched/data") == contents(tmp_path / "out/data")
+    assert read_scores(tmp_path / "fetched/scores") == read_scores(tmp_path / "out/scores")
+    # Credentials appear nowhere.
+    written = b"".join(
+        value for name, value in contents(tmp_path / "fetched").items() if name.endswith(".json")
+    )
+    secret = str(s3.options["secret"])
+    assert f'"{secret}"' not in written.decode()
+    assert str(s3.options["endpoint_url"]) not in written.decode()
+
+    code, _, stderr = sf_ray_cli(
+        "run", f"{s3.bucket}/corpus", f"{s3.bucket}/out", "--model", f"{s3.bucket}/model",
+        "--keep-fraction", "0.2", *OPTIONS, *place,
+    )  # fmt: skip
+    assert "nothing to do" in stderr
+
+
+def test_a_killed_driver_goes_on_and_scores_no_finished_unit_again(
+    tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli
+) -> None:
+    corpus = write_shards(tmp_path / "corpus", make_rows(156))
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+
+    def command(out: str) -> list[str]:
+        where = ["run", str(corpus), str(tmp_path / out), "--model", str(tiny_model)]
+        return [*where, "--keep-fraction", "0.1", "--max-length", "128", "--unit-rows", "2"]
+
+    def pieces() -> dict[Path, int]:
+        return {p: p.stat().st_mtime_ns for p in (tmp_path / "out/scores").rglob("*.parquet")}
+
+    with (tmp_path / "log").open("w") as log:
+        job = subprocess.Popen(
+            [sys.executable, "-m", "sf_ray", *command("out"), "--ray-address", "local"],
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+        deadline = time.monotonic() + 120
+        while len(pieces()) < 8:
+            assert job.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        job.send_signal(signal.SIGKILL)
+        job.wait()
+    time.sleep(1)  # the local Ray goes with its driver
+    finished = pieces()
+    total = 156 // 2
+    assert 8 <= len(finished) < total
+    assert not (tmp_path / "out/manifest.json").exists()
+
+    code, _, stderr = sf_ray_cli(*command("out"))
+    assert code == 0, stderr
+    assert f"{len(finished)} have scores, {total - len(finished)} to score" in stderr
+    assert {path: when for path, when in pieces().items() if path in finished} == finished
+
+    assert sf_ray_cli(*command("undisturbed"))[0] == 0
+    for part in ("data", "scores"):
+        assert contents(tmp_path / "out" / part) == contents(tmp_path / "undisturbed" / part)

@@ -1,0 +1,155 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sf_ray.errors import SfRayError
+from sf_ray.planning import (
+    Shard,
+    Unit,
+    check_text_columns,
+    group_reads,
+    plan_corpus,
+    units_of,
+)
+from sf_ray.reading import read_units, values_of
+from sf_ray.storage import File, Location
+
+row_groups = st.lists(st.integers(0, 60), max_size=12)
+
+
+@given(row_groups, st.integers(1, 50))
+def test_units_cover_every_row_once_and_keep_their_size(groups: list[int], unit_rows: int) -> None:
+    units = units_of(groups, unit_rows)
+    assert [row for u in units for row in range(u.start, u.stop)] == list(range(sum(groups)))
+    assert all(0 < u.stop - u.start <= unit_rows for u in units)
+
+
+def test_small_row_groups_join_and_large_ones_are_cut_evenly() -> None:
+    assert units_of([3, 3, 3], 6) == [Unit(0, 6), Unit(6, 9)]
+    assert units_of([10], 4) == [Unit(0, 3), Unit(3, 6), Unit(6, 10)]
+    assert units_of([2, 10, 2], 4) == [
+        Unit(0, 2),
+        Unit(2, 5),
+        Unit(5, 8),
+        Unit(8, 12),
+        Unit(12, 14),
+    ]
+    assert units_of([], 4) == []
+
+
+def corpus_of(folder: Path, tables: dict[str, pa.Table], row_group_size: int = 10) -> Location:
+    for name, table in tables.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, folder / name, row_group_size=row_group_size)
+    return Location(str(folder))
+
+
+def numbered(rows: int) -> pa.Table:
+    columns = {"text": [f"row {i}" for i in range(rows)], "other": range(rows)}
+    return pa.table(columns, schema=pa.schema([("text", pa.string()), ("other", pa.int64())]))
+
+
+def test_shards_have_a_place_in_the_corpus(tmp_path: Path) -> None:
+    location = corpus_of(
+        tmp_path, {"b.parquet": numbered(25), "a/1.parquet": numbered(3), "c.parquet": numbered(0)}
+    )
+    corpus = plan_corpus(location)
+    assert [(s.file.relative, s.rows, s.position) for s in corpus.shards] == [
+        ("a/1.parquet", 3, 0),
+        ("b.parquet", 25, 3),
+        ("c.parquet", 0, 28),
+    ]
+    assert corpus.shards[1].row_groups == (10, 10, 5)
+    assert corpus.rows == 28
+
+
+def test_a_piece_is_named_after_shard_content_and_rows(tmp_path: Path) -> None:
+    location = corpus_of(tmp_path, {"a/1.parquet": numbered(3)})
+    shard = plan_corpus(location).shards[0]
+    name = shard.piece(Unit(0, 3))
+    assert name.startswith(f"a/1.{shard.shard_id}.")
+    assert name.endswith("000000000000-000000000003.parquet")
+    corpus_of(tmp_path, {"a/1.parquet": numbered(4)})
+    assert plan_corpus(location).shards[0].shard_id != shard.shard_id
+
+
+@given(
+    row_groups=st.lists(st.integers(1, 40), min_size=1, max_size=5), unit_rows=st.integers(1, 30)
+)
+def test_units_are_read_as_they_were_planned(
+    tmp_path_factory: pytest.TempPathFactory, row_groups: list[int], unit_rows: int
+) -> None:
+    folder = tmp_path_factory.mktemp("read")
+    table = numbered(sum(row_groups))
+    with pq.ParquetWriter(folder / "x.parquet", table.schema) as writer:
+        start = 0
+        for rows in row_groups:
+            writer.write_table(table.slice(start, rows))
+            start += rows
+    shard = plan_corpus(Location(str(folder))).shards[0]
+    units = units_of(shard.row_groups, unit_rows)
+    for chosen in (units, units[1::2]):  # all of them, and what a killed run left
+        read = [
+            (unit, part)
+            for plan in group_reads(shard, chosen)
+            for unit, part in zip(
+                plan.units, read_units(Location(str(folder)), plan, ["text"]), strict=True
+            )
+        ]
+        assert [unit for unit, _ in read] == chosen
+        for unit, part in read:
+            assert part.column_names == ["text"]
+            assert part["text"].to_pylist() == [f"row {i}" for i in range(unit.start, unit.stop)]
+
+
+def test_one_huge_row_group_is_not_read_again_for_each_unit() -> None:
+    shard = Shard(File("x", "x", 1, "1"), (100_000,), 0)
+    units = units_of(shard.row_groups, 1000)
+    reads = group_reads(shard, units)
+    assert len(units) == 100
+    assert len(reads) == 7
+    assert [unit for read in reads for unit in read.units] == units
+
+
+def test_no_shards_says_what_is_there_instead(tmp_path: Path) -> None:
+    with pytest.raises(SfRayError, match="no shards found.*no files"):
+        plan_corpus(Location(str(tmp_path)))
+    (tmp_path / "data.csv").write_text("a,b")
+    with pytest.raises(SfRayError, match="no shards found.*1 other files, e.g. data.csv"):
+        plan_corpus(Location(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"text": [1], "other": [1]}, "column 'text': int64 there, string here"),
+        ({"text": ["a"]}, "column 'other': absent there, int64 here"),
+        ({"text": ["a"], "other": [1], "new": [1]}, "column 'new': int64 there, absent here"),
+        ({"other": [1], "text": ["a"]}, "the same columns in another order"),
+    ],
+)
+def test_a_shard_of_another_schema_is_named(
+    tmp_path: Path, other: dict[str, list[object]], words: str
+) -> None:
+    location = corpus_of(tmp_path, {"1.parquet": numbered(3), "2.parquet": pa.table(other)})
+    with pytest.raises(SfRayError, match="shard 2.parquet has another schema than 1.parquet") as e:
+        plan_corpus(location)
+    assert words in str(e.value)
+
+
+def test_a_column_that_holds_no_text_is_refused(tmp_path: Path) -> None:
+    corpus = plan_corpus(corpus_of(tmp_path, {"1.parquet": numbered(3)}))
+    check_text_columns(corpus, ["text"])
+    with pytest.raises(SfRayError, match="column 'other' of 1.parquet has the type int64"):
+        check_text_columns(corpus, ["text", "other"])
+
+
+def test_one_broken_cell_does_not_take_the_others_with_it() -> None:
+    broken = pa.array([b"good", b"\xff\xfe", None]).view(pa.string())
+    assert values_of(pa.chunked_array([broken])) == ["good", b"\xff\xfe", None]
+    words = pa.chunked_array([pa.array(["a", "b", "a"]).dictionary_encode()])
+    assert values_of(words) == ["a", "b", "a"]

@@ -1,0 +1,157 @@
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import S3
+
+from sf_ray.errors import SfRayError
+from sf_ray.storage import (
+    Location,
+    list_files,
+    open_shard,
+    overlap,
+    put_bytes,
+    put_whole,
+    read_bytes,
+    read_bytes_or_none,
+    read_footer,
+    remove,
+)
+
+
+@pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.s3)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    """An empty place in each kind of storage."""
+    if request.param == "local":
+        return Location(str(tmp_path / "place"))
+    if request.param == "memory":
+        return Location(f"memory://{tmp_path.name}")
+    s3: S3 = request.getfixturevalue("s3")
+    return Location(f"{s3.bucket}/place", s3.options)
+
+
+def test_files_are_listed_in_order_with_relative_names(place: Location) -> None:
+    for name in ("b/2.parquet", "a.parquet", "b/10.parquet", "_SUCCESS", "b/.hidden.parquet"):
+        put_bytes(place.join(name), b"x" * len(name))
+    files = list_files(place)
+    assert [file.relative for file in files] == ["a.parquet", "b/10.parquet", "b/2.parquet"]
+    assert [file.size for file in files] == [9, 12, 11]
+    assert list_files(place, "2.parquet")[0].relative == "b/2.parquet"
+
+
+def test_a_file_and_a_glob_are_corpora_too(place: Location) -> None:
+    for name in ("b/2.parquet", "b/1.parquet", "c/1.parquet"):
+        put_bytes(place.join(name), b"x")
+    assert [f.relative for f in list_files(place.join("b/1.parquet"))] == ["1.parquet"]
+    assert [f.relative for f in list_files(place.join("*/1.parquet"))] == [
+        "b/1.parquet",
+        "c/1.parquet",
+    ]
+
+
+def test_another_content_has_another_version(place: Location) -> None:
+    put_bytes(place.join("a"), b"one")
+    before = list_files(place)[0].version
+    assert list_files(place)[0].version == before
+    put_bytes(place.join("a"), b"two")
+    assert list_files(place)[0].version != before
+
+
+def test_what_is_written_is_whole_or_not_there(place: Location) -> None:
+    with pytest.raises(RuntimeError), put_whole(place.join("a")) as path:
+        path.write_bytes(b"half")
+        raise RuntimeError("killed")
+    assert read_bytes_or_none(place.join("a")) is None
+    put_bytes(place.join("a"), b"whole")
+    assert read_bytes(place.join("a")) == b"whole"
+    remove(place.join("a"))
+    remove(place.join("a"))
+    assert read_bytes_or_none(place.join("a")) is None
+
+
+def test_an_unfinished_local_file_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), put_whole(Location(str(tmp_path / "a"))):
+        raise RuntimeError("killed")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rows", [0, 10, 50_000])
+def test_a_footer_is_read_from_the_end_of_the_file(place: Location, rows: int) -> None:
+    # Row groups of two make a footer larger than the first guess.
+    table = pa.table({f"column_{i}": range(rows) for i in range(3)})
+    with put_whole(place.join("a.parquet")) as path:
+        pq.write_table(table, path, row_group_size=100)
+    file = list_files(place)[0]
+    metadata = read_footer(place, file)
+    assert (metadata.num_rows, metadata.num_row_groups) == (rows, max(1, rows // 100))
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all", b"PAR1" + b"\xff" * 99])
+def test_rubbish_is_named(place: Location, content: bytes) -> None:
+    put_bytes(place.join("b/a.parquet"), content)
+    with pytest.raises(SfRayError, match="shard b/a.parquet: not a whole Parquet file"):
+        read_footer(place, list_files(place)[0])
+
+
+def test_a_broken_footer_is_named(place: Location) -> None:
+    put_bytes(
+        place.join("a.parquet"), b"PAR1" + b"\x99" * 40 + (40).to_bytes(4, "little") + b"PAR1"
+    )
+    with pytest.raises(SfRayError, match=r"shard a.parquet: its Parquet footer cannot be read"):
+        read_footer(place, list_files(place)[0])
+
+
+def test_a_shard_that_changed_since_it_was_listed_is_refused(place: Location) -> None:
+    for value in (1, 2):
+        with put_whole(place.join("a.parquet")) as path:
+            pq.write_table(pa.table({"x": [value] * value}), path)
+        if value == 1:
+            file = list_files(place)[0]
+    with (
+        pytest.raises(SfRayError, match="shard a.parquet changed while the job ran"),
+        open_shard(place, file),
+    ):
+        pass
+
+
+def test_places_inside_each_other_are_noticed(tmp_path: Path) -> None:
+    def local(name: str) -> Location:
+        return Location(str(tmp_path / name))
+
+    assert overlap(local("a"), local("a/b"))
+    assert overlap(local("a/b"), local("a"))
+    assert overlap(local("a"), local("./a"))
+    assert overlap(local("a/*.parquet"), local("a/out"))
+    assert not overlap(local("a"), local("ab"))
+    assert not overlap(local("a"), Location("memory://a"))
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "a").mkdir()
+    assert overlap(local("a"), local("link/out"))
+
+
+def test_credentials_do_not_show() -> None:
+    location = Location("s3://key:secret@bucket/path", {"secret": "hunter2"})
+    assert location.public_uri == "s3://bucket/path"
+    assert "hunter2" not in repr(location)
+
+
+def test_an_unknown_protocol_is_an_error() -> None:
+    with pytest.raises(SfRayError, match="nosuch:///x: cannot be opened"):
+        list_files(Location("nosuch:///x"))
+
+
+@pytest.mark.s3
+def test_a_missing_bucket_is_named(s3_options: dict[str, object]) -> None:
+    with pytest.raises(SfRayError, match="s3://sf-ray-no-such-bucket: not found"):
+        list_files(Location("s3://sf-ray-no-such-bucket", s3_options))
+
+
+@pytest.mark.s3
+def test_a_dead_endpoint_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    fsspec.config.conf.pop("s3", None)
+    options = {"endpoint_url": "http://127.0.0.1:1", "key": "a", "secret": "b"}
+    with pytest.raises(SfRayError, match="check the endpoint, the network"):
+        list_files(Location("s3://bucket/x", options))
