@@ -1,8 +1,13 @@
 """`ray job submit --working-dir . -- python jobs/run.py ...`: as `sf-ray run ...`."""
 
+import os
 import sys
 
-from sf_ray.cli import main
+# Python puts this script's folder first, where a select.py would hide the standard library's own
+# `select`; the repository's root belongs there.
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from sf_ray.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main(["run", *sys.argv[1:]]))

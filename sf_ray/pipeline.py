@@ -4,6 +4,8 @@ import functools
 import hashlib
 import json
 import logging
+import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -383,6 +385,9 @@ def _start_ray(address: str | None) -> None:
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     # A task's failure is told once, as our error; --debug shows the whole chain.
     logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)
+    if address is None and _recorded_cluster_is_gone():
+        _say("note: the Ray cluster last started on this machine is gone; starting a local one")
+        address = "local"
     try:
         ray.init(address=address, logging_level="warning", log_to_driver=True)
     except (ConnectionError, ValueError) as error:
@@ -390,6 +395,24 @@ def _start_ray(address: str | None) -> None:
             f"no Ray cluster could be joined or started ({str(error).splitlines()[0]}); check "
             "--ray-address and RAY_ADDRESS, or give --ray-address local"
         ) from error
+
+
+def _recorded_cluster_is_gone() -> bool:
+    """Whether `ray.init()` would wait for minutes for a cluster that was killed.
+
+    `ray start` records its address on the machine, and only `ray stop` removes it.
+    """
+    from ray._private.services import find_bootstrap_address
+
+    recorded = None if os.environ.get("RAY_ADDRESS") else find_bootstrap_address(None)
+    if recorded is None:
+        return False
+    host, _, port = recorded.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError:
+        return True
+    return False
 
 
 @contextmanager

