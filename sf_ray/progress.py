@@ -12,8 +12,11 @@ from ray.exceptions import RayError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from sf_ray.console import duration, say
+
 _TERMINAL_S = 0.5
-_PLAIN_S = 10.0
+# Where there is no terminal: a line each ten seconds at first, then one a minute.
+_PLAIN_S, _PLAIN_LATER_S, _PLAIN_LINES = 10.0, 60.0, 30
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,10 @@ class ScoringProgress:
 
     def _watch(self) -> None:
         if not sys.stderr.isatty():
-            while not self._done.wait(_PLAIN_S):
-                print(self._line(self.counts()), file=sys.stderr, flush=True)
+            lines = 0
+            while not self._done.wait(_PLAIN_S if lines < _PLAIN_LINES else _PLAIN_LATER_S):
+                say(self._line(self.counts()))
+                lines += 1
             return
         columns = (BarColumn(), TextColumn("{task.description}"))
         with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -117,13 +122,3 @@ class ScoringProgress:
         left = (self._rows - rows) * elapsed / rows_done
         rate = (counts.tokens - first.tokens) / elapsed
         return f"{line}, {rate:,.0f} tokens/s, about {duration(left)} left"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 42 s, 5 min 12 s, 3 h 20 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -7,11 +7,12 @@ from rich.table import Table
 
 import sf_ray
 from sf_ray.config import SelectionOptions
+from sf_ray.console import duration
 from sf_ray.ifd import Status
 from sf_ray.output import MANIFEST_VERSION
 from sf_ray.planning import Corpus
-from sf_ray.progress import duration
 from sf_ray.ranking import Ranking
+from sf_ray.score_sets import ScoreSet, count_units
 from sf_ray.storage import Location, now_utc
 from sf_ray.writing import WrittenShard
 
@@ -20,10 +21,8 @@ def manifest_of(
     *,
     request_id: str,
     corpus: Corpus,
-    scores: Location,
-    scoring_id: str,
-    identity: dict[str, Any],
-    units: dict[str, int],
+    score_set: ScoreSet,
+    scored: int,
     options: SelectionOptions,
     wanted: int,
     ranking: Ranking,
@@ -31,6 +30,7 @@ def manifest_of(
     wall_s: dict[str, float],
 ) -> dict[str, Any]:
     """What went in, what was asked, which model, what came out."""
+    total = count_units(score_set.units(corpus))
     cutoff = None
     if ranking.cutoff is not None:
         position = ranking.cutoff.position
@@ -54,10 +54,10 @@ def manifest_of(
             "bytes": corpus.bytes,
         },
         "scores": {
-            "uri": scores.public_uri,
-            "scoring_id": scoring_id,
-            "identity": identity,
-            "units": units,
+            "uri": score_set.location.public_uri,
+            "scoring_id": score_set.scoring_id,
+            "identity": score_set.identity,
+            "units": {"total": total, "scored": scored, "reused": total - scored},
         },
         "selection": {
             "keep_fraction": options.keep_fraction,
@@ -83,10 +83,10 @@ def manifest_of(
     }
 
 
-def print_scores_summary(scores: Location, scoring_id: str, rows: int, units: int) -> None:
+def print_scores_summary(pieces: Location, rows: int, units: int) -> None:
     """What `sf-ray score` leaves behind."""
     Console().print(
-        f"{rows:,} rows have scores, in {units:,} pieces: {scores.public_uri}/{scoring_id}",
+        f"{rows:,} rows have scores, in {units:,} pieces: {pieces.public_uri}",
         soft_wrap=True,
         highlight=False,
         markup=False,

@@ -10,10 +10,9 @@ import functools
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -26,7 +25,7 @@ from ray.exceptions import RayError
 from sf_ray.encoding import Encoder
 from sf_ray.errors import SfRayError
 from sf_ray.examples import Format
-from sf_ray.models import load_tokenizer, resolve_model
+from sf_ray.models import Model, load_tokenizer, resolve_model
 from sf_ray.planning import ReadPlan
 from sf_ray.reading import read_units, values_of
 from sf_ray.storage import Location, put_table
@@ -39,23 +38,23 @@ class ModelSpec:
 
     name: str
     fingerprint: str
-    location: Location
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     trust_remote_code: bool = False
 
-    def resolve(self) -> Path:
-        """The model's directory on this node.
+    def resolve(self) -> Model:
+        """The model on this node.
 
         Raises:
             SfRayError: It is not there, or has other weights than the driver's.
         """
-        model = resolve_model(self.name, self.location.storage_options)
+        model = resolve_model(self.name, self.storage_options)
         if model.fingerprint != self.fingerprint:
             raise SfRayError(
                 f"model {self.name} on node {ray.util.get_node_ip_address()} has other files "
                 f"({model.fingerprint}) than on the driver ({self.fingerprint}); put the same "
                 "model on every node, or name a URI that all of them fetch"
             )
-        return model.path
+        return model
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,7 @@ class EncodeRules:
     @functools.cached_property
     def encoder(self) -> Encoder:
         """Made once in each worker process."""
-        model = resolve_model(self.model.name, self.model.location.storage_options)
-        tokenizer = load_tokenizer(model, self.model.trust_remote_code)
+        tokenizer = load_tokenizer(self.model.resolve(), self.model.trust_remote_code)
         return Encoder(tokenizer, self.max_length, self.alignment)
 
 
@@ -171,7 +169,7 @@ class ScoreUnits:
         from sf_ray.engine import Engine
 
         self._engine = Engine(
-            rules.model.resolve(),
+            rules.model.resolve().path,
             device=rules.device,
             dtype=rules.dtype,
             token_budget=rules.token_budget,

@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "sf_ray"
 # A module imports only from those above it.
 LAYERS = [
     "errors",
+    "console",
     "config",
     "examples",
     "ifd",
@@ -21,6 +22,7 @@ LAYERS = [
     "models",
     "scoring",
     "planning",
+    "score_sets",
     "reading",
     "stages",
     "selection",
@@ -28,6 +30,7 @@ LAYERS = [
     "ranking",
     "output",
     "progress",
+    "cluster",
     "report",
     "pipeline",
     "demo",
@@ -35,13 +38,13 @@ LAYERS = [
     "__main__",
 ]
 # What a layer must not know, wherever the import stands in its file.
+PURE = ["config", "console", "examples", "ifd", "encoding", "batching", "selection"]
+IO = ["tables", "storage", "planning", "score_sets", "reading", "writing", "output"]
 FOREIGN = {
-    "ray": ["config", "examples", "ifd", "encoding", "batching", "engine", "tables", "storage"]
-    + ["models", "scoring", "planning", "reading", "selection", "writing", "output"],
-    "torch": ["config", "examples", "ifd", "encoding", "batching", "tables", "storage"]
-    + ["planning", "reading", "selection", "writing", "ranking", "output", "report", "stages"],
-    "pyarrow": ["config", "examples", "ifd", "encoding", "batching", "engine", "selection"],
-    "fsspec": ["config", "examples", "ifd", "encoding", "batching", "engine", "selection"],
+    "ray": [*PURE, *IO, "engine", "models", "scoring"],
+    "torch": [*PURE, *IO, "stages", "ranking", "cluster", "progress", "report", "pipeline"],
+    "pyarrow": [*PURE, "engine"],
+    "fsspec": [*PURE, "engine", "tables", "stages", "pipeline"],
 }
 
 

@@ -299,7 +299,7 @@ def test_reading_and_scoring_stay_apart_whatever_ray_would_fuse(tiny_model: Path
     from sf_ray.storage import File, Location
 
     model = resolve_model(str(tiny_model))
-    spec = ModelSpec(str(tiny_model), model.fingerprint, Location(str(tiny_model)))
+    spec = ModelSpec(str(tiny_model), model.fingerprint)
     plans = [ReadPlan(Shard(File("x", "x", 1, "1"), (1,), 0), (Unit(0, 1),))] * 3
     for cpus in (0.25, 0.5, 1, 2):
         scored = scoring_dataset(
@@ -325,16 +325,16 @@ def test_a_cluster_that_was_killed_is_not_waited_for(monkeypatch: pytest.MonkeyP
 
     from ray._private import services
 
-    from sf_ray import pipeline
+    from sf_ray import cluster
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setattr(services, "find_bootstrap_address", lambda _: address)
-        assert not pipeline._recorded_cluster_is_gone()
-    assert pipeline._recorded_cluster_is_gone()
+        assert not cluster._recorded_cluster_is_gone()
+    assert cluster._recorded_cluster_is_gone()
     monkeypatch.setenv("RAY_ADDRESS", address)
-    assert not pipeline._recorded_cluster_is_gone()
+    assert not cluster._recorded_cluster_is_gone()
 
 
 @pytest.mark.s3

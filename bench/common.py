@@ -1,0 +1,52 @@
+"""What the benches share: rows to measure on, and how a figure is taken."""
+
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pyarrow.dataset as ds
+
+from sf_ray.demo import write_corpus
+from sf_ray.examples import Example, resolve_format
+
+
+def load_examples(corpus: str | None, rows: int) -> list[Example]:
+    """The first rows of a local corpus, or of the demo's, that render."""
+    with tempfile.TemporaryDirectory() as folder:
+        if corpus is None:
+            corpus = f"{folder}/corpus"
+            write_corpus(Path(corpus))
+        table = ds.dataset(sorted(Path(corpus).rglob("*.parquet"))).head(rows)
+    row_format = resolve_format(table.column_names)
+    rendered = [row_format.render(row) for row in table.to_pylist()]
+    return [example for example in rendered if example is not None]
+
+
+def median_s(repeat: int, measured: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median wall time of each, taken in turns so that a busy minute hits all of them."""
+    times: dict[str, list[float]] = {name: [] for name in measured}
+    for _ in range(repeat):
+        for name, call in measured.items():
+            start = perf_counter()
+            call()
+            times[name].append(perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def relative_difference(values: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Largest and median |value / truth - 1|, over rows that have both."""
+    difference = np.abs(values / truth - 1)
+    return float(np.nanmax(difference)), float(np.nanmedian(difference))
+
+
+def overlap_of_best(values: np.ndarray, truth: np.ndarray, share: float) -> float:
+    """Share of the best rows by `truth` (IFD below 1) that are the best by `values` too."""
+
+    def best(ifd: np.ndarray) -> set[int]:
+        order = np.argsort(-np.where(ifd < 1, ifd, -np.inf), kind="stable")
+        return set(order[: int(len(ifd) * share)].tolist())
+
+    return len(best(values) & best(truth)) / max(1, len(best(truth)))

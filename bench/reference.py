@@ -1,0 +1,38 @@
+"""Scores of `sf-ray score` against recorded ones of the paper's own code.
+
+python bench/reference.py SCORES REFERENCE.jsonl
+
+REFERENCE has one JSON object a row of the corpus, in order, with loss_direct and
+loss_conditioned (null: the paper's code gives no value).
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.dataset as ds
+from common import relative_difference
+
+
+def main() -> None:
+    scores_dir, reference_path = sys.argv[1:]
+    table = ds.dataset(sorted(Path(scores_dir).rglob("*.parquet"))).to_table()
+    table = table.sort_by([("shard", "ascending"), ("row", "ascending")])
+    lines = Path(reference_path).read_text(encoding="utf-8").splitlines()
+    reference = [json.loads(line) for line in lines]
+    ours = table["ifd"].to_numpy()[: len(reference)]
+    losses = [
+        [np.nan if row[name] is None else row[name] for row in reference]
+        for name in ("loss_direct", "loss_conditioned")
+    ]
+    theirs = np.exp(np.array(losses[1]) - np.array(losses[0]))
+    largest, median = relative_difference(ours, theirs)
+    print(f"{len(reference)} rows, {np.isfinite(theirs).sum()} with a reference score")
+    print(f"relative difference of ifd: largest {largest:.2e}, median {median:.2e}")
+    disagree = int((np.isnan(ours) != np.isnan(theirs)).sum())
+    print(f"rows where only one side has a score: {disagree}")
+
+
+if __name__ == "__main__":
+    main()

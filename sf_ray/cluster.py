@@ -1,0 +1,91 @@
+"""The Ray cluster: join or start one, and size the scoring pool to it."""
+
+import logging
+import os
+import socket
+
+import ray
+
+from sf_ray.console import say
+from sf_ray.errors import SfRayError
+from sf_ray.stages import ActorPool
+
+
+def start_ray(address: str | None) -> None:
+    """Joins the cluster that there is, or starts one on this machine.
+
+    Raises:
+        SfRayError: The cluster that was named cannot be joined.
+    """
+    if ray.is_initialized():
+        return
+    # Whether tokens guard a cluster is said once by `ray start`, not by every job.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    # We show our own progress; a warning that resources do not suffice still comes through.
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    # A task's failure is told once, as our error; --debug shows the whole chain.
+    logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)
+    if address is None and _recorded_cluster_is_gone():
+        say("note: the Ray cluster last started on this machine is gone; starting a local one")
+        address = "local"
+    try:
+        ray.init(address=address, logging_level="warning", log_to_driver=True)
+    except (ConnectionError, ValueError) as error:
+        raise SfRayError(
+            f"no Ray cluster could be joined or started ({str(error).splitlines()[0]}); check "
+            "--ray-address and RAY_ADDRESS, or give --ray-address local"
+        ) from error
+
+
+def _recorded_cluster_is_gone() -> bool:
+    """Whether `ray.init()` would wait for minutes for a cluster that was killed.
+
+    `ray start` records its address on the machine, and only `ray stop` removes it.
+    """
+    from ray._private.services import find_bootstrap_address
+
+    recorded = None if os.environ.get("RAY_ADDRESS") else find_bootstrap_address(None)
+    if recorded is None:
+        return False
+    host, _, port = recorded.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError:
+        return True
+    return False
+
+
+def resolve_device(device: str) -> str:
+    """The device that `auto` stands for: cuda where the cluster has a GPU now."""
+    has_gpu = bool(ray.cluster_resources().get("GPU"))
+    if device == "auto":
+        return "cuda" if has_gpu else "cpu"
+    if device == "cuda" and not has_gpu:
+        say("note: the cluster has no GPU now; the scoring actors wait until it has one")
+    return device
+
+
+def size_pool(
+    device: str,
+    actors: tuple[int, int] | None,
+    gpus_per_actor: float,
+    cpus_per_actor: float | None,
+    threads_per_actor: int | None,
+) -> tuple[ActorPool, int | None]:
+    """The pool of scoring actors, and the threads of each on CPU.
+
+    One actor a GPU; without GPUs one a node, which computes with all of its CPUs while Ray keeps
+    one of them free for reading and writing.
+    """
+    if device == "cuda":
+        gpus = ray.cluster_resources().get("GPU", 0)
+        low, high = actors or (1, max(1, int(gpus / gpus_per_actor)))
+        return ActorPool(low, high, cpus_per_actor or 1, gpus_per_actor), None
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    node_cpus = [found["CPU"] for found in resources if found.get("CPU")]
+    smallest = min(node_cpus, default=1)
+    low, high = actors or (1, max(1, len(node_cpus)))
+    cpus = cpus_per_actor or max(smallest - 1, 0.25)
+    threads = threads_per_actor or int(cpus_per_actor or smallest)
+    return ActorPool(low, high, cpus, 0), max(1, threads)

@@ -1,0 +1,105 @@
+"""Scores of one identity: what decided them, where they lie, and which units have them."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sf_ray.errors import SfRayError
+from sf_ray.planning import Corpus, Shard, Unit, units_of
+from sf_ray.storage import Location, list_files, put_bytes, read_bytes, read_bytes_or_none
+
+# Raised when the same tokens would get other scores; scores of another version are not reused.
+_SCORING_VERSION = 1
+
+ShardUnits = Sequence[tuple[Shard, Sequence[Unit]]]
+
+
+@dataclass(frozen=True)
+class ScoreSet:
+    """The scores of one identity.
+
+    Attributes:
+        location: SCORES, which may hold several sets.
+        scoring_id: Hash of the identity.
+        identity: All that decides a score.
+    """
+
+    location: Location
+    scoring_id: str
+    identity: dict[str, Any]
+
+    @property
+    def pieces(self) -> Location:
+        """Folder of this set's pieces."""
+        return self.location.join(self.scoring_id)
+
+    def units(self, corpus: Corpus) -> ShardUnits:
+        """The units that this identity cuts a corpus into."""
+        unit_rows = self.identity["unit_rows"]
+        return [(shard, units_of(shard.row_groups, unit_rows)) for shard in corpus.shards]
+
+    def missing(self, units: ShardUnits) -> ShardUnits:
+        """The units without a piece, as one listing tells."""
+        pieces = {file.relative for file in list_files(self.pieces)}
+        missing = [
+            (shard, [unit for unit in shard_units if shard.piece(unit) not in pieces])
+            for shard, shard_units in units
+        ]
+        return [(shard, shard_units) for shard, shard_units in missing if shard_units]
+
+
+def count_units(units: ShardUnits) -> int:
+    """Units of all shards."""
+    return sum(len(shard_units) for _, shard_units in units)
+
+
+def digest(value: object) -> str:
+    """A short name for anything that JSON can say."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def create_score_set(location: Location, identity: dict[str, Any], model_name: str) -> ScoreSet:
+    """The set of an identity; leaves word of what its id stands for beside its pieces."""
+    identity = {"scoring_version": _SCORING_VERSION, **identity}
+    score_set = ScoreSet(location, digest(identity), identity)
+    described = {
+        "scoring_id": score_set.scoring_id,
+        "identity": identity,
+        "model_name": model_name,
+    }
+    where = score_set.pieces.join("identity.json")
+    if read_bytes_or_none(where) is None:
+        put_bytes(where, json.dumps(described, indent=2, ensure_ascii=False).encode())
+    return score_set
+
+
+def find_score_set(location: Location, scoring_id: str | None) -> ScoreSet:
+    """An existing set.
+
+    Args:
+        location: SCORES.
+        scoring_id: Which one; None where there is only one.
+
+    Raises:
+        SfRayError: There is none, or there are several and none was chosen.
+    """
+    found = {}
+    for file in list_files(location, "/identity.json"):
+        described = json.loads(read_bytes(location.join(file.relative)))
+        found[described["scoring_id"]] = described
+    if scoring_id is None and len(found) == 1:
+        scoring_id = next(iter(found))
+    if scoring_id is not None and scoring_id in found:
+        return ScoreSet(location, scoring_id, found[scoring_id]["identity"])
+    if not found:
+        raise SfRayError(f"{location.public_uri}: no scores there; make some with `sf-ray score`")
+    names = "\n".join(
+        f"  {key}  {value['model_name']}, {value['identity']['dtype']}, "
+        f"{value['identity']['alignment']}, max_length {value['identity']['max_length']}"
+        for key, value in sorted(found.items())
+    )
+    wanted = "holds several score sets" if scoring_id is None else f"has no scores {scoring_id!r}"
+    raise SfRayError(f"{location.public_uri} {wanted}; choose one with --scoring-id:\n{names}")

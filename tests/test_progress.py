@@ -1,0 +1,64 @@
+import pytest
+
+from sf_ray.console import duration
+from sf_ray.progress import Counts, ScoringProgress, Tally
+
+
+def test_the_tally_adds_up() -> None:
+    tally = Tally()
+    tally.batch_scored(4, 100)
+    tally.batch_scored(2, 50)
+    tally.unit_scored(3, 1)
+    assert tally.counts() == Counts(sequences=6, tokens=150, units=1, rows=3, oom_splits=1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "0 s"),
+        (59, "59 s"),
+        (312, "5 min 12 s"),
+        (12_000, "3 h 20 min"),
+        (86_400, "24 h 0 min"),
+    ],
+)
+def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_progress_shows_rows_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sf_ray import progress
+
+    clock = iter([0.0, 10.0, 20.0])
+    monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
+    shown = ScoringProgress(rows=1000, units=4)
+    assert shown._line(Counts()) == "scoring: waiting for the first batch"
+    first = shown._line(Counts(sequences=200, tokens=1000))
+    assert first == "scoring: 100 of 1,000 rows, 0 of 4 units"
+    later = shown._line(Counts(sequences=400, tokens=6000, units=1))
+    assert later == "scoring: 200 of 1,000 rows, 1 of 4 units, 500 tokens/s, about 1 min 20 s left"
+    # A unit that was scored twice does not show more than there is.
+    assert "1,000 of 1,000 rows, 4 of 4 units" in shown._line(Counts(sequences=2500, units=5))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_progress_without_a_terminal_is_plain_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import time
+
+    import ray
+
+    from sf_ray import progress
+
+    monkeypatch.setattr(progress, "_PLAIN_S", 0.05)
+    with ScoringProgress(rows=10, units=1) as shown:
+        ray.get(shown.tally.batch_scored.remote(4, 30))
+        time.sleep(0.5)
+    lines = capsys.readouterr().err.splitlines()
+    assert "scoring: 2 of 10 rows, 0 of 1 units" in lines
+    assert all(line.startswith("scoring: ") for line in lines)
+    assert shown.counts().tokens == 30
