@@ -68,6 +68,7 @@ def resolve_device(device: str) -> str:
 
 def size_pool(
     device: str,
+    units: int,
     actors: tuple[int, int] | None,
     gpus_per_actor: float,
     cpus_per_actor: float | None,
@@ -76,16 +77,20 @@ def size_pool(
     """The pool of scoring actors, and the threads of each on CPU.
 
     One actor a GPU; without GPUs one a node, which computes with all of its CPUs while Ray keeps
-    one of them free for reading and writing.
+    one of them free for reading and writing. No more actors than units.
     """
-    if device == "cuda":
-        gpus = ray.cluster_resources().get("GPU", 0)
-        low, high = actors or (1, max(1, int(gpus / gpus_per_actor)))
-        return ActorPool(low, high, cpus_per_actor or 1, gpus_per_actor), None
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     node_cpus = [found["CPU"] for found in resources if found.get("CPU")]
     smallest = min(node_cpus, default=1)
-    low, high = actors or (1, max(1, len(node_cpus)))
-    cpus = cpus_per_actor or max(smallest - 1, 0.25)
-    threads = threads_per_actor or int(cpus_per_actor or smallest)
-    return ActorPool(low, high, cpus, 0), max(1, threads)
+    if device == "cuda":
+        places = int(ray.cluster_resources().get("GPU", 0) / gpus_per_actor)
+        cpus, gpus, threads = cpus_per_actor or 1, gpus_per_actor, None
+    else:
+        places = len(node_cpus)
+        cpus, gpus = cpus_per_actor or max(smallest - 1, 0.25), 0.0
+        threads = threads_per_actor or max(1, int(cpus_per_actor or smallest))
+    # All places at once, where nobody said otherwise; a pool that was asked for grows from MIN.
+    low, high = actors or (1, max(1, places))
+    high = min(high, units)
+    low = min(low, high)
+    return ActorPool(low, high, low if actors else high, cpus, gpus), threads

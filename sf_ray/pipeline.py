@@ -76,7 +76,7 @@ def select(options: SelectOptions) -> None:
 
 
 def _plan(
-    options: ScoringOptions | SelectionOptions, wall_s: WallTimes, *others: str | None
+    options: RunOptions | ScoreOptions | SelectOptions, wall_s: WallTimes, *others: str | None
 ) -> Corpus:
     location = Location(options.input, options.storage_options)
     for other in filter(None, others):
@@ -84,6 +84,13 @@ def _plan(
             raise UsageError(
                 f"INPUT {location.public_uri} and {Location(other).public_uri} lie inside each "
                 "other; the input is never written to: choose another place for the output"
+            )
+    if isinstance(options, SelectionOptions) and options.scores:
+        data = Output(Location(options.output, options.storage_options)).data
+        if overlap(data, Location(options.scores, options.storage_options)):
+            raise UsageError(
+                f"--scores {Location(options.scores).public_uri} lies in {data.public_uri}, where "
+                "only filtered shards go: choose another place for the scores"
             )
     with timed("plan", wall_s):
         corpus = plan_corpus(location)
@@ -173,6 +180,7 @@ def _score_units(
     dtype = score_set.identity["dtype"]
     pool, threads = size_pool(
         device,
+        count_units(todo),
         options.actors,
         options.gpus_per_actor,
         options.cpus_per_actor,

@@ -90,6 +90,7 @@ class ActorPool:
 
     min_size: int
     max_size: int
+    initial_size: int
     num_cpus: float
     num_gpus: float
 
@@ -233,7 +234,9 @@ def scoring_dataset(
         fn_constructor_args=(engine, tally),
         batch_size=1,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=pool.min_size, max_size=pool.max_size),
+        compute=ActorPoolStrategy(
+            min_size=pool.min_size, max_size=pool.max_size, initial_size=pool.initial_size
+        ),
         num_cpus=pool.num_cpus,
         num_gpus=pool.num_gpus or None,
     )

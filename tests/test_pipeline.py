@@ -250,6 +250,7 @@ def test_nothing_to_keep_is_a_result_too(tiny_model: Path, tmp_path: Path, sf_ra
         (("{corpus}", "{corpus}/out", "--keep-count", "5"), 2, "lie inside each other"),
         (("{corpus}/extra", "{corpus}", "--keep-count", "5"), 2, "lie inside each other"),
         (("{empty}", "{out}", "--keep-count", "5"), 1, "no shards found"),
+        (("{corpus}", "{out}", "--keep-count", "5", "--scores", "{out}/data"), 2, "only filtered"),
         (("{corpus}", "{out}", "--keep-count", "5", "--max-length", "999"), 2, "window of"),
         (
             ("{corpus}", "{out}", "--keep-count", "5", "--ifd-column", "id"),
@@ -307,7 +308,7 @@ def test_reading_and_scoring_stay_apart_whatever_ray_would_fuse(tiny_model: Path
             plans,
             EncodeRules(resolve_format(["prompt", "completion"]), spec, 64, "reference"),
             EngineRules(spec, "cpu", "float32", None, 1),
-            ActorPool(1, 1, cpus, 0),
+            ActorPool(1, 1, 1, cpus, 0),
             None,
         )
         plan = get_execution_plan(scored._logical_plan)
@@ -382,7 +383,7 @@ def test_a_killed_driver_goes_on_and_scores_no_finished_unit_again(
 
     def command(out: str) -> list[str]:
         where = ["run", str(corpus), str(tmp_path / out), "--model", str(tiny_model)]
-        return [*where, "--keep-fraction", "0.1", "--max-length", "128", "--unit-rows", "2"]
+        return [*where, "--keep-fraction", "0.1", "--max-length", "128", "--unit-rows", "4"]
 
     def pieces() -> dict[Path, int]:
         return {p: p.stat().st_mtime_ns for p in (tmp_path / "out/scores").rglob("*.parquet")}
@@ -403,7 +404,7 @@ def test_a_killed_driver_goes_on_and_scores_no_finished_unit_again(
         job.wait()
     time.sleep(1)  # the local Ray goes with its driver
     finished = pieces()
-    total = 156 // 2
+    total = 3 * (52 // 4)
     assert 8 <= len(finished) < total
     assert not (tmp_path / "out/manifest.json").exists()
 
