@@ -32,7 +32,7 @@ _MODULES = (
     "typing", "unicodedata", "unittest", "urllib.parse", "uuid", "warnings", "wave", "weakref",
     "xml.etree.ElementTree", "zipfile", "zlib",
 )  # fmt: skip
-_ROWS, _SHARDS, _SEED = 400, 4, 0
+_ROWS, _SHARDS, _SEED = 300, 4, 0
 _EXCHANGED, _EMPTY, _NULL = 0.15, 0.03, 0.02
 _KEEP = 0.25
 

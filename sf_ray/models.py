@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from sf_ray.console import say
 from sf_ray.errors import SfRayError
 from sf_ray.storage import File, Location, list_files, storage_errors
 
@@ -132,6 +133,7 @@ def _fetch(location: Location) -> Path:
     key = hashlib.sha256(f"{location.public_uri} {listing}".encode()).hexdigest()[:16]
 
     def copy(folder: Path) -> None:
+        say(f"model {location.public_uri}: fetching it, once on this node")
         with storage_errors(location):
             for file in files:
                 target = folder / file.relative
@@ -151,6 +153,7 @@ def _from_gguf(name: str, gguf: Path) -> Model:
     fingerprint = _content_hash([gguf])
 
     def convert(folder: Path) -> None:
+        say(f"model {name}: converting it from GGUF, once on this node")
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils.logging import disable_progress_bar

@@ -66,6 +66,7 @@ class ScoringProgress:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._first: tuple[float, Counts] | None = None
+        self._shown: tuple[Counts, str] | None = None
 
     def __enter__(self) -> "ScoringProgress":
         self._thread.start()
@@ -100,23 +101,33 @@ class ScoringProgress:
             task = bar.add_task("starting the scoring actors", total=self._rows)
             while not self._done.wait(_TERMINAL_S):
                 counts = self.counts()
-                bar.update(task, completed=counts.sequences / 2, description=self._line(counts))
+                bar.update(task, completed=self._rows_done(counts), description=self._line(counts))
             bar.update(task, completed=self._rows)
 
     def _line(self, counts: Counts) -> str:
+        # A rate holds until the next batch is done: it does not sink while one runs.
+        if self._shown is None or self._shown[0] != counts:
+            self._shown = (counts, self._line_of(counts))
+        return self._shown[1]
+
+    def _rows_done(self, counts: Counts) -> float:
+        """Rows of units that are done count whole, those of a running one by their sequences."""
+        return min(max(counts.sequences / 2, counts.rows), self._rows)
+
+    def _line_of(self, counts: Counts) -> str:
         if not counts.sequences:
             return "scoring: waiting for the first batch"
         now = monotonic()
         if self._first is None:
             self._first = (now, counts)
         since, first = self._first
-        rows = min(counts.sequences / 2, self._rows)
+        rows = self._rows_done(counts)
         line = (
             f"scoring: {rows:,.0f} of {self._rows:,} rows, "
             f"{min(counts.units, self._units):,} of {self._units:,} units"
         )
         elapsed = now - since
-        rows_done = (counts.sequences - first.sequences) / 2
+        rows_done = rows - self._rows_done(first)
         if elapsed <= 0 or not rows_done:
             return line
         left = (self._rows - rows) * elapsed / rows_done

@@ -13,10 +13,10 @@ def test_the_damage_is_what_it_is_said_to_be(tmp_path: Path) -> None:
     rows = ds.dataset(tmp_path / "corpus").to_table().to_pylist()
     kinds = [row["planted"] for row in rows]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
-        "intact": 320,
-        "exchanged": 60,
-        "empty": 12,
-        "null": 8,
+        "intact": 240,
+        "exchanged": 45,
+        "empty": 9,
+        "null": 6,
     }
     assert all((row["output"] == "") == (row["planted"] == "empty") for row in rows)
     assert all((row["output"] is None) == (row["planted"] == "null") for row in rows)
