@@ -49,6 +49,7 @@ def demo(options: DemoOptions) -> None:
         f"{_EXCHANGED:.0%} of the answers are exchanged between rows, some are empty or null.\n"
         f"$ sf-ray run {corpus} {output} --model demo --keep-fraction {_KEEP}",
         highlight=False,
+        soft_wrap=True,
     )
     pipeline.run(
         RunOptions(input=str(corpus), output=str(output), model="demo", keep_fraction=_KEEP)

@@ -30,8 +30,8 @@ _LOGITS_BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}
 def resolve_dtype(dtype: str, device: str) -> str:
     """The matmul type that `auto` stands for on a device.
 
-    bfloat16 changes the top 10 % of a selection by a tenth, float16 with float32 accumulation
-    by nothing (`docs/adr/0002`), and on CPU nothing is faster than float32 without a loss.
+    bfloat16 changes which rows are the best, a 10-bit mantissa does not; `docs/adr/0002` has the
+    figures.
     """
     if dtype != "auto":
         return dtype
