@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--max-length", type=int, default=1024)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
 
@@ -52,7 +53,7 @@ def main() -> None:
 
     naive = AutoModelForCausalLM.from_pretrained(resolved.path, dtype=torch.float32)
     naive = naive.to(options.device).eval()
-    dtypes = ["float32", "bfloat16"] + (["float16"] if options.device == "cuda" else [])
+    dtypes = options.dtypes.split(",")
     engines = {dtype: Engine(resolved.path, device=options.device, dtype=dtype) for dtype in dtypes}
     results: dict[str, np.ndarray] = {}
 

@@ -122,10 +122,8 @@ def _storage_exceptions() -> tuple[type[Exception], ...]:
 
 
 def _short(error: BaseException) -> str:
-    """The first line of what storage says; s3fs often says it in the cause only."""
-    if not error.args or not error.args[0]:
-        error = error.__cause__ or error.__context__ or error
-    text = str(error).strip()
+    """The first line of what storage says; s3fs says it in the cause only."""
+    text = str(error.__cause__ or error).strip()
     return text.splitlines()[0][:300] if text else type(error).__name__
 
 
@@ -191,12 +189,14 @@ def read_footer(location: Location, file: File) -> pq.FileMetaData:
     Raises:
         SfRayError: The file is not Parquet, is cut off, or cannot be read.
     """
-    with storage_errors(Location(file.path)):
-        fs = location.fs
-        tail = fs.cat_file(file.path, start=max(file.size - _FOOTER_BYTES, 0), end=file.size)
-        length = int.from_bytes(tail[-8:-4], "little") + 8
-        if length > len(tail) and length + 4 <= file.size:
-            tail = fs.cat_file(file.path, start=file.size - length, end=file.size)
+    tail, length = b"", 0
+    if file.size > 12:  # two magic numbers and a length; servers refuse a range of nothing
+        with storage_errors(Location(file.path)):
+            fs = location.fs
+            tail = fs.cat_file(file.path, start=max(file.size - _FOOTER_BYTES, 0), end=file.size)
+            length = int.from_bytes(tail[-8:-4], "little") + 8
+            if length > len(tail) and length + 4 <= file.size:
+                tail = fs.cat_file(file.path, start=file.size - length, end=file.size)
     if tail[-4:] != b"PAR1" or length > len(tail):
         raise SfRayError(
             f"shard {file.relative}: not a whole Parquet file ({file.size} bytes without a valid "
