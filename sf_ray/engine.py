@@ -30,8 +30,7 @@ _LOGITS_BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}
 def resolve_dtype(dtype: str, device: str) -> str:
     """The matmul type that `auto` stands for on a device.
 
-    bfloat16 changes which rows are the best, a 10-bit mantissa does not; `docs/adr/0002` has the
-    figures.
+    bfloat16, with its short mantissa, changes which rows are the best: `docs/adr/0002`.
     """
     if dtype != "auto":
         return dtype

@@ -244,6 +244,17 @@ def test_nothing_to_keep_is_a_result_too(tiny_model: Path, tmp_path: Path, sf_ra
     assert read_rows(tmp_path / "out/data") == []
 
 
+def test_a_corpus_of_empty_shards_is_a_result_too(
+    tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli
+) -> None:
+    corpus = write_shards(tmp_path / "corpus", [], shards=2)
+    command = ("run", corpus, tmp_path / "out", "--model", tiny_model, "--max-length", "128")
+    code, _, stderr = sf_ray_cli(*command, "--keep-fraction", "0.1")
+    assert code == 0, stderr
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["input"]["rows"] == 0
+    assert len(list((tmp_path / "out/data").rglob("*.parquet"))) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
