@@ -3,6 +3,8 @@
 import importlib
 import inspect
 import random
+import shutil
+import sys
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -44,10 +46,12 @@ def demo(options: DemoOptions) -> None:
     if not corpus.exists():
         write_corpus(corpus)
     console = Console()
+    # As a person can type it here, also where the environment is not activated.
+    command = "sf-ray" if shutil.which("sf-ray") else sys.argv[0]
     console.print(
         f"{_ROWS} questions about Python's library, answered by its docstrings, in {corpus}/;\n"
         f"{_EXCHANGED:.0%} of the answers are exchanged between rows, some are empty or null.\n"
-        f"$ sf-ray run {corpus} {output} --model demo --keep-fraction {_KEEP}",
+        f"$ {command} run {corpus} {output} --model demo --keep-fraction {_KEEP}",
         highlight=False,
         soft_wrap=True,
     )
@@ -59,11 +63,11 @@ def demo(options: DemoOptions) -> None:
     console.print(
         "\nTry next:\n"
         "  # another fraction, from the same scores: no model is loaded\n"
-        f"  sf-ray select {corpus} {output}/scores {root}/half --keep-fraction 0.5\n"
+        f"  {command} select {corpus} {output}/scores {root}/half --keep-fraction 0.5\n"
         "  # the same again: nothing is left to do\n"
-        f"  sf-ray run {corpus} {output} --model demo --keep-fraction {_KEEP}\n"
+        f"  {command} run {corpus} {output} --model demo --keep-fraction {_KEEP}\n"
         "  # your own Parquet files, here or in a bucket (s3://...)\n"
-        "  sf-ray run INPUT OUTPUT --model demo --keep-fraction 0.1",
+        f"  {command} run INPUT OUTPUT --model demo --keep-fraction 0.1",
         highlight=False,
         soft_wrap=True,
     )

@@ -46,4 +46,4 @@ def test_the_demo_tells_what_became_of_each_kind(
     assert "what became of the planted rows" in out
     for kind in ("intact 32 32", "exchanged 6 6", "empty 1 0", "null 1 0"):
         assert kind in out
-    assert "sf-ray select" in out
+    assert f" select {tmp_path}/out/corpus" in out
