@@ -4,7 +4,7 @@ Knows no tokens, no model, no files.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sf_ray.errors import SfRayError, UsageError
 
@@ -109,9 +109,7 @@ def resolve_format(
             fitting.append((candidate, found))
     if len(fitting) == 1:
         candidate, found = fitting[0]
-        return Format(
-            candidate.name, candidate.required, candidate.optional, found, candidate.template
-        )
+        return replace(candidate, columns=found)
     has = f"the corpus has the columns {list(column_names)}"
     expected = " or ".join(f"{f.name} {list(f.required)}" for f in _FORMATS)
     if fitting:

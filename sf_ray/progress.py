@@ -102,7 +102,8 @@ class ScoringProgress:
             while not self._done.wait(_TERMINAL_S):
                 counts = self.counts()
                 bar.update(task, completed=self._rows_done(counts), description=self._line(counts))
-            bar.update(task, completed=self._rows)
+            # What was done, which is not all of it where the run failed.
+            bar.update(task, completed=self._rows_done(self.counts()))
 
     def _line(self, counts: Counts) -> str:
         # A rate holds until the next batch is done: it does not sink while one runs.

@@ -149,7 +149,7 @@ def list_files(location: Location, suffix: str = "") -> list[File]:
         fs.invalidate_cache()
         if has_magic(root):
             infos = fs.glob(root, detail=True)
-            root = root[: min(root.index(c) for c in "*?[" if c in root)].rpartition("/")[0]
+            root = _glob_root(root)
         else:
             try:
                 infos = fs.find(root, detail=True)
@@ -168,6 +168,11 @@ def list_files(location: Location, suffix: str = "") -> list[File]:
     return sorted(files, key=lambda file: file.relative)
 
 
+def _glob_root(pattern: str) -> str:
+    """The directory above the first wildcard."""
+    return pattern[: min(pattern.index(c) for c in "*?[" if c in pattern)].rpartition("/")[0]
+
+
 def overlap(one: Location, other: Location) -> bool:
     """Whether one location lies inside the other, or they are the same."""
     if type(one.fs) is not type(other.fs):
@@ -176,7 +181,7 @@ def overlap(one: Location, other: Location) -> bool:
     for location in (one, other):
         path = location.path
         if has_magic(path):
-            path = path[: min(path.index(c) for c in "*?[" if c in path)].rpartition("/")[0]
+            path = _glob_root(path)
         if isinstance(location.fs, LocalFileSystem):
             path = os.path.realpath(path)
         paths.append(path.rstrip("/") + "/")
