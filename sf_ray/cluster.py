@@ -17,15 +17,16 @@ def start_ray(address: str | None) -> None:
     Raises:
         SfRayError: The cluster that was named cannot be joined.
     """
-    if ray.is_initialized():
-        return
     # Whether tokens guard a cluster is said once by `ray start`, not by every job.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     # We show our own progress; a warning that resources do not suffice still comes through.
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     # A task's failure is told once, as our error; --debug shows the whole chain.
-    logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)
+    for name in ("exceptions", "_internal.execution.streaming_executor_state"):
+        logging.getLogger(f"ray.data.{name}").setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        return
     if address is None and _recorded_cluster_is_gone():
         say("note: the Ray cluster last started on this machine is gone; starting a local one")
         address = "local"

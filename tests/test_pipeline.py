@@ -202,7 +202,7 @@ def test_a_broken_score_piece_is_named(
     assert code == 1
     assert piece.name in stderr
     assert "delete it and score again" in stderr
-    assert "Traceback" not in stderr
+    assert "Traceback" not in stderr, stderr
 
 
 def test_awkward_corpora_go_through(tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli) -> None:
