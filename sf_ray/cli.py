@@ -13,9 +13,12 @@ from sf_ray.errors import SfRayError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line; returns the exit code: 0 done, 1 failed, 2 wrong usage."""
+    """Runs a command line; returns the exit code.
+
+    0 done, 1 failed, 2 wrong usage, 3 done without some shards, 130 and 143 stopped by a signal.
+    """
     try:
-        _group().main(args=arguments, prog_name="sf-ray", standalone_mode=False)
+        skipped = _group().main(args=arguments, prog_name="sf-ray", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return 2
@@ -28,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return _stopped()
-    return 0
+    return 3 if isinstance(skipped, tuple) and skipped else 0
 
 
 def _stopped() -> int:
@@ -114,11 +117,11 @@ def _metavar(annotation: Any) -> str:
     return "TEXT"
 
 
-def _callback(command: Command) -> Callable[..., None]:
-    def call(debug: bool, config: str | None = None, **flags: Any) -> None:
+def _callback(command: Command) -> Callable[..., Any]:
+    def call(debug: bool, config: str | None = None, **flags: Any) -> Any:
         try:
             options = load(command, flags, config)
-            _entry_point(command.name)(options)
+            return _entry_point(command.name)(options)
         except Exception:
             if debug:
                 traceback.print_exc()
@@ -127,12 +130,12 @@ def _callback(command: Command) -> Callable[..., None]:
     return call
 
 
-def _entry_point(name: str) -> Callable[[Any], None]:
+def _entry_point(name: str) -> Callable[[Any], Any]:
     if name == "demo":
         from sf_ray.demo import demo
 
         return demo
     from sf_ray import pipeline
 
-    entry: Callable[[Any], None] = getattr(pipeline, name)
+    entry: Callable[[Any], Any] = getattr(pipeline, name)
     return entry

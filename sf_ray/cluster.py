@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 
 import ray
 
@@ -30,6 +32,7 @@ def start_ray(address: str | None) -> None:
     if address is None and _recorded_cluster_is_gone():
         say("note: the Ray cluster last started on this machine is gone; starting a local one")
         address = "local"
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, logging_level="warning", log_to_driver=True)
     except (ConnectionError, ValueError) as error:
@@ -37,6 +40,8 @@ def start_ray(address: str | None) -> None:
             f"no Ray cluster could be joined or started ({str(error).splitlines()[0]}); check "
             "--ray-address and RAY_ADDRESS, or give --ray-address local"
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray's own would end the process in silence
 
 
 def _recorded_cluster_is_gone() -> bool:
@@ -77,8 +82,10 @@ def size_pool(
 ) -> tuple[ActorPool, int | None]:
     """The pool of scoring actors, and the threads of each on CPU.
 
-    One actor a GPU; without GPUs one a node, which computes with all of its CPUs while Ray keeps
-    one of them free for reading and writing. No more actors than units.
+    One actor a GPU; without GPUs one a node, which computes with all of its CPUs. Ray reserves
+    more than half of them for it, so that two never share a small node, and leaves room for a task
+    that reads and one that writes: else the actors of a node that was lost would move to the
+    others, fill them, and wait for input that nobody can read. No more actors than units.
     """
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     node_cpus = [found["CPU"] for found in resources if found.get("CPU")]
@@ -88,7 +95,7 @@ def size_pool(
         cpus, gpus, threads = cpus_per_actor or 1, gpus_per_actor, None
     else:
         places = len(node_cpus)
-        cpus, gpus = cpus_per_actor or max(smallest - 1, 0.25), 0.0
+        cpus, gpus = cpus_per_actor or max(smallest - 1, 0.55 * smallest), 0.0
         threads = threads_per_actor or max(1, int(cpus_per_actor or smallest))
     # All places at once, where nobody said otherwise; a pool that was asked for grows from MIN.
     low, high = actors or (1, max(1, places))

@@ -71,6 +71,29 @@ class CorpusOptions(_Options):
         description="Ray cluster to join; 'local' starts one. Default: RAY_ADDRESS, then a "
         "cluster running on this machine, then a local one.",
     )
+    on_bad_shard: Literal["fail", "skip"] = Field(
+        default="fail",
+        description="A shard that cannot be used: fail, or skip it whole, list it in the manifest "
+        "and end with exit code 3.",
+    )
+    max_bad_fraction: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Fail when more than this fraction of all rows is bad_row, empty_answer, "
+        "non_finite or engine_error.",
+    )
+    storage_retry_s: float = Field(
+        default=300.0,
+        ge=0,
+        description="Seconds for which a storage request that fails is tried again.",
+    )
+    stall_s: float = Field(
+        default=900.0,
+        gt=0,
+        description="Seconds without any progress after which work is started again, and given up "
+        "the third time in a row.",
+    )
 
 
 class ScoringOptions(CorpusOptions):

@@ -20,21 +20,11 @@ from safetensors import SafetensorError
 
 from sf_ray.batching import TokenBudgetBatches
 from sf_ray.encoding import TokenSequence
-from sf_ray.errors import SfRayError
+from sf_ray.errors import EngineFailedError, SfRayError
 
 _TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
 # Float32 logits are [positions, vocabulary]: this many bytes of them exist at a time.
 _LOGITS_BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}
-
-
-def resolve_dtype(dtype: str, device: str) -> str:
-    """The matmul type that `auto` stands for on a device.
-
-    bfloat16, with its short mantissa, changes which rows are the best: `docs/adr/0002`.
-    """
-    if dtype != "auto":
-        return dtype
-    return "float16" if device == "cuda" else "float32"
 
 
 class Engine:
@@ -50,7 +40,7 @@ class Engine:
         model_dir: Path,
         *,
         device: str = "cpu",
-        dtype: str = "auto",
+        dtype: str = "float32",
         token_budget: int | None = None,
         threads: int | None = None,
         trust_remote_code: bool = False,
@@ -59,8 +49,7 @@ class Engine:
         Args:
             model_dir: Directory with config.json and safetensors weights.
             device: "cpu" or "cuda".
-            dtype: "auto", "float32", "float16" or "bfloat16"; the last two are autocast over
-                float32 weights.
+            dtype: "float32", or "float16" or "bfloat16" as autocast over float32 weights.
             token_budget: Padded tokens in one batch.
             threads: Threads on CPU; None leaves torch's setting.
             trust_remote_code: Run Python code from the model's directory.
@@ -72,7 +61,7 @@ class Engine:
             raise SfRayError("--device cuda: torch sees no CUDA device here; use --device cpu")
         if threads is not None and device == "cpu":
             torch.set_num_threads(threads)
-        self.dtype = resolve_dtype(dtype, device)
+        self.dtype = dtype
         self.token_budget = token_budget or _TOKEN_BUDGET[device]
         self.oom_splits = 0
         self._device = torch.device(device)
@@ -98,6 +87,9 @@ class Engine:
 
         Returns:
             [n] nats per scored token; NaN where nothing is scored.
+
+        Raises:
+            EngineFailedError: The model cannot score one of them.
         """
         losses = np.full(len(sequences), np.nan)
         wanted = np.array([i for i, s in enumerate(sequences) if s.scored], dtype=np.int64)
@@ -124,7 +116,7 @@ class Engine:
                 losses[batch] = self._batch([sequences[i] for i in batch])
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
-                    raise SfRayError(
+                    raise EngineFailedError(
                         f"the device has too little memory for one sequence of {lengths[batch[0]]} "
                         "tokens: lower --max-length, or use a smaller model"
                     ) from None
@@ -133,6 +125,9 @@ class Engine:
                 self.oom_splits += 1
                 torch.cuda.empty_cache()
                 continue
+            except (RuntimeError, IndexError, ValueError) as error:
+                line = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                raise EngineFailedError(line, device_is_lost="CUDA error" in line) from error
             if on_batch:
                 on_batch(len(batch), int(lengths[batch].sum()))
         return losses
@@ -207,9 +202,14 @@ def _load(model_dir: Path, device: torch.device, trust_remote_code: bool) -> Any
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
         )
+        return model.to(device).eval()
+    except torch.OutOfMemoryError as error:
+        raise SfRayError(
+            f"model {model_dir}: does not fit into the memory of {device} ({error}); use a smaller "
+            "model, or fewer actors a GPU (--gpus-per-actor)"
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise SfRayError(f"model {model_dir}: cannot be loaded: {error}") from error
-    return model.to(device).eval()
 
 
 def _head_of(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -36,21 +36,23 @@ class Format:
     template: Callable[[Mapping[str, str]], Example]
 
     def render(self, row: Mapping[str, object]) -> Example | None:
-        """Renders a row (column -> value); None where a field is missing, null or no string."""
-        values = {}
-        for field in self.required:
-            value = row.get(self.columns[field])
-            if not isinstance(value, str):
-                return None
-            values[field] = value
-        for field in self.optional:
-            value = row.get(self.columns[field]) if field in self.columns else None
+        """Renders a row (column -> value); None where `problem` has something to say."""
+        if self.problem(row):
+            return None
+        values = {field: str(row[column] or "") for field, column in self.columns.items()}
+        return self.template(dict.fromkeys(self.optional, "") | values)
+
+    def problem(self, row: Mapping[str, object]) -> str | None:
+        """Why a row cannot be rendered: a field that is missing, null or no string."""
+        for field, column in self.columns.items():
+            value = row.get(column)
+            if isinstance(value, str) or (value is None and field in self.optional):
+                continue
             if value is None:
-                value = ""
-            if not isinstance(value, str):
-                return None
-            values[field] = value
-        return self.template(values)
+                return f"{column!r} is {'null' if column in row else 'missing'}"
+            kind = "not valid UTF-8" if isinstance(value, bytes) else f"{type(value).__name__}"
+            return f"{column!r} is {kind}, expected text"
+        return None
 
 
 def _alpaca(values: Mapping[str, str]) -> Example:

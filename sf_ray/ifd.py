@@ -21,6 +21,12 @@ class Status(StrEnum):
     PROMPT_FILLS_WINDOW = "prompt_fills_window"
     BAD_ROW = "bad_row"
     NON_FINITE = "non_finite"
+    ENGINE_ERROR = "engine_error"
+
+
+# What is wrong with such a row is wrong with the data or the model, whatever the options: too many
+# of them fail a run.
+BAD = (Status.EMPTY_ANSWER, Status.BAD_ROW, Status.NON_FINITE, Status.ENGINE_ERROR)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from sf_ray.console import say
 from sf_ray.errors import SfRayError
-from sf_ray.storage import File, Location, list_files, storage_errors
+from sf_ray.storage import File, Location, copy_here, list_files
 
 # What defines a model's scores, and all that is fetched of it.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")
@@ -91,6 +91,16 @@ def context_window(model: Model) -> int | None:
     return None
 
 
+def resolve_dtype(dtype: str, device: str) -> str:
+    """The matmul type that `auto` stands for on a device.
+
+    bfloat16, with its short mantissa, changes which rows are the best: `docs/adr/0002`.
+    """
+    if dtype != "auto":
+        return dtype
+    return "float16" if device == "cuda" else "float32"
+
+
 def _cache_dir() -> Path:
     root = os.environ.get("SF_RAY_CACHE") or Path.home() / ".cache" / "sf_ray"
     return Path(root) / "models"
@@ -134,11 +144,10 @@ def _fetch(location: Location) -> Path:
 
     def copy(folder: Path) -> None:
         say(f"model {location.public_uri}: fetching it, once on this node")
-        with storage_errors(location):
-            for file in files:
-                target = folder / file.relative
-                target.parent.mkdir(parents=True, exist_ok=True)
-                location.fs.get_file(file.path, str(target))
+        for file in files:
+            target = folder / file.relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy_here(location, file, target)
 
     folder = _made_once(_cache_dir() / f"fetched-{key}", copy)
     return folder / files[0].relative if location.uri.endswith(".gguf") else folder

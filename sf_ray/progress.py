@@ -2,55 +2,25 @@
 
 import sys
 import threading
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from sf_ray.console import duration, say
+from sf_ray.errors import SfRayError
+from sf_ray.stopping import interrupt
+from sf_ray.tally import Counts, Tally
 
-_TERMINAL_S = 0.5
+_LOOK_S, _ANSWER_S = 1.0, 5.0
 # Where there is no terminal: a line each ten seconds at first, then one a minute.
 _PLAIN_S, _PLAIN_LATER_S, _PLAIN_LINES = 10.0, 60.0, 30
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Work done so far. A unit that Ray retries counts again: this is for people to watch."""
-
-    sequences: int = 0
-    tokens: int = 0
-    units: int = 0
-    rows: int = 0
-    oom_splits: int = 0
-
-
-class Tally:
-    """Adds up what the scoring actors report; runs as an actor without resources."""
-
-    def __init__(self) -> None:
-        self._counts = Counts()
-
-    def batch_scored(self, sequences: int, tokens: int) -> None:
-        """Counts a batch."""
-        c = self._counts
-        self._counts = replace(c, sequences=c.sequences + sequences, tokens=c.tokens + tokens)
-
-    def unit_scored(self, rows: int, oom_splits: int) -> None:
-        """Counts a unit, and how often memory ran out in it."""
-        c = self._counts
-        self._counts = replace(
-            c, units=c.units + 1, rows=c.rows + rows, oom_splits=c.oom_splits + oom_splits
-        )
-
-    def counts(self) -> Counts:
-        """What was counted so far."""
-        return self._counts
 
 
 class ScoringProgress:
@@ -58,11 +28,25 @@ class ScoringProgress:
 
     Attributes:
         tally: Handle of the `Tally` actor, to give to the scoring actors.
+        counts: What it counted, as of a moment ago.
     """
 
-    def __init__(self, rows: int, units: int) -> None:
-        self._rows, self._units = rows, units
-        self.tally: Any = ray.remote(num_cpus=0)(Tally).remote()
+    def __init__(
+        self, rows: int, units: int, check: Callable[[Counts], None] = lambda counts: None
+    ) -> None:
+        """
+        Args:
+            rows: How many there are to score.
+            units: How many they are cut into.
+            check: Called with the counts now and then; what it raises ends the run.
+        """
+        self._rows, self._units, self._check = rows, units, check
+        # On this node: it is lost with the driver, and not before. Workers die of what they score.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.tally: Any = ray.remote(num_cpus=0, scheduling_strategy=here, max_concurrency=1)(
+            Tally
+        ).remote()
+        self.counts = Counts()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._first: tuple[float, Counts] | None = None
@@ -80,30 +64,41 @@ class ScoringProgress:
     ) -> None:
         self._done.set()
         self._thread.join()
+        self._look()
 
-    def counts(self) -> Counts:
-        """What was counted so far; zeros where the counter is gone."""
+    def _look(self) -> None:
+        """Asks for the counts; keeps the last ones where the tally does not answer."""
         try:
-            counts: Counts = ray.get(self.tally.counts.remote(), timeout=5)
-            return counts
+            self.counts = ray.get(self.tally.counts.remote(), timeout=_ANSWER_S)
         except (RayError, TimeoutError):
-            return Counts()
+            return
+        try:
+            self._check(self.counts)
+        except SfRayError as error:
+            if not self._done.is_set():
+                interrupt(error)
 
     def _watch(self) -> None:
-        if not sys.stderr.isatty():
-            lines = 0
-            while not self._done.wait(_PLAIN_S if lines < _PLAIN_LINES else _PLAIN_LATER_S):
-                say(self._line(self.counts()))
-                lines += 1
+        if sys.stderr.isatty():
+            columns = (BarColumn(), TextColumn("{task.description}"))
+            with Progress(*columns, console=Console(stderr=True)) as bar:
+                task = bar.add_task("starting the scoring actors", total=self._rows)
+                while not self._done.wait(_LOOK_S):
+                    self._look()
+                    # What was done, which is not all of it where the run fails.
+                    bar.update(
+                        task,
+                        completed=self._rows_done(self.counts),
+                        description=self._line(self.counts),
+                    )
             return
-        columns = (BarColumn(), TextColumn("{task.description}"))
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task("starting the scoring actors", total=self._rows)
-            while not self._done.wait(_TERMINAL_S):
-                counts = self.counts()
-                bar.update(task, completed=self._rows_done(counts), description=self._line(counts))
-            # What was done, which is not all of it where the run failed.
-            bar.update(task, completed=self._rows_done(self.counts()))
+        lines, due = 0, monotonic() + _PLAIN_S
+        while not self._done.wait(_LOOK_S):
+            self._look()
+            if monotonic() >= due:
+                say(self._line(self.counts))
+                lines += 1
+                due = monotonic() + (_PLAIN_S if lines < _PLAIN_LINES else _PLAIN_LATER_S)
 
     def _line(self, counts: Counts) -> str:
         # A rate holds until the next batch is done: it does not sink while one runs.
@@ -116,7 +111,7 @@ class ScoringProgress:
         return min(max(counts.sequences / 2, counts.rows), self._rows)
 
     def _line_of(self, counts: Counts) -> str:
-        if not counts.sequences:
+        if not counts.sequences and not counts.rows:
             return "scoring: waiting for the first batch"
         now = monotonic()
         if self._first is None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pyarrow as pa
 
-from sf_ray.errors import SfRayError
+from sf_ray.errors import BadShardError
 from sf_ray.planning import ReadPlan
-from sf_ray.storage import Location, open_shard
+from sf_ray.shards import open_shard
+from sf_ray.storage import Location
 
 _BATCH_ROWS = 4096
 
@@ -16,32 +16,31 @@ def read_units(location: Location, plan: ReadPlan, columns: Sequence[str]) -> It
     """Reads the given columns of each unit of a plan, in order, streaming through the file.
 
     Raises:
-        SfRayError: The shard changed, or cannot be read.
+        BadShardError: The shard changed, is gone, or cannot be read.
+        SfRayError: Storage failed.
     """
-    shard, units = plan.shard, plan.units
-    ends = np.cumsum(shard.row_groups)
-    first = int(np.searchsorted(ends, units[0].start, side="right"))
-    last = int(np.searchsorted(ends, units[-1].stop, side="left"))
-    position = int(ends[first]) - shard.row_groups[first]
-    with open_shard(location, shard.file) as parquet:
+    position = plan.first_row
+    with open_shard(location, plan.file) as parquet:
         batches = parquet.iter_batches(
-            _BATCH_ROWS, row_groups=list(range(first, last + 1)), columns=list(columns)
+            _BATCH_ROWS,
+            row_groups=list(plan.row_groups),
+            columns=list(columns),
+            use_threads=False,  # many tasks read side by side
         )
         held: list[pa.RecordBatch] = []  # rows [position, position + held rows)
-        for unit in units:
+        for unit in plan.units:
             while position + sum(batch.num_rows for batch in held) < unit.stop:
                 try:
                     held.append(next(batches))
                 except StopIteration:
-                    raise SfRayError(
-                        f"shard {shard.file.relative}: ends before row {unit.stop} that its footer "
-                        "promises; write it again or take it out of the corpus"
+                    raise BadShardError(
+                        plan.file.relative, f"ends before row {unit.stop} that its footer promises"
                     ) from None
                 # Rows before this unit are not needed: let go of their memory.
                 while held and position + held[0].num_rows <= unit.start:
                     position += held.pop(0).num_rows
             rows = pa.Table.from_batches(held)
-            yield rows.slice(unit.start - position, unit.stop - unit.start)
+            yield rows.slice(unit.start - position, unit.rows)
 
 
 def values_of(column: pa.ChunkedArray) -> list[object]:

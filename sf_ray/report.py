@@ -1,5 +1,6 @@
 """One run -> its manifest, and the table that the command line prints of it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,11 +11,13 @@ from sf_ray.config import SelectionOptions
 from sf_ray.console import duration
 from sf_ray.ifd import Status
 from sf_ray.output import MANIFEST_VERSION
-from sf_ray.planning import Corpus
+from sf_ray.planning import Corpus, SkippedShard
 from sf_ray.ranking import Ranking
 from sf_ray.score_sets import ScoreSet, count_units
 from sf_ray.storage import Location, now_utc
 from sf_ray.writing import WrittenShard
+
+_SKIPPED_SHOWN = 5
 
 
 def manifest_of(
@@ -24,7 +27,6 @@ def manifest_of(
     score_set: ScoreSet,
     scored: int,
     options: SelectionOptions,
-    wanted: int,
     ranking: Ranking,
     written: list[WrittenShard],
     wall_s: dict[str, float],
@@ -52,6 +54,9 @@ def manifest_of(
             "shards": len(corpus.shards),
             "rows": corpus.rows,
             "bytes": corpus.bytes,
+            "skipped_shards": [
+                {"path": shard.relative, "reason": shard.reason} for shard in corpus.skipped
+            ],
         },
         "scores": {
             "uri": score_set.location.public_uri,
@@ -65,7 +70,7 @@ def manifest_of(
             "keep_count": options.keep_count,
             "min_ifd": options.min_ifd,
             "max_ifd": options.max_ifd,
-            "wanted_rows": wanted,
+            "wanted_rows": ranking.wanted,
             "eligible_rows": ranking.eligible,
             "kept_rows": ranking.kept,
             "cutoff": cutoff,
@@ -83,9 +88,17 @@ def manifest_of(
     }
 
 
-def print_scores_summary(pieces: Location, rows: int, units: int) -> None:
+def print_scores_summary(
+    pieces: Location, rows: int, units: int, skipped: Sequence[SkippedShard]
+) -> None:
     """What `sf-ray score` leaves behind."""
-    Console().print(
+    console = Console()
+    for shard in skipped:
+        console.print(
+            f"skipped  {shard.relative}: {shard.reason}",
+            soft_wrap=True, highlight=False, markup=False,
+        )  # fmt: skip
+    console.print(
         f"{rows:,} rows have scores, in {units:,} pieces: {pieces.public_uri}",
         soft_wrap=True,
         highlight=False,
@@ -97,6 +110,7 @@ def print_manifest(manifest: dict[str, Any], output: Location) -> None:
     """Rows by status, the cut-off, what was kept, and where things lie."""
     console = Console()
     selection, rows = manifest["selection"], manifest["input"]["rows"]
+    skipped = manifest["input"].get("skipped_shards", [])
     table = Table(show_header=True, box=None, pad_edge=False)
     table.add_column("rows")
     table.add_column("", justify="right")
@@ -128,6 +142,13 @@ def print_manifest(manifest: dict[str, Any], output: Location) -> None:
         )  # fmt: skip
     elif not selection["kept_rows"]:
         console.print("note     the fraction comes to less than one row: nothing is kept")
+    for shard in skipped[:_SKIPPED_SHOWN]:
+        console.print(
+            f"skipped  {shard['path']}: {shard['reason']}",
+            soft_wrap=True, highlight=False, markup=False,
+        )  # fmt: skip
+    if len(skipped) > _SKIPPED_SHOWN:
+        console.print(f"skipped  {len(skipped) - _SKIPPED_SHOWN} more shards; see the manifest")
     where = output.public_uri.rstrip("/")
     for name, value in (
         ("data", f"{where}/data"),

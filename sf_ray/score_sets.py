@@ -12,6 +12,8 @@ from sf_ray.storage import Location, list_files, put_bytes, read_bytes, read_byt
 
 # Raised when the same tokens would get other scores; scores of another version are not reused.
 _SCORING_VERSION = 1
+_BAD = "_bad"
+_BYTES_A_TASK, _SHARDS_A_TASK = 64 << 20, 64
 
 ShardUnits = Sequence[tuple[Shard, Sequence[Unit]]]
 
@@ -42,17 +44,49 @@ class ScoreSet:
 
     def missing(self, units: ShardUnits) -> ShardUnits:
         """The units without a piece, as one listing tells."""
-        pieces = {file.relative for file in list_files(self.pieces)}
+        pieces = {file.relative for file in list_files(self.pieces) if file.size}
         missing = [
             (shard, [unit for unit in shard_units if shard.piece(unit) not in pieces])
             for shard, shard_units in units
         ]
         return [(shard, shard_units) for shard, shard_units in missing if shard_units]
 
+    def bad_shards(self) -> dict[str, str]:
+        """Shards that could not be read to their end: shard id -> what is wrong with it."""
+        folder = self.pieces.join(_BAD)
+        marks = [file.relative for file in list_files(folder, ".json")]
+        return {
+            mark.rsplit(".", 2)[1]: json.loads(read_bytes(folder.join(mark)))["reason"]
+            for mark in marks
+        }
+
+
+def mark_bad(pieces: Location, stem: str, reason: str) -> None:
+    """Leaves word beside the pieces that a shard cannot be read to its end.
+
+    Only runs with `--on-bad-shard skip` leave and read such marks; they hold for this version of
+    the shard. Remove one to have the shard tried again.
+    """
+    mark = json.dumps({"reason": reason}, ensure_ascii=False).encode()
+    put_bytes(pieces.join(f"{_BAD}/{stem}.json"), mark)
+
 
 def count_units(units: ShardUnits) -> int:
     """Units of all shards."""
     return sum(len(shard_units) for _, shard_units in units)
+
+
+def share_shards(units: ShardUnits) -> list[ShardUnits]:
+    """Groups shards, in order, into what one task writes: small ones together."""
+    tasks: list[list[tuple[Shard, Sequence[Unit]]]] = []
+    room = 0
+    for shard, shard_units in units:
+        if shard.file.size > room or len(tasks[-1]) == _SHARDS_A_TASK:
+            tasks.append([])
+            room = _BYTES_A_TASK
+        tasks[-1].append((shard, shard_units))
+        room -= shard.file.size
+    return list(tasks)
 
 
 def digest(value: object) -> str:
@@ -61,19 +95,22 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def create_score_set(location: Location, identity: dict[str, Any], model_name: str) -> ScoreSet:
-    """The set of an identity; leaves word of what its id stands for beside its pieces."""
+def score_set_of(location: Location, identity: dict[str, Any]) -> ScoreSet:
+    """The set of an identity, below SCORES."""
     identity = {"scoring_version": _SCORING_VERSION, **identity}
-    score_set = ScoreSet(location, digest(identity), identity)
+    return ScoreSet(location, digest(identity), identity)
+
+
+def describe(score_set: ScoreSet, model_name: str) -> None:
+    """Leaves word of what a scoring id stands for beside its pieces."""
     described = {
         "scoring_id": score_set.scoring_id,
-        "identity": identity,
+        "identity": score_set.identity,
         "model_name": model_name,
     }
     where = score_set.pieces.join("identity.json")
     if read_bytes_or_none(where) is None:
         put_bytes(where, json.dumps(described, indent=2, ensure_ascii=False).encode())
-    return score_set
 
 
 def find_score_set(location: Location, scoring_id: str | None) -> ScoreSet:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from sf_ray.encoding import Encoder
 from sf_ray.engine import Engine
 from sf_ray.examples import Example
-from sf_ray.models import load_tokenizer, resolve_model
+from sf_ray.models import load_tokenizer, resolve_dtype, resolve_model
 from sf_ray.tables import encoded_table, score_table, sequences_of
 
 
@@ -59,22 +59,43 @@ class Scorer:
         """
         resolved = resolve_model(model)
         self._encoder = Encoder(load_tokenizer(resolved), max_length, alignment)
-        self._engine = Engine(resolved.path, device=device, dtype=dtype, token_budget=token_budget)
+        engine = Engine(
+            resolved.path,
+            device=device,
+            dtype=resolve_dtype(dtype, device),
+            token_budget=token_budget,
+        )
+        self._units = UnitScorer(engine)
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
         """Scores (prompt, answer) pairs, in order; prompts are taken as they are."""
         encoded = encoded_table(self._encoder.encode([Example(*pair) for pair in pairs]))
-        table = score_encoded(self._engine, "", 0, encoded).drop_columns(["shard", "row"])
+        table = self._units.score("", 0, encoded).drop_columns(["shard", "row"])
         return [Score(**row) for row in table.to_pylist()]
 
 
-def score_encoded(
-    engine: Engine,
-    shard: str,
-    start: int,
-    encoded: pa.Table,
-    on_batch: Callable[[int, int], None] | None = None,
-) -> pa.Table:
-    """Scores a unit's encoded rows as one batching pool; returns its score table."""
-    losses = engine.losses(sequences_of(encoded), on_batch)
-    return score_table(shard, start, encoded, losses)
+class UnitScorer:
+    """Scores units with an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def oom_splits(self) -> int:
+        """How often the device ran out of memory."""
+        return self._engine.oom_splits
+
+    def score(
+        self,
+        shard: str,
+        start: int,
+        encoded: pa.Table,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> pa.Table:
+        """Scores a unit's encoded rows as one batching pool; returns its score table.
+
+        Raises:
+            EngineFailedError: The model cannot score one of them.
+        """
+        losses = self._engine.losses(sequences_of(encoded), on_batch)
+        return score_table(shard, start, encoded, losses)

@@ -1,18 +1,19 @@
-"""The Ray part: units in, score pieces out; and the same function over many items.
+"""The Ray part: units in, score pieces out.
 
     UnitSource (CPU tasks: read, render, encode) -> ScoreUnits (actors: model) -> PieceSink
 
-One Ray row is one unit: its rows travel as a list inside it. Ray may merge or split blocks as it
-likes, and can neither tear a unit apart nor mix two of them.
+A unit is one row of a table: its rows travel as a list inside it. A few of them make a bundle,
+which is one Ray row in the same way, so that Ray's cost of a task is shared between them. Ray may
+merge or split blocks as it likes, and can neither tear a unit apart nor mix two of them.
 """
 
 import functools
 import os
 import pickle
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any
 
 import pyarrow as pa
@@ -20,68 +21,32 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Datasink, Datasource, ReadTask
 from ray.data.block import BlockMetadata
-from ray.exceptions import RayError
 
-from sf_ray.encoding import Encoder
-from sf_ray.errors import SfRayError
-from sf_ray.examples import Format
-from sf_ray.models import Model, load_tokenizer, resolve_model
-from sf_ray.planning import ReadPlan
-from sf_ray.reading import read_units, values_of
-from sf_ray.storage import Location, put_table
-from sf_ray.tables import encoded_table
+from sf_ray.console import say
+from sf_ray.errors import BadShardError, EngineFailedError, SfRayError
+from sf_ray.planning import ReadPlan, Unit
+from sf_ray.reading import read_units
+from sf_ray.rules import EncodeRules, EngineRules
+from sf_ray.score_sets import mark_bad
+from sf_ray.storage import Location, is_there, put_table
+from sf_ray.tables import without_rows
+from sf_ray.tally import Care, UnitCounts
+from sf_ray.tasks import set_context, user_errors
 
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A model that every node resolves for itself; the fingerprint says that it is the same."""
-
-    name: str
-    fingerprint: str
-    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    trust_remote_code: bool = False
-
-    def resolve(self) -> Model:
-        """The model on this node.
-
-        Raises:
-            SfRayError: It is not there, or has other weights than the driver's.
-        """
-        model = resolve_model(self.name, self.storage_options)
-        if model.fingerprint != self.fingerprint:
-            raise SfRayError(
-                f"model {self.name} on node {ray.util.get_node_ip_address()} has other files "
-                f"({model.fingerprint}) than on the driver ({self.fingerprint}); put the same "
-                "model on every node, or name a URI that all of them fetch"
-            )
-        return model
-
-
-@dataclass(frozen=True)
-class EncodeRules:
-    """All that decides how a unit's rows become token ids."""
-
-    format: Format
-    model: ModelSpec
-    max_length: int
-    alignment: str
-
-    @functools.cached_property
-    def encoder(self) -> Encoder:
-        """Made once in each worker process."""
-        tokenizer = load_tokenizer(self.model.resolve(), self.model.trust_remote_code)
-        return Encoder(tokenizer, self.max_length, self.alignment)
-
-
-@dataclass(frozen=True)
-class EngineRules:
-    """All that decides how an actor holds the model."""
-
-    model: ModelSpec
-    device: str
-    dtype: str
-    token_budget: int | None
-    threads: int | None
+# CPUs that Ray reserves for a task. Beside the scoring actors of a node (`cluster.size_pool`) there
+# is always room for one of each.
+READ_CPUS, WRITE_CPUS = 0.3, 0.15
+# Starts of an actor that end before the model is loaded.
+_STARTS = 3
+# The tally answers at once; its node may be busy.
+_TALLY_S = 120.0
+# A bundle travels when it has this size: enough to be worth its task, whatever its rows are.
+_BUNDLE_BYTES = 16 << 20
+# Units that are scored faster than this are committed together.
+_HOLD_S = 2.0
+_PUT_THREADS = 4
+# Units that are scored faster than this are reported together.
+_REPORT_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -95,12 +60,38 @@ class ActorPool:
     num_gpus: float
 
 
-def _unit_row(shard: str, start: int, piece: str, rows: pa.Table) -> pa.Table:
-    """One Ray row that holds a whole unit."""
+def _unit_row(plan: ReadPlan, unit: Unit, rows: pa.Table) -> pa.Table:
+    """A unit and its rows, as one row."""
+    piece = f"{plan.stem}{unit.suffix}"
+    return pa.table(
+        {
+            "shard": [plan.file.relative],
+            "start": [unit.start],
+            "piece": [piece],
+            "rows": _whole(rows),
+        }
+    )
+
+
+def _bundle(units: Sequence[pa.Table]) -> pa.Table:
+    """One Ray row that holds some units."""
+    return pa.table({"units": _whole(pa.concat_tables(units))})
+
+
+def _units_of(bundle: pa.Table) -> pa.Table:
+    """The units of a bundle, a row each."""
+    return pa.Table.from_struct_array(bundle["units"].combine_chunks().flatten())
+
+
+def _unit_row_of(unit: pa.Table, rows: pa.Table) -> pa.Table:
+    """The same unit with other rows."""
+    return unit.set_column(unit.schema.get_field_index("rows"), "rows", _whole(rows))
+
+
+def _whole(rows: pa.Table) -> pa.ListArray:
     struct = rows.to_struct_array()
     struct = struct.combine_chunks() if isinstance(struct, pa.ChunkedArray) else struct
-    whole = pa.ListArray.from_arrays(pa.array([0, len(struct)], pa.int32()), struct)
-    return pa.table({"shard": [shard], "start": [start], "piece": [piece], "rows": whole})
+    return pa.ListArray.from_arrays(pa.array([0, len(struct)], pa.int32()), struct)
 
 
 def _rows_of(unit: pa.Table) -> pa.Table:
@@ -115,14 +106,32 @@ def _rules(pickled: bytes) -> EncodeRules:
     return rules
 
 
-class UnitSource(Datasource):  # type: ignore[misc]
-    """Reads, renders and encodes units; one read task for each `ReadPlan`."""
+@dataclass(frozen=True)
+class Job:
+    """What is scored, from where to where.
 
-    def __init__(self, corpus: Location, plans: Sequence[ReadPlan], rules: EncodeRules) -> None:
+    Attributes:
+        corpus: Where the shards lie.
+        pieces: Where the scores go.
+        tasks: What each read task reads.
+        units_a_bundle: Units that travel together, at most.
+        skip_bad: A shard that cannot be read gets a mark beside the pieces, instead of failing.
+    """
+
+    corpus: Location
+    pieces: Location
+    tasks: Sequence[Sequence[ReadPlan]]
+    units_a_bundle: int
+    skip_bad: bool
+
+
+class UnitSource(Datasource):  # type: ignore[misc]
+    """Reads, renders and encodes units."""
+
+    def __init__(self, job: Job, rules: EncodeRules) -> None:
         super().__init__()
-        self._corpus = corpus
-        self._plans = plans
-        self._rules = pickle.dumps(rules)
+        self._job = job
+        self._rules = ray.cloudpickle.dumps(replace(rules))  # a new one: without its encoder
 
     def get_name(self) -> str:
         """Name of the operator in Ray's plan and dashboard."""
@@ -130,7 +139,8 @@ class UnitSource(Datasource):  # type: ignore[misc]
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of the shards; Ray sizes its buffers by it."""
-        return sum(plan.shard.file.size for plan in self._plans)
+        files = {plan.file for plans in self._job.tasks for plan in plans}
+        return sum(file.size for file in files)
 
     def get_read_tasks(
         self,
@@ -138,100 +148,188 @@ class UnitSource(Datasource):  # type: ignore[misc]
         per_task_row_limit: int | None = None,
         data_context: DataContext | None = None,
     ) -> list[ReadTask]:
-        """One task for each plan, whatever parallelism Ray asks for."""
+        """One task for each of the job's, whatever parallelism Ray asks for."""
+        job = replace(self._job, tasks=())
         tasks = []
-        for plan in self._plans:
-            read = functools.partial(_read_encoded, self._corpus, plan, self._rules)
+        for plans in self._job.tasks:
+            read = functools.partial(_read_encoded, job, plans, self._rules)
             metadata = BlockMetadata(
-                num_rows=len(plan.units), size_bytes=None, input_files=None, exec_stats=None
+                num_rows=sum(len(plan.units) for plan in plans),
+                size_bytes=None,
+                input_files=None,
+                exec_stats=None,
             )
             tasks.append(ReadTask(read, metadata))
         return tasks
 
 
-def _read_encoded(corpus: Location, plan: ReadPlan, pickled: bytes) -> Iterator[pa.Table]:
+def _read_encoded(job: Job, plans: Sequence[ReadPlan], pickled: bytes) -> Iterator[pa.Table]:
     # Ray runs many of these side by side; threads inside each would only be in the way.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     rules = _rules(pickled)
-    columns = dict.fromkeys(rules.format.columns.values())
-    for unit, table in zip(plan.units, read_units(corpus, plan, list(columns)), strict=True):
-        values = [values_of(table[name]) for name in columns]
-        rows = (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
-        encoded = encoded_table(rules.encoder.encode([rules.format.render(row) for row in rows]))
-        relative = plan.shard.file.relative
-        yield _unit_row(relative, unit.start, plan.shard.piece(unit), encoded)
+    held: list[pa.Table] = []
+    for plan in plans:
+        try:
+            tables = read_units(job.corpus, plan, rules.columns)
+            for unit, table in zip(plan.units, tables, strict=True):
+                held.append(_unit_row(plan, unit, rules.encode(table)))
+                size = sum(one.nbytes for one in held)
+                if len(held) == job.units_a_bundle or size >= _BUNDLE_BYTES:
+                    yield _bundle(held)
+                    held = []
+        except BadShardError as error:
+            if not job.skip_bad:
+                raise
+            mark_bad(job.pieces, plan.stem, error.reason)
+    if held:
+        yield _bundle(held)
 
 
 class ScoreUnits:
-    """An actor that holds the model and scores one unit at a time."""
+    """An actor that holds the model and scores one unit at a time.
 
-    def __init__(self, rules: EngineRules, tally: Any) -> None:
-        # Only a scoring actor pays for importing torch.
-        from sf_ray.engine import Engine
+    Ray may start it, or hand it a bundle, again and again; the `Tally` remembers, and tells what to
+    be careful with.
+    """
 
-        self._engine = Engine(
-            rules.model.resolve().path,
-            device=rules.device,
-            dtype=rules.dtype,
-            token_budget=rules.token_budget,
-            threads=rules.threads,
-            trust_remote_code=rules.model.trust_remote_code,
-        )
-        self._tally = tally
+    def __init__(self, rules: EngineRules, pieces: Location, tally: Any) -> None:
+        self._pieces, self._tally = pieces, tally
+        self._unreported: dict[str, UnitCounts] = {}
+        self._reported = monotonic()
+        context = ray.get_runtime_context()
+        starts = self._ask("actor_starting", context.get_actor_id())
+        if starts > _STARTS:
+            raise SfRayError(
+                f"a scoring actor died {_STARTS} times while it loaded the model, last on node "
+                f"{ray.util.get_node_ip_address()}; most often memory ran out: use a smaller "
+                "model, or fewer actors a node (--actors, --cpus-per-actor, --gpus-per-actor)"
+            )
+        self._scorer = rules.start()
+        self._ask("actor_ready", context.get_actor_id())
 
-    def __call__(self, unit: pa.Table) -> pa.Table:
-        """One encoded unit -> the same unit's score table."""
-        from sf_ray.scoring import score_encoded
+    def __call__(self, bundle: pa.Table) -> Iterator[pa.Table]:
+        """Encoded units -> their score tables, as soon as some seconds' worth are done."""
+        assert bundle.num_rows == 1, "a batch is one bundle"
+        units = _units_of(bundle)
+        cares = self._ask("bundle_started", units["piece"].to_pylist())
+        scored, since = [], monotonic()
+        for index, care in enumerate(cares):
+            unit = units.slice(index, 1)
+            piece = unit["piece"][0].as_py()
+            # What was started before may have been committed by a task that was lost since.
+            if care is not Care.NONE and is_there(self._pieces.join(piece)):
+                continue
+            scored.append(self._score(unit, care))
+            if monotonic() - since >= _HOLD_S:
+                yield _bundle(scored)
+                scored, since = [], monotonic()
+        self._report()
+        if scored:
+            yield _bundle(scored)
 
-        assert unit.num_rows == 1, "a batch is one unit"
+    def _score(self, unit: pa.Table, care: "Care") -> pa.Table:
         shard, start = unit["shard"][0].as_py(), unit["start"][0].as_py()
-        encoded = _rows_of(unit)
-        splits = self._engine.oom_splits
-        table = score_encoded(self._engine, shard, start, encoded, self._count_batch)
-        self._tally.unit_scored.remote(encoded.num_rows, self._engine.oom_splits - splits)
-        return _unit_row(shard, start, unit["piece"][0].as_py(), table)
+        piece, encoded = unit["piece"][0].as_py(), _rows_of(unit)
+        splits = self._scorer.oom_splits
+        if care is Care.HOPELESS:
+            raise SfRayError(
+                f"scoring rows {start} to {start + encoded.num_rows} of shard {shard} ends the "
+                "process, though none of them does alone; most often memory runs out: lower "
+                "--token-budget, or have more memory for each actor"
+            )
+        table = None
+        if care is not Care.SUSPECT:
+            try:
+                table = self._scorer.score(shard, start, encoded, self._count_batch)
+            except EngineFailedError as error:
+                self._engine_failed(piece, error)
+        if table is None:
+            encoded = self._without_bad_rows(piece, shard, start, encoded)
+            table = self._scorer.score(shard, start, encoded, self._count_batch)
+        self._unreported[piece] = UnitCounts.of(table, self._scorer.oom_splits - splits)
+        # With care, at once: who dies next shall not be blamed on a unit that is done.
+        if care is not Care.NONE or monotonic() - self._reported >= _REPORT_S:
+            self._report()
+        return _unit_row_of(unit, table)
+
+    def _report(self) -> None:
+        if self._unreported:
+            self._tally.units_scored.remote(self._unreported)
+        self._unreported, self._reported = {}, monotonic()
+
+    def _without_bad_rows(self, piece: str, shard: str, start: int, encoded: pa.Table) -> pa.Table:
+        """Finds the rows that the engine cannot score, by halves; their scores are thrown away."""
+        reason = "the process ends"
+        while found := self._ask("next_range", piece, encoded.num_rows):
+            first, stop = found
+            try:
+                self._scorer.score(shard, start + first, encoded.slice(first, stop - first), None)
+            except EngineFailedError as error:
+                reason = str(error)
+                self._engine_failed(piece, error)
+            else:
+                self._ask("range_passed", piece)
+        bad: list[int] = self._ask("bad_rows", piece)
+        if bad:
+            say(
+                f"note: the engine fails on {len(bad)} rows of {shard}, first on row "
+                f"{start + bad[0]} ({reason}); they get the status engine_error"
+            )
+        return without_rows(encoded, bad)
+
+    def _engine_failed(self, piece: str, error: EngineFailedError) -> None:
+        if error.device_is_lost:
+            # Nothing runs on this device any more in this process: Ray starts another one, which
+            # goes on with the search.
+            self._ask("unit_failed", piece)
+            say(f"note: {error}; the scoring actor starts again")
+            os._exit(1)
 
     def _count_batch(self, sequences: int, tokens: int) -> None:
         self._tally.batch_scored.remote(sequences, tokens)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        return ray.get(getattr(self._tally, method).remote(*arguments), timeout=_TALLY_S)
 
 
 class PieceSink(Datasink[None]):  # type: ignore[misc]
     """Puts each unit's scores whole under their final name; doing so twice changes nothing."""
 
-    def __init__(self, scores: Location) -> None:
-        self._scores = scores
+    def __init__(self, pieces: Location) -> None:
+        self._pieces = pieces
 
     def get_name(self) -> str:
         """Name of the operator in Ray's plan and dashboard."""
         return "Pieces"
 
     def write(self, blocks: Iterable[pa.Table], ctx: Any) -> None:
-        """Writes every unit of every block."""
-        for block in blocks:
-            for index in range(block.num_rows):
-                unit = block.slice(index, 1)
-                put_table(self._scores.join(unit["piece"][0].as_py()), _rows_of(unit))
+        """Writes every unit of every bundle, several at a time."""
+        bundles = [block.slice(index, 1) for block in blocks for index in range(block.num_rows)]
+        tables = [_units_of(bundle) for bundle in bundles]
+        units = [table.slice(index, 1) for table in tables for index in range(table.num_rows)]
+        with ThreadPoolExecutor(_PUT_THREADS) as threads:
+            for _ in threads.map(self._put, units):
+                pass
+
+    def _put(self, unit: pa.Table) -> None:
+        where = self._pieces.join(unit["piece"][0].as_py())
+        put_table(where, _rows_of(unit), dictionary=["shard", "status"])
 
 
 def scoring_dataset(
-    corpus: Location,
-    plans: Sequence[ReadPlan],
-    encode: EncodeRules,
-    engine: EngineRules,
-    pool: ActorPool,
-    tally: Any,
+    job: Job, encode: EncodeRules, engine: EngineRules, pool: ActorPool, tally: Any
 ) -> ray.data.Dataset:
     """The lazy dataset of scored units."""
-    _quiet_context()
+    set_context()
     return ray.data.read_datasource(
-        UnitSource(corpus, plans, encode),
-        override_num_blocks=len(plans),
+        UnitSource(job, encode),
+        override_num_blocks=len(job.tasks),
         # Where the needs of both are equal, Ray fuses reading into the actor, which would then
         # wait for storage.
-        num_cpus=0.5 if pool.num_cpus != 0.5 else 0.4,
+        num_cpus=READ_CPUS if pool.num_cpus != READ_CPUS else READ_CPUS - 0.05,
     ).map_batches(
         ScoreUnits,
-        fn_constructor_args=(engine, tally),
+        fn_constructor_args=(engine, job.pieces, tally),
         batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(
@@ -242,52 +340,12 @@ def scoring_dataset(
     )
 
 
-def write_pieces(scored: ray.data.Dataset, scores: Location) -> None:
+def write_pieces(scored: ray.data.Dataset, pieces: Location) -> None:
     """Runs the dataset and puts every unit's piece.
 
     Raises:
+        ClusterError: Something was lost that Ray could not make good.
         SfRayError: What a task or an actor says is wrong.
     """
     with user_errors():
-        scored.write_datasink(PieceSink(scores), ray_remote_args={"num_cpus": 0.25})
-
-
-def parallel_map(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """Applies a function to items in Ray tasks; yields results as they come, in no order."""
-    if not items:
-        return
-    _quiet_context()
-
-    def apply(row: dict[str, Any]) -> dict[str, bytes]:
-        return {"result": pickle.dumps(function(pickle.loads(row["item"])))}
-
-    rows = [{"item": pickle.dumps(item)} for item in items]
-    results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(apply)
-    with user_errors():
-        for row in results.iter_rows():
-            yield pickle.loads(row["result"])
-
-
-def _quiet_context() -> None:
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # A block leaves a task as soon as it holds one unit, so that nothing waits for a full one.
-    context.target_max_block_size = 1
-
-
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """Turns the failure of a task or an actor into the error that it says.
-
-    What reaches the driver may be text only (an actor that died while it started): the last error
-    of ours in it, or else its last line, is the message.
-    """
-    try:
-        yield
-    except RayError as error:
-        text = str(error).strip()
-        ours = re.findall(r"^sf_ray\.errors\.\w+: (.+)$", text, re.MULTILINE)
-        raise SfRayError(
-            ours[-1] if ours else f"a Ray task failed: {text.splitlines()[-1]}"
-        ) from error
+        scored.write_datasink(PieceSink(pieces), ray_remote_args={"num_cpus": WRITE_CPUS})

@@ -1,15 +1,20 @@
 """Where bytes lie: list, tell versions apart, read, put atomically. No Ray, no model.
 
-Everything goes through fsspec, so a local path, `s3://`, `gs://` and the rest are alike.
+Everything goes through fsspec, so a local path, `s3://`, `gs://` and the rest are alike. A request
+that fails in a way that may pass is made again, with growing pauses, for `retry_s` seconds.
 """
 
+import asyncio
+import copy
+import errno
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -17,13 +22,32 @@ from urllib.parse import urlsplit, urlunsplit
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+import tenacity
+from fsspec.asyn import AsyncFileSystem
 from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
+from sf_ray.console import say
 from sf_ray.errors import SfRayError
 
-# A Parquet footer is most often smaller than this, so that one request reads it.
-_FOOTER_BYTES = 64 * 1024
+RETRY_S = 300.0
+# One try of one request may take this long, and as much longer as its bytes need at the slowest
+# rate that is still worth waiting for.
+_TRY_S, _SLOWEST_BYTES_S = 30.0, 250_000
+# A listing is many requests, each with time-outs and retries of its own.
+_LISTING_S = 1800.0
+# No cache of listings: other runs write too. And one page of a listing is asked for again rather
+# than the whole of it.
+_CLIENT_OPTIONS = {
+    "s3": {
+        "use_listings_cache": False,
+        "config_kwargs": {"retries": {"mode": "standard", "max_attempts": 5}},
+    }
+}
+# What a server or a disk says once and will say again.
+_LASTING = {
+    errno.EINVAL, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EPERM
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,6 +56,7 @@ class Location:
 
     uri: str
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    retry_s: float = RETRY_S
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
@@ -47,8 +72,12 @@ class Location:
 
     def _resolved(self) -> tuple[fsspec.AbstractFileSystem, str]:
         # Local paths take no options: those given are for the other side of the job.
-        options = self.storage_options if self.is_remote else {}
+        ours = _CLIENT_OPTIONS.get(self.uri.partition("://")[0], {})
+        # Copies: botocore changes the options it is given, and fsspec keeps instances by options.
+        options = copy.deepcopy({**ours, **self.storage_options}) if self.is_remote else {}
         fs, path = fsspec.core.url_to_fs(self.uri, **options)
+        if "s3" in fs.protocol:
+            fs.retries = 1  # s3fs tries again too; with ours around it, bounds would multiply
         return fs, path
 
     @property
@@ -66,7 +95,46 @@ class Location:
 
     def join(self, name: str) -> "Location":
         """The location of `name` below this one."""
-        return Location(f"{self.uri.rstrip('/')}/{name}", self.storage_options)
+        return replace(self, uri=f"{self.uri.rstrip('/')}/{name}")
+
+    def call(self, method: str, *args: Any, size: int = 0, **kwargs: Any) -> Any:
+        """Calls a method of the file system; again, where what it raises may pass.
+
+        Args:
+            method: Its name, e.g. "cat_file".
+            args: Its arguments.
+            size: Bytes that it moves, which bound the time that one try may take.
+            kwargs: Its keyword arguments.
+
+        Raises:
+            SfRayError: It is not there, it is forbidden, or storage stayed away for `retry_s`.
+        """
+        with storage_errors(self):
+            fs = self.fs
+            if isinstance(fs, AsyncFileSystem):
+                bulk = _LISTING_S if method in ("find", "glob") else _TRY_S
+                kwargs["timeout"] = bulk + size / _SLOWEST_BYTES_S
+            return self._retried(getattr(fs, method), *args, **kwargs)
+
+    def _retried(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not self.is_remote:
+            return call(*args, **kwargs)
+        return tenacity.Retrying(
+            stop=tenacity.stop_after_delay(self.retry_s),
+            wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
+            retry=tenacity.retry_if_exception(_may_pass),
+            before_sleep=self._say_again,
+            reraise=True,
+        )(call, *args, **kwargs)
+
+    def _say_again(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        # The first few pass unsaid: a store that throttles is nothing to worry about.
+        if error and state.attempt_number > 3:
+            say(
+                f"note: storage of {self.public_uri} fails ({_short(error)}); trying again for "
+                f"{max(0, self.retry_s - (state.seconds_since_start or 0)):.0f} s more"
+            )
 
 
 @dataclass(frozen=True)
@@ -104,21 +172,49 @@ def storage_errors(location: Location) -> Iterator[None]:
             "or --storage-options"
         ) from error
     except _storage_exceptions() as error:
+        lasted = f" for {location.retry_s:g} s" if location.is_remote and _may_pass(error) else ""
         raise SfRayError(
-            f"{where}: storage failed ({type(error).__name__}: {_short(error)}); check the "
-            "endpoint, the network and the credentials"
+            f"{where}: storage failed{lasted} ({type(error).__name__}: {_short(error)}); check the "
+            "endpoint, the network and the credentials; the same command goes on where this one was"
         ) from error
     except (ImportError, ValueError) as error:
         raise SfRayError(f"{where}: cannot be opened ({_short(error)})") from error
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same request may succeed later: throttling, resets, time-outs, server errors."""
+    if isinstance(error, (FileNotFoundError, FileExistsError, PermissionError)):
+        return False
+    if isinstance(error, (IsADirectoryError, NotADirectoryError)):
+        return False
+    # s3fs translates what a server says into an OSError, and keeps the answer as its cause.
+    for answer in (error, error.__cause__):
+        response = getattr(answer, "response", None)
+        if isinstance(response, Mapping):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            code = response.get("Error", {}).get("Code")
+            return status in (409, 429) or status >= 500 or code == "RequestTimeout"
+    if isinstance(error, OSError):  # time-outs are OSErrors too
+        return error.errno not in _LASTING
+    if isinstance(error, asyncio.TimeoutError):
+        return True
+    if "botocore" not in sys.modules:
+        return False
+    from aiohttp import ClientError as HttpError
+    from botocore import exceptions as boto
+
+    passing = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, HttpError)
+    return isinstance(error, (*passing, boto.ResponseStreamingError))
 
 
 def _storage_exceptions() -> tuple[type[Exception], ...]:
     """What file systems raise; s3fs passes some on untranslated: no credentials, no connection."""
     if "botocore" not in sys.modules:
         return (OSError,)
+    from aiohttp import ClientError as HttpError
     from botocore.exceptions import BotoCoreError, ClientError
 
-    return (OSError, BotoCoreError, ClientError)
+    return (OSError, BotoCoreError, ClientError, HttpError)
 
 
 def _short(error: BaseException) -> str:
@@ -130,8 +226,11 @@ def _short(error: BaseException) -> str:
 def version_of(info: Mapping[str, Any]) -> str:
     """What tells two contents of one path apart without reading them."""
     for key in ("ETag", "etag", "mtime", "LastModified", "updated", "created"):
-        if info.get(key) is not None:
-            return str(info[key]).strip('"')
+        value = info.get(key)
+        if isinstance(value, datetime):  # some file systems tell the same time in two ways
+            value = value.timestamp()
+        if value is not None:
+            return str(value).strip('"')
     raise SfRayError(
         f"{info.get('name')}: this storage tells neither an ETag nor a modification time, so "
         "changed files could not be noticed"
@@ -148,16 +247,12 @@ def list_files(location: Location, suffix: str = "") -> list[File]:
         fs, root = location.fs, location.path
         fs.invalidate_cache()
         if has_magic(root):
-            infos = fs.glob(root, detail=True)
+            infos = location.call("glob", root, detail=True)
             root = _glob_root(root)
-        else:
-            try:
-                infos = fs.find(root, detail=True)
-            except FileNotFoundError:
-                # An absent bucket is an error; an absent directory has no files.
-                if location.is_remote:
-                    raise
-                infos = {}
+        elif location.is_remote or os.path.exists(root):
+            infos = location.call("find", root, detail=True)
+        else:  # an absent bucket is an error; an absent directory has no files
+            infos = {}
     files = []
     for path, info in infos.items():
         if info["type"] != "file" or not path.endswith(suffix):
@@ -188,56 +283,10 @@ def overlap(one: Location, other: Location) -> bool:
     return paths[0].startswith(paths[1]) or paths[1].startswith(paths[0])
 
 
-def read_footer(location: Location, file: File) -> pq.FileMetaData:
-    """Reads a Parquet footer with one ranged read, or two where it is large.
-
-    Raises:
-        SfRayError: The file is not Parquet, is cut off, or cannot be read.
-    """
-    tail, length = b"", 0
-    if file.size > 12:  # two magic numbers and a length; servers refuse a range of nothing
-        with storage_errors(Location(file.path)):
-            fs = location.fs
-            tail = fs.cat_file(file.path, start=max(file.size - _FOOTER_BYTES, 0), end=file.size)
-            length = int.from_bytes(tail[-8:-4], "little") + 8
-            if length > len(tail) and length + 4 <= file.size:
-                tail = fs.cat_file(file.path, start=file.size - length, end=file.size)
-    if tail[-4:] != b"PAR1" or length > len(tail):
-        raise SfRayError(
-            f"shard {file.relative}: not a whole Parquet file ({file.size} bytes without a valid "
-            "footer); write it again or take it out of the corpus"
-        )
-    try:
-        # The footer between two magic numbers is all that the metadata reader looks at.
-        return pq.read_metadata(pa.BufferReader(b"PAR1" + tail[-length:]))
-    except (pa.ArrowException, OSError) as error:
-        raise SfRayError(
-            f"shard {file.relative}: its Parquet footer cannot be read ({_short(error)}); write it "
-            "again or take it out of the corpus"
-        ) from error
-
-
-@contextmanager
-def open_shard(location: Location, file: File) -> Iterator[pq.ParquetFile]:
-    """Opens a shard for reading, after a look that it is still the one that was listed."""
-    with storage_errors(Location(file.path)):
-        if version_of(location.fs.info(file.path)) != file.version:
-            raise SfRayError(
-                f"shard {file.relative} changed while the job ran; run the same command again"
-            )
-        handle = location.fs.open(file.path, "rb")
-    try:
-        with handle, pq.ParquetFile(handle, pre_buffer=True) as parquet:
-            yield parquet
-    except (pa.ArrowException, OSError) as error:
-        raise SfRayError(f"shard {file.relative}: cannot be read ({_short(error)})") from error
-
-
-def read_bytes(location: Location) -> bytes:
-    """Reads a whole small file."""
-    with storage_errors(location):
-        data: bytes = location.fs.cat_file(location.path)
-        return data
+def read_bytes(location: Location, size: int = 0) -> bytes:
+    """Reads a whole file; `size` bounds the time that it may take."""
+    data: bytes = location.call("cat_file", location.path, size=size)
+    return data
 
 
 def read_bytes_or_none(location: Location) -> bytes | None:
@@ -248,6 +297,22 @@ def read_bytes_or_none(location: Location) -> bytes | None:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
         raise
+
+
+def is_there(location: Location) -> bool:
+    """Whether a file is there; asks for nothing else."""
+    try:
+        location.call("info", location.path)
+    except SfRayError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return False
+        raise
+    return True
+
+
+def copy_here(location: Location, file: File, target: Path) -> None:
+    """Copies a file to this machine's disk."""
+    location.call("get_file", file.path, str(target), size=file.size)
 
 
 @contextmanager
@@ -271,11 +336,21 @@ def put_whole(location: Location) -> Iterator[Path]:
         with storage_errors(location):
             if is_local:
                 os.chmod(name, 0o666 & ~_umask())
+                _flush_to_disk(name)
                 os.replace(name, path)
             else:
-                fs.put_file(name, path)
+                location.call("put_file", name, path, size=os.path.getsize(name))
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _flush_to_disk(name: str) -> None:
+    """Before the rename: else a machine that loses power may keep the name and not the bytes."""
+    handle = os.open(name, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:
@@ -290,19 +365,25 @@ def put_bytes(location: Location, data: bytes) -> None:
         path.write_bytes(data)
 
 
-def put_table(location: Location, table: pa.Table) -> None:
-    """Writes a table as one Parquet file, whole."""
+def put_table(location: Location, table: pa.Table, dictionary: Sequence[str]) -> None:
+    """Writes a table as one Parquet file, whole; `dictionary`: the columns that repeat values."""
     with put_whole(location) as path:
-        pq.write_table(table, path, compression="zstd")
+        pq.write_table(
+            table,
+            path,
+            compression="zstd",
+            use_dictionary=list(dictionary),
+            write_page_checksum=True,
+        )
 
 
 def remove(location: Location) -> None:
     """Removes a file; it may be gone already."""
-    with storage_errors(location):
-        try:
-            location.fs.rm_file(location.path)
-        except FileNotFoundError:
-            return
+    try:
+        location.call("rm_file", location.path)
+    except SfRayError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
 
 
 def now_utc() -> str:

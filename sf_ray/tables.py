@@ -3,6 +3,8 @@
 Knows neither files nor models.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -66,6 +68,16 @@ def sequences_of(encoded: pa.Table) -> list[TokenSequence]:
             _arrays(encoded[f"{kind}_ids"]), encoded[f"{kind}_first"].to_pylist(), strict=True
         )
     ]
+
+
+def without_rows(encoded: pa.Table, bad: Sequence[int]) -> pa.Table:
+    """The same rows, of which the bad ones have nothing to score and say that the engine failed."""
+    rows = encoded.to_pylist()
+    for index in bad:
+        if rows[index]["status"] == Status.OK.value:
+            rows[index]["status"] = Status.ENGINE_ERROR.value
+        rows[index] |= {f"{kind}_ids": [] for kind in ("direct", "conditioned")}
+    return pa.Table.from_pylist(rows, schema=encoded.schema)
 
 
 def _arrays(lists: pa.ChunkedArray) -> list[NDArray[np.int32]]:

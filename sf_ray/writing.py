@@ -3,9 +3,10 @@
 A shard and its own scores are zipped by row number: no join, no shuffle.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,19 +16,27 @@ from numpy.typing import NDArray
 from sf_ray.errors import SfRayError
 from sf_ray.planning import Shard, Unit
 from sf_ray.selection import Cutoff
-from sf_ray.storage import Location, open_shard, put_whole, read_bytes
+from sf_ray.shards import open_shard
+from sf_ray.storage import Location, put_whole, read_bytes
 
 # Kept rows gather until they make a row group of this size, however few each input one leaves.
 _ROW_GROUP_BYTES = 64 << 20
-_BATCH_ROWS = 16384
+_BATCH_ROWS = 65536
 _PIECE_THREADS = 16
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class UnitScores:
-    """Scores of a unit as selection needs them; NaN where a row has none."""
+    """Scores of a unit as selection needs them.
 
-    status: list[str]
+    Attributes:
+        status: [rows] strings.
+        ifd: [rows]; NaN where a row has none.
+    """
+
+    status: pa.ChunkedArray
     ifd: NDArray[np.float64]
 
 
@@ -41,32 +50,62 @@ class WrittenShard:
 
 
 def read_scores(scores: Location, shard: Shard, units: Sequence[Unit]) -> list[UnitScores]:
-    """Reads the pieces of a shard's units, several at a time, in the units' order.
+    """Reads and checks the pieces of a shard's units, several at a time, in the units' order.
 
     Raises:
         SfRayError: A piece is missing, cannot be read, or has other rows than its name says.
     """
+
+    def read(unit: Unit) -> UnitScores:
+        table = _read_piece(scores, shard, unit, ["row", "status", "ifd"])
+        if not np.array_equal(table["row"].to_numpy(), np.arange(unit.start, unit.stop)):
+            raise _other_rows(scores, shard, unit)
+        return UnitScores(table["status"], _ifd(table))
+
+    return _each(scores, read, units)
+
+
+def read_ifd(scores: Location, shard: Shard, units: Sequence[Unit]) -> list[NDArray[np.float64]]:
+    """Reads no more than the IFD of units whose pieces were checked: [rows] each; NaN for none.
+
+    Raises:
+        SfRayError: A piece is missing, cannot be read, or has other rows than its name says.
+    """
+    return _each(scores, lambda unit: _ifd(_read_piece(scores, shard, unit, ["ifd"])), units)
+
+
+def _each(scores: Location, read: Callable[[Unit], _T], units: Sequence[Unit]) -> list[_T]:
+    if not scores.is_remote:  # there is nothing to wait for
+        return [read(unit) for unit in units]
     with ThreadPoolExecutor(_PIECE_THREADS) as threads:
-        return list(threads.map(lambda unit: _read_piece(scores, shard, unit), units))
+        return list(threads.map(read, units))
 
 
-def _read_piece(scores: Location, shard: Shard, unit: Unit) -> UnitScores:
+def _ifd(table: pa.Table) -> NDArray[np.float64]:
+    ifd: NDArray[np.float64] = table["ifd"].to_numpy().astype(np.float64, copy=False)
+    return ifd
+
+
+def _read_piece(scores: Location, shard: Shard, unit: Unit, columns: list[str]) -> pa.Table:
     location = scores.join(shard.piece(unit))
     try:
-        table = pq.read_table(
-            pa.BufferReader(read_bytes(location)), columns=["row", "status", "ifd"]
-        )
+        with pq.ParquetFile(
+            pa.BufferReader(read_bytes(location)), page_checksum_verification=True
+        ) as parquet:
+            table = parquet.read(columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise SfRayError(
             f"score piece {location.public_uri} cannot be read ({error}); delete it and score again"
         ) from error
-    if not np.array_equal(table["row"].to_numpy(), np.arange(unit.start, unit.stop)):
-        raise SfRayError(
-            f"score piece {location.public_uri} does not hold the rows that its name says; delete "
-            "it and score again"
-        )
-    return UnitScores(
-        table["status"].to_pylist(), table["ifd"].to_numpy().astype(np.float64, copy=False)
+    if table.num_rows != unit.rows:
+        raise _other_rows(scores, shard, unit)
+    return table
+
+
+def _other_rows(scores: Location, shard: Shard, unit: Unit) -> SfRayError:
+    where = scores.join(shard.piece(unit)).public_uri
+    return SfRayError(
+        f"score piece {where} does not hold the rows that its name says; delete it and score again"
     )
 
 
@@ -89,7 +128,8 @@ def write_shard(
         ifd_column: Name of the added column.
 
     Raises:
-        SfRayError: The shard changed since it was planned, or storage failed.
+        BadShardError: The shard changed since it was planned, is gone, or cannot be read.
+        SfRayError: Storage failed.
     """
     keep = np.zeros(shard.rows, dtype=bool)
     if cutoff is not None:
@@ -100,9 +140,9 @@ def write_shard(
         open_shard(corpus, shard.file) as parquet,
     ):
         schema = parquet.schema_arrow.append(pa.field(ifd_column, pa.float64()))
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
             held: list[pa.RecordBatch] = []
-            for batch in parquet.iter_batches(_BATCH_ROWS):
+            for batch in parquet.iter_batches(_BATCH_ROWS, use_threads=False):
                 mask = keep[row : row + batch.num_rows]
                 values = ifd[row : row + batch.num_rows][mask]
                 row += batch.num_rows

@@ -6,10 +6,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+if TYPE_CHECKING:
+    from sf_ray.storage import Location
 
 WORDS = (
     "the a of to and in is it you that was for on are with as his they be at one have this from "
@@ -189,3 +193,28 @@ def sf_ray_cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, st
         return code, out, err
 
     return run
+
+
+@pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.s3)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> "Location":
+    """An empty place in each kind of storage."""
+    from sf_ray.storage import Location
+
+    if request.param == "local":
+        return Location(str(tmp_path / "place"))
+    if request.param == "memory":
+        return Location(f"memory://{tmp_path.name}")
+    s3: S3 = request.getfixturevalue("s3")
+    return Location(f"{s3.bucket}/place", s3.options)
+
+
+@pytest.fixture
+def free_scorer(monkeypatch: pytest.MonkeyPatch) -> "Callable[..., None]":
+    """Puts a scorer that costs nothing in place of the model; takes its settings."""
+    import free_scorer
+
+    from sf_ray import scoring_run
+
+    for name in ("EncodeRules", "EngineRules"):
+        monkeypatch.setattr(scoring_run, name, getattr(scoring_run, name))
+    return lambda **settings: free_scorer.install(free_scorer.Settings(**settings))

@@ -24,7 +24,7 @@ def test_without_gpus_an_actor_a_node_computes_with_its_cpus(nodes: list[dict[st
 
 def test_a_node_of_one_cpu_has_room_for_reading_too(nodes: list[dict[str, float]]) -> None:
     nodes[:] = [{"CPU": 1}]
-    assert size_pool("cpu", 100, None, 1, None, None) == (ActorPool(1, 1, 1, 0.25, 0), 1)
+    assert size_pool("cpu", 100, None, 1, None, None) == (ActorPool(1, 1, 1, 0.55, 0), 1)
 
 
 def test_with_gpus_an_actor_each(nodes: list[dict[str, float]]) -> None:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sf_ray import Scorer, SfRayError
 from sf_ray.encoding import TokenSequence
-from sf_ray.engine import Engine, resolve_dtype
+from sf_ray.engine import Engine
 
 PAIRS = [
     (f"{row['instruction']}\n", str(row["output"]))
@@ -153,12 +153,6 @@ def test_out_of_memory_halves_the_budget_and_loses_nothing(
     )
     with pytest.raises(SfRayError, match="too little memory for one sequence of .* tokens"):
         engine.losses(sequences)
-
-
-def test_auto_is_exact_on_cpu_and_half_precision_on_cuda() -> None:
-    assert resolve_dtype("auto", "cpu") == "float32"
-    assert resolve_dtype("auto", "cuda") == "float16"
-    assert resolve_dtype("bfloat16", "cuda") == "bfloat16"
 
 
 def test_a_model_whose_logits_are_not_its_heads_is_refused(tiny_model: Path) -> None:

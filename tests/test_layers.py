@@ -11,19 +11,28 @@ PACKAGE = Path(__file__).parent.parent / "sf_ray"
 LAYERS = [
     "errors",
     "console",
+    "stopping",
     "config",
     "examples",
     "ifd",
     "encoding",
     "batching",
+    "halving",
     "engine",
     "tables",
     "storage",
+    "leases",
     "models",
     "scoring",
+    "shards",
     "planning",
+    "footers",
     "score_sets",
     "reading",
+    "rubbish",
+    "tally",
+    "rules",
+    "tasks",
     "stages",
     "selection",
     "writing",
@@ -32,19 +41,33 @@ LAYERS = [
     "progress",
     "cluster",
     "report",
+    "scoring_run",
     "pipeline",
     "demo",
     "cli",
     "__main__",
 ]
 # What a layer must not know, wherever the import stands in its file.
-PURE = ["config", "console", "examples", "ifd", "encoding", "batching", "selection"]
-IO = ["tables", "storage", "planning", "score_sets", "reading", "writing", "output"]
+PURE = ["config", "console", "stopping", "examples", "ifd", "encoding", "batching", "halving"]
+PURE += ["selection"]
+IO = ["tables", "storage", "leases", "shards", "planning", "footers", "score_sets", "reading"]
+IO += ["rubbish", "tally", "writing", "output"]
+SHELL = [
+    "rules",
+    "tasks",
+    "stages",
+    "ranking",
+    "cluster",
+    "progress",
+    "report",
+    "scoring_run",
+    "pipeline",
+]
 FOREIGN = {
     "ray": [*PURE, *IO, "engine", "models", "scoring"],
-    "torch": [*PURE, *IO, "stages", "ranking", "cluster", "progress", "report", "pipeline"],
+    "torch": [*PURE, *IO, *SHELL],
     "pyarrow": [*PURE, "engine"],
-    "fsspec": [*PURE, "engine", "tables", "stages", "pipeline"],
+    "fsspec": [*PURE, "engine", "tables", "stages", "scoring_run", "pipeline"],
 }
 
 

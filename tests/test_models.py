@@ -6,7 +6,7 @@ import fsspec
 import pytest
 
 from sf_ray.errors import SfRayError
-from sf_ray.models import context_window, load_tokenizer, resolve_model
+from sf_ray.models import context_window, load_tokenizer, resolve_dtype, resolve_model
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +72,9 @@ def test_a_gguf_file_is_converted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (demo.path / "model.safetensors").is_file()
     made = demo.path.stat().st_ctime_ns
     assert resolve_model("demo").path.stat().st_ctime_ns == made
+
+
+def test_auto_is_exact_on_cpu_and_half_precision_on_cuda() -> None:
+    assert resolve_dtype("auto", "cpu") == "float32"
+    assert resolve_dtype("auto", "cuda") == "float16"
+    assert resolve_dtype("bfloat16", "cuda") == "bfloat16"

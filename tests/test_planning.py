@@ -6,16 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.errors import SfRayError
+from sf_ray.errors import BadShardError, SfRayError
+from sf_ray.footers import keep_footers, read_footers
 from sf_ray.planning import (
     Shard,
     Unit,
     check_text_columns,
     group_reads,
     plan_corpus,
+    share_reads,
     units_of,
 )
 from sf_ray.reading import read_units, values_of
+from sf_ray.shards import read_footer
 from sf_ray.storage import File, Location
 
 row_groups = st.lists(st.integers(0, 60), max_size=12)
@@ -111,8 +114,100 @@ def test_one_huge_row_group_is_not_read_again_for_each_unit() -> None:
     units = units_of(shard.row_groups, 1000)
     reads = group_reads(shard, units)
     assert len(units) == 100
-    assert len(reads) == 7
+    assert len(reads) == 2
     assert [unit for read in reads for unit in read.units] == units
+
+
+def test_small_shards_are_read_together(tmp_path: Path) -> None:
+    location = corpus_of(tmp_path, {f"{i}.parquet": numbered(3) for i in range(7)})
+    corpus = plan_corpus(location)
+    plans = [p for s in corpus.shards for p in group_reads(s, units_of(s.row_groups, 2))]
+    tasks = share_reads(plans, 4)
+    assert [plan for task in tasks for plan in task] == plans
+    assert [sum(len(plan.units) for plan in task) for task in tasks] == [4, 4, 4, 2]
+
+
+def rubbish(folder: Path) -> dict[str, str]:
+    """Puts every kind of bad shard beside good ones: name -> words of its error."""
+    (folder / "cut.parquet").write_bytes((folder / "1.parquet").read_bytes()[:-9])
+    (folder / "empty.parquet").write_bytes(b"")
+    (folder / "junk.parquet").write_bytes(b"PAR1" + b"\x99" * 40 + b"\x28\0\0\0PAR1")
+    pq.write_table(pa.table({"text": ["a"]}), folder / "0-missing.parquet")
+    pq.write_table(pa.table({"text": [1], "other": [1]}), folder / "0-type.parquet")
+    return {
+        "cut.parquet": "not a whole Parquet file",
+        "empty.parquet": "not a whole Parquet file",
+        "junk.parquet": "footer cannot be read",
+        "0-missing.parquet": "column 'other' is absent, not int64",
+        "0-type.parquet": "column 'text' is int64, not string",
+    }
+
+
+def test_all_bad_shards_are_named_at_once(tmp_path: Path) -> None:
+    location = corpus_of(tmp_path, {f"{i}.parquet": numbered(3) for i in range(1, 5)})
+    bad = rubbish(tmp_path)
+    with pytest.raises(SfRayError, match="5 of 9 shards cannot be used.*--on-bad-shard skip") as e:
+        plan_corpus(location)
+    for name, words in bad.items():
+        assert any(name in line and words in line for line in str(e.value).splitlines())
+
+
+def test_bad_shards_are_left_out_where_asked(tmp_path: Path) -> None:
+    location = corpus_of(tmp_path, {f"{i}.parquet": numbered(3) for i in range(1, 5)})
+    bad = rubbish(tmp_path)
+    corpus = plan_corpus(location, skip_bad=True)
+    assert [shard.file.relative for shard in corpus.shards] == [f"{i}.parquet" for i in range(1, 5)]
+    assert [shard.position for shard in corpus.shards] == [0, 3, 6, 9]
+    assert {s.relative for s in corpus.skipped} == bad.keys()
+    assert all(bad[s.relative] in s.reason for s in corpus.skipped)
+    for number in range(1, 5):
+        (tmp_path / f"{number}.parquet").write_bytes(b"PAR1")
+    for name in ("0-missing.parquet", "0-type.parquet"):
+        (tmp_path / name).unlink()
+    with pytest.raises(SfRayError, match="7 of 7 shards cannot be used"):
+        plan_corpus(location, skip_bad=True)
+
+
+def test_a_corpus_without_a_bad_shard_counts_anew(tmp_path: Path) -> None:
+    names = ["a.parquet", "b.parquet", "c.parquet"]
+    corpus = plan_corpus(corpus_of(tmp_path, {name: numbered(3) for name in names}))
+    left = corpus.without({corpus.shards[1].shard_id: "a page is broken"})
+    assert [(s.file.relative, s.position) for s in left.shards] == [
+        ("a.parquet", 0),
+        ("c.parquet", 3),
+    ]
+    assert [(s.relative, s.reason) for s in left.skipped] == [("b.parquet", "a page is broken")]
+    assert left.fingerprint != corpus.fingerprint
+
+
+def test_footers_that_are_known_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = corpus_of(tmp_path / "c", {f"{i}.parquet": numbered(3 + i) for i in range(5)})
+    scores = Location(str(tmp_path / "scores"))
+    assert read_footers(scores) == {}
+    corpus = plan_corpus(location)
+    keep_footers(scores, corpus, {})
+    read: list[str] = []
+
+    def counted(where: Location, file: File) -> pq.FileMetaData:
+        read.append(file.relative)
+        return read_footer(where, file)
+
+    monkeypatch.setattr("sf_ray.planning.read_footer", counted)
+    assert plan_corpus(location, read_footers(scores)) == corpus
+    assert read == []
+    pq.write_table(numbered(9), tmp_path / "c/2.parquet")
+    pq.write_table(numbered(1), tmp_path / "c/new.parquet")
+    changed = plan_corpus(location, read_footers(scores))
+    assert sorted(read) == ["2.parquet", "new.parquet"]
+    assert changed == plan_corpus(location)
+
+
+@pytest.mark.parametrize("data", [b"", b"rubbish", b"ARROW1"])
+def test_kept_footers_that_cannot_be_understood_are_none(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "_footers.arrow").write_bytes(data)
+    assert read_footers(Location(str(tmp_path))) == {}
 
 
 def test_no_shards_says_what_is_there_instead(tmp_path: Path) -> None:
@@ -126,9 +221,9 @@ def test_no_shards_says_what_is_there_instead(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"text": [1], "other": [1]}, "column 'text': int64 there, string here"),
-        ({"text": ["a"]}, "column 'other': absent there, int64 here"),
-        ({"text": ["a"], "other": [1], "new": [1]}, "column 'new': int64 there, absent here"),
+        ({"text": [1], "other": [1]}, "column 'text' is int64, not string"),
+        ({"text": ["a"]}, "column 'other' is absent, not int64"),
+        ({"text": ["a"], "other": [1], "new": [1]}, "column 'new' is int64, not absent"),
         ({"other": [1], "text": ["a"]}, "the same columns in another order"),
     ],
 )
@@ -136,7 +231,7 @@ def test_a_shard_of_another_schema_is_named(
     tmp_path: Path, other: dict[str, list[object]], words: str
 ) -> None:
     location = corpus_of(tmp_path, {"1.parquet": numbered(3), "2.parquet": pa.table(other)})
-    with pytest.raises(SfRayError, match="shard 2.parquet has another schema than 1.parquet") as e:
+    with pytest.raises(BadShardError, match="shard 2.parquet: another schema than 1.parquet") as e:
         plan_corpus(location)
     assert words in str(e.value)
 

@@ -1,0 +1,51 @@
+"""Footers that an earlier run has read, kept beside the scores: the same shard is not read again.
+
+They are named by shard id, as score pieces are, so that a changed shard has none here.
+"""
+
+import json
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from sf_ray.planning import Corpus, Footer
+from sf_ray.storage import Location, put_bytes, read_bytes_or_none
+
+_NAME = "_footers.arrow"  # no Parquet: every *.parquet below SCORES is a score piece
+_VERSION = 1
+
+
+def read_footers(scores: Location) -> dict[str, Footer]:
+    """Footers by shard id; none where the file is not there, or not to be understood."""
+    data = read_bytes_or_none(scores.join(_NAME))
+    if data is None:
+        return {}
+    try:
+        table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+        told = json.loads(table.schema.metadata[b"sf_ray"])
+        if told["version"] != _VERSION:
+            return {}
+        schema = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(told["schema"])))
+        ids, row_groups = table["shard_id"].to_pylist(), table["row_groups"].to_pylist()
+        return {one: Footer(tuple(rows), schema) for one, rows in zip(ids, row_groups, strict=True)}
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
+        return {}  # it saves requests, and no more: they are made again
+
+
+def keep_footers(scores: Location, corpus: Corpus, known: Mapping[str, Footer]) -> None:
+    """Keeps the footers of a corpus, in place of those that were known, if any is new."""
+    if known.keys() == {shard.shard_id for shard in corpus.shards}:
+        return
+    told = {"version": _VERSION, "schema": corpus.schema.serialize().to_pybytes().hex()}
+    row_groups = [shard.row_groups for shard in corpus.shards]
+    table = pa.table(
+        {
+            "shard_id": pa.array([shard.shard_id for shard in corpus.shards], pa.string()),
+            "row_groups": pa.array(row_groups, pa.list_(pa.int64())),
+        }
+    ).replace_schema_metadata({"sf_ray": json.dumps(told)})
+    buffer = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_file(buffer, table.schema, options=options) as writer:
+        writer.write_table(table)
+    put_bytes(scores.join(_NAME), buffer.getvalue().to_pybytes())

@@ -1,0 +1,94 @@
+"""The same function over many items in Ray tasks, and what the failure of a task says."""
+
+import pickle
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.data
+from ray.data import DataContext
+from ray.exceptions import RayError
+
+from sf_ray.console import duration, say
+from sf_ray.errors import ClusterError, SfRayError
+from sf_ray.stopping import watched
+
+# Attempts in a row without any result, after which trying again is given up.
+FRUITLESS = 3
+
+
+def parallel_map(
+    function: Callable[[Any], Any], items: Sequence[Any], stall_s: float
+) -> Iterator[Any]:
+    """Applies a function to items in Ray tasks; yields results as they come, in no order.
+
+    What is lost with a node is done again, as long as anything gets done at all.
+
+    Args:
+        function: Takes an item; may be called twice for one.
+        items: What Ray can send.
+        stall_s: How long to wait for the next result.
+
+    Raises:
+        ClusterError: Three times in a row nothing got done.
+        SfRayError: What the function raised.
+    """
+    left, fruitless = dict(enumerate(items)), 0
+    stalled = ClusterError(
+        f"no task has finished for {duration(stall_s)}: the cluster may have no free CPU, or "
+        "storage may hang; look at `ray status`, or raise --stall-s"
+    )
+    while left:
+        before = len(left)
+        try:
+            with user_errors(), watched(lambda: len(left), stall_s, stalled):
+                for index, result in _map_once(function, left):
+                    # Gone before it is yielded: it may come twice where a task was retried.
+                    if left.pop(index, None) is not None:
+                        yield result
+        except ClusterError as error:
+            fruitless = 0 if len(left) < before else fruitless + 1
+            if fruitless == FRUITLESS:
+                raise
+            say(f"note: {error}; doing the {len(left)} tasks again that have no result")
+
+
+def _map_once(function: Callable[[Any], Any], items: dict[int, Any]) -> Iterator[tuple[int, Any]]:
+    set_context()
+
+    def apply(row: dict[str, Any]) -> dict[str, Any]:
+        result = function(pickle.loads(row["item"]))
+        return {"index": row["index"], "result": ray.cloudpickle.dumps(result)}
+
+    rows = [{"index": i, "item": ray.cloudpickle.dumps(item)} for i, item in items.items()]
+    results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(apply)
+    for row in results.iter_rows():
+        yield row["index"], pickle.loads(row["result"])
+
+
+def set_context() -> None:
+    """Ray Data as all of our executions want it."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A block leaves a task as it is made, and is not held until it is full.
+    context.target_max_block_size = 1
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turns the failure of a task or an actor into the error that it says.
+
+    What reaches the driver may be text only (an actor that died while it started): the last error
+    of ours in it, or else its last line, is the message.
+    """
+    try:
+        yield
+    except RayError as error:
+        text = str(error).strip()
+        ours = re.findall(r"^sf_ray\.errors\.\w+: (.+)$", text, re.MULTILINE)
+        if ours:
+            raise SfRayError(ours[-1]) from error
+        raise ClusterError(f"a Ray task failed: {text.splitlines()[-1]}") from error

@@ -1,0 +1,150 @@
+"""A scorer that costs nothing, in place of the model: what is left is the pipeline around it.
+
+`install()` puts it into this process's jobs, behind the same interface as the real one. Its scores
+are a hash of a row's place, spread over all IFD bins as those of a large corpus are.
+"""
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray.cloudpickle
+
+from sf_ray import scoring_run
+from sf_ray.errors import EngineFailedError
+from sf_ray.examples import Format
+from sf_ray.rules import ModelSpec
+from sf_ray.tables import SCORE_SCHEMA
+
+POISON = "arsenic"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the scorer behaves.
+
+    Attributes:
+        unit_s: Seconds that it takes for a unit.
+        log: File in which it writes down, before each unit, shard, first row, time and process.
+        on_poison: What it does about an answer with the word `POISON` in it: "", "raise" or "die".
+        dies_at_start: Ends the process instead of starting.
+    """
+
+    unit_s: float = 0
+    log: str = ""
+    on_poison: str = ""
+    dies_at_start: bool = False
+
+
+_settings = Settings()
+
+
+def install(settings: Settings = Settings()) -> None:
+    """Scores for nothing in every job that this process runs from now on."""
+    global _settings
+    _settings = settings
+    if __name__ != "__main__":  # the workers need not find this file
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    scoring_run.EncodeRules = FreeEncode  # type: ignore[assignment, misc]
+    scoring_run.EngineRules = FreeEngine  # type: ignore[assignment, misc]
+
+
+@dataclass(frozen=True)
+class FreeEncode:
+    """Reads the text columns, as the real one must, and encodes nothing."""
+
+    format: Format
+    model: ModelSpec
+    max_length: int
+    alignment: str
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(self.format.columns.values()))
+
+    def check(self) -> None:
+        return
+
+    def encode(self, rows: pa.Table) -> pa.Table:
+        answers = rows[self.format.columns[self.format.required[-1]]]
+        encoded = {"tokens": pc.fill_null(pc.binary_length(answers), 0)}
+        if _settings.on_poison:
+            poisoned = pc.fill_null(pc.match_substring(answers, POISON), False)
+            encoded |= {"poisoned": poisoned, "status": ["ok"] * rows.num_rows}
+        return pa.table(encoded)
+
+
+@dataclass(frozen=True)
+class FreeEngine:
+    """Starts the scorer; takes what the real one takes."""
+
+    model: ModelSpec
+    device: str
+    dtype: str
+    token_budget: int | None
+    threads: int | None
+
+    def start(self) -> "FreeScorer":
+        if _settings.dies_at_start:
+            os._exit(1)
+        return FreeScorer()
+
+
+class FreeScorer:
+    """Gives scores at once."""
+
+    oom_splits = 0
+
+    def score(self, shard: str, start: int, encoded: pa.Table, on_batch: object) -> pa.Table:
+        if _settings.log:
+            with open(_settings.log, "a", encoding="utf-8") as log:
+                log.write(f"{shard} {start} {time.time_ns()} {os.getpid()}\n")
+        time.sleep(_settings.unit_s)
+        scores = free_scores(shard, start, encoded.num_rows, encoded["tokens"])
+        if not _settings.on_poison:
+            return scores
+        if pc.any(pc.and_(encoded["poisoned"], pc.equal(encoded["status"], "ok"))).as_py():
+            if _settings.on_poison == "die":
+                os._exit(1)
+            raise EngineFailedError("IndexError: arsenic")
+        return scores.set_column(2, SCORE_SCHEMA.field("status"), encoded["status"])
+
+
+def free_scores(shard: str, start: int, rows: int, tokens: pa.ChunkedArray) -> pa.Table:
+    """A score table: IFD is spread evenly over (1/e, 1)."""
+    salt = np.uint64(int.from_bytes(shard.encode()[-14:-8], "little"))
+    with np.errstate(over="ignore"):
+        place = np.arange(start, start + rows, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        place ^= salt * np.uint64(0xBF58476D1CE4E5B9)
+        place = (place ^ (place >> np.uint64(29))) * np.uint64(0x94D049BB133111EB)
+    conditioned = (place >> np.uint64(11)).astype(np.float64) / 2**53
+    direct = np.ones(rows)
+    return pa.table(
+        {
+            "shard": pa.repeat(pa.scalar(shard), rows),
+            "row": np.arange(start, start + rows),
+            "status": pa.repeat(pa.scalar("ok"), rows),
+            "prompt_tokens": tokens.cast(pa.int32()),
+            "answer_tokens": tokens.cast(pa.int32()),
+            "truncated": pa.repeat(pa.scalar(False), rows),
+            "loss_direct": direct,
+            "loss_conditioned": conditioned,
+            "ppl_direct": np.exp(direct),
+            "ppl_conditioned": np.exp(conditioned),
+            "ifd": np.exp(conditioned - direct),
+        },
+        schema=SCORE_SCHEMA,
+    )
+
+
+if __name__ == "__main__":
+    # python free_scorer.py '{"unit_s": 0.1}' run INPUT OUTPUT ...: as `sf-ray`, with this scorer
+    from sf_ray.cli import main
+
+    install(Settings(**json.loads(sys.argv[1])))
+    sys.exit(main(sys.argv[2:]))

@@ -1,0 +1,175 @@
+"""A TCP proxy between an S3 client and its server that breaks requests, as networks and stores do.
+
+It knows just enough of HTTP: where a request's head ends, and that a connection closes after one.
+"""
+
+import random
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+_SLOW_DOWN = (
+    b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Reduce your request rate.'
+    b"</Message></Error>"
+)
+# What may become of a request, beside passing:
+#   reset   the connection is reset before the server sees the request
+#   busy    503 SlowDown
+#   half    the answer stops in its middle
+#   lost    the server does what was asked, and the answer never comes
+#   slow    it takes a while
+#   hang    nothing happens until the client gives up
+FAULTS = ("reset", "busy", "half", "lost", "slow")
+
+
+class Proxy:
+    """Listens on a port of its own from its making until `close`.
+
+    Attributes:
+        endpoint: URL to give to the client.
+        faults: Fault -> share of the requests that it befalls; may be changed at any time.
+        requests: What was asked for: (method, path without query) -> times.
+        broken: Fault -> times.
+        puts: Path -> when its first put that succeeded was answered, by time.time_ns().
+    """
+
+    def __init__(
+        self, upstream: str, faults: Mapping[str, float] | None = None, seed: int = 0
+    ) -> None:
+        url = urlsplit(upstream)
+        self._upstream = (url.hostname or "", url.port or 80)
+        self._random = random.Random(seed)
+        self.faults: dict[str, float] = dict(faults or {})
+        self.requests: Counter[tuple[str, str]] = Counter()
+        self.broken: Counter[str] = Counter()
+        self.puts: dict[str, int] = {}
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Takes no more connections."""
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            with client:
+                self._one_request(client)
+        except OSError:
+            return
+
+    def _one_request(self, client: socket.socket) -> None:
+        client.settimeout(60)
+        received = b""
+        while b"\r\n\r\n" not in received:
+            data = client.recv(1 << 16)
+            if not data:
+                return
+            received += data
+        head, _, body = received.partition(b"\r\n\r\n")
+        method, target = head.split(b" ", 2)[:2]
+        self.requests[method.decode(), target.decode().partition("?")[0]] += 1
+        fault = self._fate()
+        if fault:
+            self.broken[fault] += 1
+        if fault == "reset":
+            _reset(client)
+            return
+        if fault == "hang":
+            time.sleep(60)
+            return
+        if fault == "slow":
+            time.sleep(0.5)
+        if fault == "busy":
+            self._answer_busy(client, head, body)
+            return
+        with socket.create_connection(self._upstream, timeout=60) as server:
+            server.sendall(head + b"\r\nConnection: close\r\n\r\n" + body)
+            up = threading.Thread(target=_pipe, args=(client, server), daemon=True)
+            up.start()
+            if method == b"PUT":
+                self._watch_put(server, client, target.decode().partition("?")[0], fault)
+            elif fault == "lost":
+                while data := server.recv(1 << 16):
+                    if data.startswith(b"HTTP/1.1 100"):  # else the client sends no body
+                        client.sendall(data)
+                _reset(client)
+            elif fault == "half":
+                answer = server.recv(1 << 16)
+                client.sendall(answer[: len(answer) // 2])
+                _reset(client)
+            else:
+                _pipe(server, client)
+                client.shutdown(socket.SHUT_RDWR)
+
+    def _watch_put(
+        self, server: socket.socket, client: socket.socket, path: str, fault: str | None
+    ) -> None:
+        """Passes the answer on, all of it or not, and writes down when the server gave it."""
+        answered = b""
+        while data := server.recv(1 << 16):
+            answered += data
+            if b"HTTP/1.1 200" in answered:
+                self.puts.setdefault(path, time.time_ns())
+            # Without word that it may go on, the client sends no body.
+            if fault is None or fault == "slow" or data.startswith(b"HTTP/1.1 100"):
+                client.sendall(data)
+        if fault is None or fault == "slow":
+            client.shutdown(socket.SHUT_RDWR)
+        else:
+            _reset(client)
+
+    def _fate(self) -> str | None:
+        draw = self._random.random()
+        for fault, share in self.faults.items():
+            draw -= share
+            if draw < 0:
+                return fault
+        return None
+
+    def _answer_busy(self, client: socket.socket, head: bytes, body: bytes) -> None:
+        # A server that answers before it has read all of the body would reset the connection.
+        length = next(
+            (
+                int(line.split(b":")[1])
+                for line in head.split(b"\r\n")
+                if line.lower().startswith(b"content-length:")
+            ),
+            0,
+        )
+        if b"100-continue" in head.lower():
+            client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while len(body) < length:
+            body += client.recv(1 << 16)
+        client.sendall(
+            b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n"
+            % len(_SLOW_DOWN)
+            + (b"" if head.startswith(b"HEAD") else _SLOW_DOWN)
+        )
+
+
+def _pipe(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    except OSError:
+        return
+
+
+def _reset(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.shutdown(socket.SHUT_RD)  # wakes the thread that still reads from it
+    client.close()

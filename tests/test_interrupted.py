@@ -1,0 +1,131 @@
+"""Drivers and nodes that end in the middle of a run; the same command goes on exactly there."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import make_rows, write_shards
+
+pytestmark = pytest.mark.ray
+
+SCORER = Path(__file__).parent / "free_scorer.py"
+UNITS = 39
+
+
+class Driver:
+    """`sf-ray run` with a free scorer, in a process of its own."""
+
+    def __init__(self, folder: Path, model: Path, out: str, *extra: str, unit_s: float = 0) -> None:
+        self.out = folder / out
+        self.log = folder / f"{out}.log"
+        settings = json.dumps({"unit_s": unit_s, "log": str(folder / f"{out}.scored")})
+        where = ["run", str(folder / "corpus"), str(self.out), "--model", str(model)]
+        options = ["--keep-fraction", "0.1", "--max-length", "128", "--unit-rows", "4"]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(SCORER), settings, *where, *options, *extra],
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                stdout=log,
+                stderr=log,
+            )
+
+    def pieces(self) -> dict[Path, int]:
+        """Committed units, and when they were."""
+        return {path: path.stat().st_mtime_ns for path in (self.out / "scores").rglob("*.parquet")}
+
+    def wait_for_pieces(self, count: int) -> None:
+        deadline = time.monotonic() + 120
+        while len(self.pieces()) < count:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.01)
+
+    def wait(self) -> int:
+        return self.process.wait(timeout=150)
+
+    def contents(self) -> dict[str, bytes]:
+        return {
+            path.relative_to(self.out).as_posix(): path.read_bytes()
+            for path in self.out.rglob("*.parquet")
+        }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of 39 units, for all runs of this file."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    write_shards(folder / "corpus", make_rows(156))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path, tiny_model: Path) -> Driver:
+    driver = Driver(folder, tiny_model, "undisturbed", "--ray-address", "local")
+    assert driver.wait() == 0, driver.log.read_text()
+    assert len(driver.pieces()) == UNITS
+    return driver
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_driver_that_ends_early_goes_on_and_scores_no_finished_unit_again(
+    folder: Path, tiny_model: Path, undisturbed: Driver, number: signal.Signals
+) -> None:
+    def start() -> Driver:
+        return Driver(folder, tiny_model, number.name, "--ray-address", "local", unit_s=0.2)
+
+    driver = start()
+    driver.wait_for_pieces(8)
+    driver.process.send_signal(number)
+    told = time.monotonic()
+    code = driver.wait()
+    if number == signal.SIGTERM:
+        assert code == 143, driver.log.read_text()
+        last = driver.log.read_text().splitlines()[-1]
+        assert last == "error: stopped by SIGTERM; the same command goes on where this one was"
+        assert time.monotonic() - told < 25  # Kubernetes waits 30 s
+        assert not list(driver.out.rglob("_lease/*.json"))
+    time.sleep(2)  # the local Ray goes with its driver
+    finished = driver.pieces()
+    assert 8 <= len(finished) < UNITS
+    assert not (driver.out / "manifest.json").exists()
+
+    driver = start()
+    assert driver.wait() == 0, driver.log.read_text()
+    again = f"{UNITS} units, {len(finished)} have scores, {UNITS - len(finished)} to score"
+    assert again in driver.log.read_text()
+    assert {p: when for p, when in driver.pieces().items() if p in finished} == finished
+    assert driver.contents() == undisturbed.contents()
+
+
+@pytest.fixture
+def cluster() -> Iterator["Cluster"]:  # type: ignore[name-defined]  # noqa: F821
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 << 20},
+    )
+    yield made
+    made.shutdown()
+
+
+def test_a_node_that_is_lost_changes_nothing(
+    folder: Path,
+    tiny_model: Path,
+    undisturbed: Driver,
+    cluster: "Cluster",  # type: ignore[name-defined]  # noqa: F821
+) -> None:
+    lost, _ = (cluster.add_node(num_cpus=2, object_store_memory=80 << 20) for _ in range(2))
+    driver = Driver(folder, tiny_model, "node", "--ray-address", cluster.address, unit_s=0.3)
+    driver.wait_for_pieces(6)
+    finished = driver.pieces()
+    cluster.remove_node(lost, allow_graceful=False)
+    assert driver.wait() == 0, driver.log.read_text()
+    assert driver.contents() == undisturbed.contents()
+    assert {p: when for p, when in driver.pieces().items() if p in finished} == finished

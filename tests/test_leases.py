@@ -1,0 +1,127 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from sf_ray import leases
+from sf_ray.errors import LeaseError
+from sf_ray.leases import Holder, lease, refuse_if_held
+from sf_ray.stopping import stoppable
+from sf_ray.storage import Location, list_files, put_bytes
+
+
+def held_by(place: Location, holder: Holder, number: int = 1) -> None:
+    put_bytes(place.join(f"_lease/{number:06d}.json"), json.dumps(asdict(holder)).encode())
+
+
+# A machine that is not this one.
+ELSEWHERE = Holder("r1", "gpu-head-0", 17, "2026-11-24T01:02:03Z", "another boot")
+
+
+def test_the_second_run_is_refused_with_the_first_ones_name(place: Location) -> None:
+    with lease(place):
+        for refused in (lease(place).__enter__, lambda: refuse_if_held(place)):
+            with pytest.raises(LeaseError, match="another run writes there: process") as error:
+                refused()
+            for words in (str(os.getpid()), leases.now_utc()[:10], "expires after 60 s"):
+                assert words in str(error.value)
+    refuse_if_held(place)
+    with lease(place):
+        pass
+    assert list_files(place.join("_lease")) == []
+
+
+def test_a_lease_of_another_machine_holds_until_it_expires(
+    place: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_by(place, ELSEWHERE)
+    with pytest.raises(LeaseError, match="process 17 on gpu-head-0, since 2026-11-24T01:02:03Z"):
+        lease(place).__enter__()
+    monkeypatch.setattr(leases, "_EXPIRES_S", 1.5)
+    with pytest.raises(LeaseError):
+        lease(place).__enter__()
+    time.sleep(3)  # S3 tells whole seconds
+    with lease(place):
+        assert [file.relative for file in list_files(place.join("_lease"))] == ["000002.json"]
+
+
+def test_of_many_runs_that_start_at_once_one_wins(place: Location) -> None:
+    # All of them are there before the first is refused, and the winner stays until all others are:
+    # who comes after a lease was given back may have it.
+    runs = 8
+    barrier, refused = threading.Barrier(runs), threading.Semaphore(0)
+
+    def start(_: int) -> int:
+        barrier.wait()
+        try:
+            with lease(place):
+                return sum(refused.acquire(timeout=60) for _ in range(runs - 1))
+        except LeaseError:
+            refused.release()
+            return 0
+
+    with ThreadPoolExecutor(runs) as threads:
+        outlasted = list(threads.map(start, range(runs)))
+    assert sorted(outlasted) == [0] * (runs - 1) + [runs - 1]
+
+
+def test_a_run_that_was_killed_on_this_machine_is_known_to_be_dead(
+    place: Location, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    other = replace(ELSEWHERE, pid=process.pid, process=leases._process(process.pid))
+    held_by(place, other)
+    with pytest.raises(LeaseError):
+        refuse_if_held(place)
+    process.kill()
+    process.wait()
+    with lease(place):
+        assert "took over from a run that died" in capsys.readouterr().err
+
+
+def test_a_lease_is_renewed_and_its_loss_ends_the_run(
+    place: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "_RENEW_S", 0.1)
+    monkeypatch.setattr(leases, "_EXPIRES_S", 2.5)
+    with (
+        pytest.raises(LeaseError, match="lost its lease to another run"),
+        stoppable(),
+        lease(place),
+    ):
+        time.sleep(4)
+        with pytest.raises(LeaseError):
+            refuse_if_held(place)  # renewed: it would have expired by now
+        held_by(place, ELSEWHERE, number=2)
+        time.sleep(10)
+    # What another run holds is left alone.
+    assert [file.relative for file in list_files(place.join("_lease"))] == ["000002.json"]
+
+
+def test_a_lease_that_cannot_be_read_is_one(place: Location) -> None:
+    put_bytes(place.join("_lease/000001.json"), b"{")
+    with pytest.raises(LeaseError, match="on unknown"):
+        lease(place).__enter__()
+
+
+def test_storage_without_conditional_writes_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Location(str(tmp_path))
+
+    def overwrite(location: Location, data: bytes) -> bool:
+        put_bytes(location, data)
+        return True
+
+    monkeypatch.setattr(leases, "_exclusive_put", overwrite)
+    with lease(place):
+        assert "has no conditional writes" in capsys.readouterr().err
+        with pytest.raises(LeaseError):
+            lease(place).__enter__()

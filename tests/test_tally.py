@@ -1,0 +1,82 @@
+import pyarrow as pa
+
+from sf_ray.tally import Care, Counts, Tally, UnitCounts
+
+UNIT = UnitCounts(3, 1, {"bad_row": 1}, (("s", 7, "bad_row"),))
+
+
+def test_the_tally_adds_up() -> None:
+    tally = Tally()
+    tally.batch_scored(4, 100)
+    tally.batch_scored(2, 50)
+    for piece in ("a", "b", "c", "d"):
+        tally.units_scored({piece: UNIT})
+    counts = tally.counts()
+    assert counts == Counts(
+        sequences=6,
+        tokens=150,
+        units=4,
+        rows=12,
+        oom_splits=4,
+        signs_of_life=6,
+        bad={"bad_row": 4},
+        examples=(("s", 7, "bad_row"),) * 3,
+    )
+
+
+def test_a_unit_that_is_scored_twice_has_its_bad_rows_once() -> None:
+    tally = Tally()
+    for _ in range(2):
+        tally.units_scored({"a": UNIT})
+    assert tally.counts().bad == {"bad_row": 1}
+
+
+def test_bad_rows_are_counted_by_status_with_examples() -> None:
+    status = ["ok", "bad_row", "answer_too_short", "empty_answer", "bad_row", "bad_row"]
+    table = pa.table({"shard": ["s"] * 6, "row": range(10, 16), "status": status})
+    counts = UnitCounts.of(table, 2)
+    assert (counts.rows, counts.oom_splits) == (6, 2)
+    assert counts.bad == {"bad_row": 3, "empty_answer": 1}
+    assert counts.examples == (
+        ("s", 11, "bad_row"),
+        ("s", 13, "empty_answer"),
+        ("s", 14, "bad_row"),
+    )
+
+
+def test_the_unit_that_processes_die_of_becomes_suspect() -> None:
+    tally = Tally()
+    assert tally.bundle_started(["a", "b", "c"]) == [Care.NONE] * 3
+    tally.units_scored({"a": UNIT})
+    for _ in range(2):  # dies in b
+        assert tally.bundle_started(["a", "b", "c"]) == [Care.NONE, Care.AGAIN, Care.AGAIN]
+        tally.units_scored({"a": UNIT})
+    assert tally.bundle_started(["b", "c"]) == [Care.SUSPECT, Care.AGAIN]
+    assert tally.next_range("b", 2) == (0, 2)
+    assert tally.bundle_started(["b", "c"]) == [Care.SUSPECT, Care.AGAIN]
+    ranges = []
+    while found := tally.next_range("b", 2):
+        ranges.append(found)
+        if found == (1, 2):
+            tally.range_passed("b")
+    assert ranges == [(0, 1), (0, 1), (1, 2)]
+    assert tally.bad_rows("b") == [0]
+    # It dies even so: no rows are to blame.
+    assert tally.bundle_started(["b", "c"]) == [Care.HOPELESS, Care.AGAIN]
+    tally.units_scored({"b": UNIT})
+    assert tally.bundle_started(["b"]) == [Care.NONE]
+
+
+def test_a_unit_whose_engine_says_that_it_fails_is_suspect_at_once() -> None:
+    tally = Tally()
+    tally.bundle_started(["a"])
+    tally.unit_failed("a")
+    assert tally.bundle_started(["a"]) == [Care.SUSPECT]
+
+
+def test_starts_of_an_actor_count_until_it_is_ready() -> None:
+    tally = Tally()
+    assert [tally.actor_starting("x") for _ in range(3)] == [1, 2, 3]
+    assert tally.actor_starting("y") == 1
+    tally.actor_ready("x")
+    assert tally.actor_starting("x") == 1
