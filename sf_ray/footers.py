@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
+from sf_ray.locations import Location
 from sf_ray.planning import Corpus, Footer
-from sf_ray.storage import Location, put_bytes, read_bytes_or_none
+from sf_ray.storage import put_bytes, read_bytes_or_none
 
 _NAME = "_footers.arrow"  # no Parquet: every *.parquet below SCORES is a score piece
 _VERSION = 1

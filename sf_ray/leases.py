@@ -23,16 +23,9 @@ from typing import Any
 
 from sf_ray.console import say
 from sf_ray.errors import LeaseError, SfRayError
+from sf_ray.locations import Location
 from sf_ray.stopping import interrupt
-from sf_ray.storage import (
-    File,
-    Location,
-    list_files,
-    now_utc,
-    put_bytes,
-    read_bytes_or_none,
-    remove,
-)
+from sf_ray.storage import File, list_files, now_utc, put_bytes, read_bytes_or_none, remove
 
 _RENEW_S, _EXPIRES_S = 15.0, 60.0
 _PATIENCE_S = 5.0

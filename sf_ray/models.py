@@ -18,7 +18,8 @@ from filelock import FileLock
 
 from sf_ray.console import say
 from sf_ray.errors import SfRayError
-from sf_ray.storage import File, Location, copy_here, list_files
+from sf_ray.locations import Location
+from sf_ray.storage import File, copy_here, list_files
 
 # What defines a model's scores, and all that is fetched of it.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")

@@ -9,13 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from sf_ray.errors import SfRayError
-from sf_ray.storage import (
-    Location,
-    list_files,
-    put_bytes,
-    read_bytes_or_none,
-    remove,
-)
+from sf_ray.locations import Location
+from sf_ray.storage import list_files, put_bytes, read_bytes_or_none, remove
 
 MANIFEST_VERSION = 1
 

@@ -1,6 +1,7 @@
 """The whole job: plan, score, select, write, report. Every step may be repeated without harm."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,10 @@ from sf_ray.errors import BadShardError, SfRayError, UsageError
 from sf_ray.examples import resolve_format
 from sf_ray.footers import keep_footers, read_footers
 from sf_ray.leases import lease, refuse_if_held
+from sf_ray.locations import Location
 from sf_ray.models import Model, context_window, resolve_dtype, resolve_model
 from sf_ray.output import Output
-from sf_ray.planning import (
-    Corpus,
-    Footer,
-    SkippedShard,
-    check_text_columns,
-    plan_corpus,
-)
+from sf_ray.planning import Corpus, Footer, SkippedShard, check_text_columns, plan_corpus
 from sf_ray.ranking import Ranking, rank
 from sf_ray.report import manifest_of, print_manifest, print_scores_summary
 from sf_ray.rubbish import check_bad_fraction
@@ -38,9 +34,13 @@ from sf_ray.score_sets import (
 from sf_ray.scoring_run import Scoring, score_units
 from sf_ray.selection import Candidates, Cutoff, rows_to_keep
 from sf_ray.stopping import stoppable
-from sf_ray.storage import Location, overlap
+from sf_ray.storage import map_requests, overlap
 from sf_ray.tasks import parallel_map
+from sf_ray.units import Shard, Unit
 from sf_ray.writing import WrittenShard, read_ifd, write_shard
+
+# Small shards of one task that wait for storage together.
+_WRITES_AT_ONCE = 8
 
 WallTimes = dict[str, float]
 Known = dict[str, Footer]
@@ -291,14 +291,17 @@ def _write(
     shards: ShardUnits,
 ) -> list[WrittenShard]:
     """Writes some filtered shards; a bad one is left out, which a mark then says."""
-    written = []
-    for shard, units in shards:
-        pieces = read_ifd(scores, shard, units)
+
+    def write(place: tuple[Shard, Sequence[Unit]]) -> WrittenShard | None:
+        shard, units = place
+        pieces = list(read_ifd(scores, [(shard, unit) for unit in units]))
         ifd = np.concatenate(pieces) if pieces else np.empty(0)
         try:
-            written.append(write_shard(corpus, shard, ifd, cutoff, data, ifd_column))
+            return write_shard(corpus, shard, ifd, cutoff, data, ifd_column)
         except BadShardError as error:
             if not skip_bad:
                 raise
             mark_bad(scores, shard.stem, error.reason)
-    return written
+            return None
+
+    return [shard for shard in map_requests(data, write, shards, _WRITES_AT_ONCE) if shard]

@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sf_ray.ifd import BAD
-from sf_ray.planning import Shard, Unit
+from sf_ray.locations import Location
 from sf_ray.selection import Bits, Candidates, Cutoff, Positions, find_cutoff
-from sf_ray.storage import Location
 from sf_ray.tasks import parallel_map
-from sf_ray.writing import read_ifd, read_scores
+from sf_ray.units import Shard, Unit
+from sf_ray.writing import Place, read_ifd, read_scores
 
 _UNITS_A_TASK = 256
 _EXAMPLES = 3
 
-Chunk = list[tuple[Shard, list[Unit]]]
+Chunk = Sequence[Place]
 
 
 @dataclass(frozen=True)
@@ -82,18 +82,12 @@ def rank(
 
 def _chunks(units: Sequence[tuple[Shard, Sequence[Unit]]]) -> list[Chunk]:
     """Groups units, in order, into what one task reads."""
-    chunks: list[Chunk] = []
-    room = 0
-    for shard, shard_units in units:
-        left = list(shard_units)
-        while left:
-            if not room:
-                chunks.append([])
-                room = _UNITS_A_TASK
-            chunks[-1].append((shard, left[:room]))
-            taken = len(left[:room])
-            left, room = left[taken:], room - taken
-    return chunks
+    places = [(shard, unit) for shard, shard_units in units for unit in shard_units]
+    return [places[at : at + _UNITS_A_TASK] for at in range(0, len(places), _UNITS_A_TASK)]
+
+
+def _positions(shard: Shard, unit: Unit) -> Positions:
+    return shard.position + np.arange(unit.start, unit.stop)
 
 
 def _count(
@@ -101,13 +95,9 @@ def _count(
 ) -> tuple[Counter[str], list[tuple[str, int, str]], Positions, Positions]:
     statuses: Counter[str] = Counter()
     examples: list[tuple[str, int, str]] = []
-    ifd, positions = [], []
-    for shard, units in chunk:
-        positions += [shard.position + np.arange(unit.start, unit.stop) for unit in units]
-        if not with_status:
-            ifd += read_ifd(scores, shard, units)
-            continue
-        for unit, piece in zip(units, read_scores(scores, shard, units), strict=True):
+    ifd: list[NDArray[np.float64]] = []
+    if with_status:
+        for (shard, unit), piece in zip(chunk, read_scores(scores, chunk), strict=True):
             ifd.append(piece.ifd)
             counts = {
                 one["values"]: one["counts"] for one in piece.status.value_counts().to_pylist()
@@ -119,15 +109,17 @@ def _count(
                     for row, status in enumerate(piece.status.to_pylist())
                     if status in BAD
                 ][:_EXAMPLES]
-    bins, rows = candidates.count(np.concatenate(ifd), np.concatenate(positions))
+    else:
+        ifd = list(read_ifd(scores, chunk))
+    positions = np.concatenate([_positions(*place) for place in chunk])
+    bins, rows = candidates.count(np.concatenate(ifd), positions)
     return statuses, examples, bins, rows
 
 
 def _gather(scores: Location, candidates: Candidates, chunk: Chunk) -> tuple[Bits, Positions]:
     found = [
-        candidates.select(ifd, shard.position + np.arange(unit.start, unit.stop))
-        for shard, units in chunk
-        for unit, ifd in zip(units, read_ifd(scores, shard, units), strict=True)
+        candidates.select(ifd, _positions(*place))
+        for place, ifd in zip(chunk, read_ifd(scores, chunk), strict=True)
     ]
     bits, positions = zip(*found, strict=True)
     return np.concatenate(bits), np.concatenate(positions)

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from sf_ray.errors import BadShardError
-from sf_ray.planning import ReadPlan
+from sf_ray.locations import Location
 from sf_ray.shards import open_shard
-from sf_ray.storage import Location
+from sf_ray.units import ReadPlan
 
 _BATCH_ROWS = 4096
 

@@ -10,11 +10,12 @@ import sf_ray
 from sf_ray.config import SelectionOptions
 from sf_ray.console import duration
 from sf_ray.ifd import Status
+from sf_ray.locations import Location
 from sf_ray.output import MANIFEST_VERSION
 from sf_ray.planning import Corpus, SkippedShard
 from sf_ray.ranking import Ranking
 from sf_ray.score_sets import ScoreSet, count_units
-from sf_ray.storage import Location, now_utc
+from sf_ray.storage import now_utc
 from sf_ray.writing import WrittenShard
 
 _SKIPPED_SHOWN = 5

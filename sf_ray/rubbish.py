@@ -7,8 +7,9 @@ import pyarrow as pa
 from sf_ray.errors import SfRayError
 from sf_ray.examples import Format
 from sf_ray.ifd import BAD, Status
-from sf_ray.planning import Corpus, Unit, group_reads
+from sf_ray.planning import Corpus
 from sf_ray.reading import read_units, values_of
+from sf_ray.units import Unit, group_reads
 
 _REASONS = {
     Status.EMPTY_ANSWER: "the answer is empty",

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sf_ray.errors import SfRayError
-from sf_ray.planning import Corpus, Shard, Unit, units_of
-from sf_ray.storage import Location, list_files, put_bytes, read_bytes, read_bytes_or_none
+from sf_ray.locations import Location
+from sf_ray.planning import Corpus
+from sf_ray.storage import list_files, put_bytes, read_bytes, read_bytes_or_none
+from sf_ray.units import Shard, Unit, units_of
 
 # Raised when the same tokens would get other scores; scores of another version are not reused.
 _SCORING_VERSION = 1

@@ -8,7 +8,7 @@ from sf_ray.console import duration, say
 from sf_ray.errors import ClusterError, SfRayError
 from sf_ray.examples import Format
 from sf_ray.models import Model
-from sf_ray.planning import Corpus, group_reads, share_reads
+from sf_ray.planning import Corpus
 from sf_ray.progress import ScoringProgress
 from sf_ray.rubbish import check_bad_fraction
 from sf_ray.rules import EncodeRules, EngineRules, ModelSpec
@@ -17,6 +17,7 @@ from sf_ray.stages import Job, scoring_dataset, write_pieces
 from sf_ray.stopping import watched
 from sf_ray.tally import Counts
 from sf_ray.tasks import FRUITLESS
+from sf_ray.units import group_reads, share_reads
 
 # Units that travel in one bundle, at most, and bundles for each actor, at least, so that all actors
 # are done at about the same time.

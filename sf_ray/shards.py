@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sf_ray.errors import BadShardError, SfRayError
-from sf_ray.storage import File, Location, version_of
+from sf_ray.locations import Location
+from sf_ray.storage import File, version_of
 
 # A Parquet footer is most often smaller than this, so that one request reads it.
 _FOOTER_BYTES = 64 * 1024

@@ -2,9 +2,7 @@
 
     UnitSource (CPU tasks: read, render, encode) -> ScoreUnits (actors: model) -> PieceSink
 
-A unit is one row of a table: its rows travel as a list inside it. A few of them make a bundle,
-which is one Ray row in the same way, so that Ray's cost of a task is shared between them. Ray may
-merge or split blocks as it likes, and can neither tear a unit apart nor mix two of them.
+What travels between them are `bundles` of whole units.
 """
 
 import functools
@@ -22,16 +20,18 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Datasink, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
+from sf_ray.bundles import rewrap_unit, unwrap_bundle, unwrap_unit, wrap_bundle, wrap_unit
 from sf_ray.console import say
 from sf_ray.errors import BadShardError, EngineFailedError, SfRayError
-from sf_ray.planning import ReadPlan, Unit
+from sf_ray.locations import Location
 from sf_ray.reading import read_units
 from sf_ray.rules import EncodeRules, EngineRules
 from sf_ray.score_sets import mark_bad
-from sf_ray.storage import Location, is_there, put_table
+from sf_ray.storage import is_there, map_requests, put_table
 from sf_ray.tables import without_rows
 from sf_ray.tally import Care, UnitCounts
 from sf_ray.tasks import set_context, user_errors
+from sf_ray.units import ReadPlan, Unit
 
 # CPUs that Ray reserves for a task. Beside the scoring actors of a node (`cluster.size_pool`) there
 # is always room for one of each.
@@ -42,11 +42,13 @@ _STARTS = 3
 _TALLY_S = 120.0
 # A bundle travels when it has this size: enough to be worth its task, whatever its rows are.
 _BUNDLE_BYTES = 16 << 20
+# Small reads of one task that wait for storage together.
+_READS_AT_ONCE = 8
 # Units that are scored faster than this are committed together.
 _HOLD_S = 2.0
-_PUT_THREADS = 4
 # Units that are scored faster than this are reported together.
 _REPORT_S = 0.2
+_PUT_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -58,45 +60,6 @@ class ActorPool:
     initial_size: int
     num_cpus: float
     num_gpus: float
-
-
-def _unit_row(plan: ReadPlan, unit: Unit, rows: pa.Table) -> pa.Table:
-    """A unit and its rows, as one row."""
-    piece = f"{plan.stem}{unit.suffix}"
-    return pa.table(
-        {
-            "shard": [plan.file.relative],
-            "start": [unit.start],
-            "piece": [piece],
-            "rows": _whole(rows),
-        }
-    )
-
-
-def _bundle(units: Sequence[pa.Table]) -> pa.Table:
-    """One Ray row that holds some units."""
-    return pa.table({"units": _whole(pa.concat_tables(units))})
-
-
-def _units_of(bundle: pa.Table) -> pa.Table:
-    """The units of a bundle, a row each."""
-    return pa.Table.from_struct_array(bundle["units"].combine_chunks().flatten())
-
-
-def _unit_row_of(unit: pa.Table, rows: pa.Table) -> pa.Table:
-    """The same unit with other rows."""
-    return unit.set_column(unit.schema.get_field_index("rows"), "rows", _whole(rows))
-
-
-def _whole(rows: pa.Table) -> pa.ListArray:
-    struct = rows.to_struct_array()
-    struct = struct.combine_chunks() if isinstance(struct, pa.ChunkedArray) else struct
-    return pa.ListArray.from_arrays(pa.array([0, len(struct)], pa.int32()), struct)
-
-
-def _rows_of(unit: pa.Table) -> pa.Table:
-    """The rows that a unit's Ray row holds."""
-    return pa.Table.from_struct_array(unit["rows"].combine_chunks().flatten())
 
 
 # Rules made from a pickle are new objects; keep one for each, with its tokenizer.
@@ -168,21 +131,35 @@ def _read_encoded(job: Job, plans: Sequence[ReadPlan], pickled: bytes) -> Iterat
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     rules = _rules(pickled)
     held: list[pa.Table] = []
-    for plan in plans:
+    for plan, unit, rows in _read(job, plans, rules.columns):
+        held.append(wrap_unit(plan, unit, rules.encode(rows)))
+        size = sum(one.nbytes for one in held)
+        if len(held) == job.units_a_bundle or size >= _BUNDLE_BYTES:
+            yield wrap_bundle(held)
+            held = []
+    if held:
+        yield wrap_bundle(held)
+
+
+def _read(
+    job: Job, plans: Sequence[ReadPlan], columns: Sequence[str]
+) -> Iterator[tuple[ReadPlan, Unit, pa.Table]]:
+    """The rows of each unit of a task's plans."""
+
+    def read(plan: ReadPlan) -> Iterator[tuple[ReadPlan, Unit, pa.Table]]:
         try:
-            tables = read_units(job.corpus, plan, rules.columns)
-            for unit, table in zip(plan.units, tables, strict=True):
-                held.append(_unit_row(plan, unit, rules.encode(table)))
-                size = sum(one.nbytes for one in held)
-                if len(held) == job.units_a_bundle or size >= _BUNDLE_BYTES:
-                    yield _bundle(held)
-                    held = []
+            for unit, rows in zip(plan.units, read_units(job.corpus, plan, columns), strict=True):
+                yield plan, unit, rows
         except BadShardError as error:
             if not job.skip_bad:
                 raise
             mark_bad(job.pieces, plan.stem, error.reason)
-    if held:
-        yield _bundle(held)
+
+    if len(plans) == 1:  # streams through a large row group
+        yield from read(plans[0])
+        return
+    for units in map_requests(job.corpus, lambda plan: list(read(plan)), plans, _READS_AT_ONCE):
+        yield from units
 
 
 class ScoreUnits:
@@ -210,7 +187,7 @@ class ScoreUnits:
     def __call__(self, bundle: pa.Table) -> Iterator[pa.Table]:
         """Encoded units -> their score tables, as soon as some seconds' worth are done."""
         assert bundle.num_rows == 1, "a batch is one bundle"
-        units = _units_of(bundle)
+        units = unwrap_bundle(bundle)
         cares = self._ask("bundle_started", units["piece"].to_pylist())
         scored, since = [], monotonic()
         for index, care in enumerate(cares):
@@ -221,15 +198,15 @@ class ScoreUnits:
                 continue
             scored.append(self._score(unit, care))
             if monotonic() - since >= _HOLD_S:
-                yield _bundle(scored)
+                yield wrap_bundle(scored)
                 scored, since = [], monotonic()
         self._report()
         if scored:
-            yield _bundle(scored)
+            yield wrap_bundle(scored)
 
     def _score(self, unit: pa.Table, care: "Care") -> pa.Table:
         shard, start = unit["shard"][0].as_py(), unit["start"][0].as_py()
-        piece, encoded = unit["piece"][0].as_py(), _rows_of(unit)
+        piece, encoded = unit["piece"][0].as_py(), unwrap_unit(unit)
         splits = self._scorer.oom_splits
         if care is Care.HOPELESS:
             raise SfRayError(
@@ -250,7 +227,7 @@ class ScoreUnits:
         # With care, at once: who dies next shall not be blamed on a unit that is done.
         if care is not Care.NONE or monotonic() - self._reported >= _REPORT_S:
             self._report()
-        return _unit_row_of(unit, table)
+        return rewrap_unit(unit, table)
 
     def _report(self) -> None:
         if self._unreported:
@@ -305,7 +282,7 @@ class PieceSink(Datasink[None]):  # type: ignore[misc]
     def write(self, blocks: Iterable[pa.Table], ctx: Any) -> None:
         """Writes every unit of every bundle, several at a time."""
         bundles = [block.slice(index, 1) for block in blocks for index in range(block.num_rows)]
-        tables = [_units_of(bundle) for bundle in bundles]
+        tables = [unwrap_bundle(bundle) for bundle in bundles]
         units = [table.slice(index, 1) for table in tables for index in range(table.num_rows)]
         with ThreadPoolExecutor(_PUT_THREADS) as threads:
             for _ in threads.map(self._put, units):
@@ -313,7 +290,7 @@ class PieceSink(Datasink[None]):  # type: ignore[misc]
 
     def _put(self, unit: pa.Table) -> None:
         where = self._pieces.join(unit["piece"][0].as_py())
-        put_table(where, _rows_of(unit), dictionary=["shard", "status"])
+        put_table(where, unwrap_unit(unit), dictionary=["shard", "status"])
 
 
 def scoring_dataset(

@@ -3,10 +3,8 @@
 A shard and its own scores are zipped by row number: no join, no shuffle.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,17 +12,18 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sf_ray.errors import SfRayError
-from sf_ray.planning import Shard, Unit
+from sf_ray.locations import Location
 from sf_ray.selection import Cutoff
 from sf_ray.shards import open_shard
-from sf_ray.storage import Location, put_whole, read_bytes
+from sf_ray.storage import map_requests, put_whole, read_bytes
+from sf_ray.units import Shard, Unit
 
 # Kept rows gather until they make a row group of this size, however few each input one leaves.
 _ROW_GROUP_BYTES = 64 << 20
 _BATCH_ROWS = 65536
-_PIECE_THREADS = 16
 
-_T = TypeVar("_T")
+# A unit, and the shard that it is of.
+Place = tuple[Shard, Unit]
 
 
 @dataclass(frozen=True)
@@ -49,36 +48,30 @@ class WrittenShard:
     bytes: int
 
 
-def read_scores(scores: Location, shard: Shard, units: Sequence[Unit]) -> list[UnitScores]:
-    """Reads and checks the pieces of a shard's units, several at a time, in the units' order.
+def read_scores(scores: Location, places: Sequence[Place]) -> Iterator[UnitScores]:
+    """Reads and checks the pieces of units, several at a time, in the units' order.
 
     Raises:
         SfRayError: A piece is missing, cannot be read, or has other rows than its name says.
     """
 
-    def read(unit: Unit) -> UnitScores:
-        table = _read_piece(scores, shard, unit, ["row", "status", "ifd"])
+    def read(place: Place) -> UnitScores:
+        table = _read_piece(scores, place, ["row", "status", "ifd"])
+        _, unit = place
         if not np.array_equal(table["row"].to_numpy(), np.arange(unit.start, unit.stop)):
-            raise _other_rows(scores, shard, unit)
+            raise _other_rows(scores, place)
         return UnitScores(table["status"], _ifd(table))
 
-    return _each(scores, read, units)
+    return map_requests(scores, read, places)
 
 
-def read_ifd(scores: Location, shard: Shard, units: Sequence[Unit]) -> list[NDArray[np.float64]]:
+def read_ifd(scores: Location, places: Sequence[Place]) -> Iterator[NDArray[np.float64]]:
     """Reads no more than the IFD of units whose pieces were checked: [rows] each; NaN for none.
 
     Raises:
         SfRayError: A piece is missing, cannot be read, or has other rows than its name says.
     """
-    return _each(scores, lambda unit: _ifd(_read_piece(scores, shard, unit, ["ifd"])), units)
-
-
-def _each(scores: Location, read: Callable[[Unit], _T], units: Sequence[Unit]) -> list[_T]:
-    if not scores.is_remote:  # there is nothing to wait for
-        return [read(unit) for unit in units]
-    with ThreadPoolExecutor(_PIECE_THREADS) as threads:
-        return list(threads.map(read, units))
+    return map_requests(scores, lambda place: _ifd(_read_piece(scores, place, ["ifd"])), places)
 
 
 def _ifd(table: pa.Table) -> NDArray[np.float64]:
@@ -86,7 +79,8 @@ def _ifd(table: pa.Table) -> NDArray[np.float64]:
     return ifd
 
 
-def _read_piece(scores: Location, shard: Shard, unit: Unit, columns: list[str]) -> pa.Table:
+def _read_piece(scores: Location, place: Place, columns: list[str]) -> pa.Table:
+    shard, unit = place
     location = scores.join(shard.piece(unit))
     try:
         with pq.ParquetFile(
@@ -98,11 +92,12 @@ def _read_piece(scores: Location, shard: Shard, unit: Unit, columns: list[str]) 
             f"score piece {location.public_uri} cannot be read ({error}); delete it and score again"
         ) from error
     if table.num_rows != unit.rows:
-        raise _other_rows(scores, shard, unit)
+        raise _other_rows(scores, place)
     return table
 
 
-def _other_rows(scores: Location, shard: Shard, unit: Unit) -> SfRayError:
+def _other_rows(scores: Location, place: Place) -> SfRayError:
+    shard, unit = place
     where = scores.join(shard.piece(unit)).public_uri
     return SfRayError(
         f"score piece {where} does not hold the rows that its name says; delete it and score again"

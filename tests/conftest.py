@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 if TYPE_CHECKING:
-    from sf_ray.storage import Location
+    from sf_ray.locations import Location
 
 WORDS = (
     "the a of to and in is it you that was for on are with as his they be at one have this from "
@@ -198,7 +198,7 @@ def sf_ray_cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, st
 @pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.s3)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> "Location":
     """An empty place in each kind of storage."""
-    from sf_ray.storage import Location
+    from sf_ray.locations import Location
 
     if request.param == "local":
         return Location(str(tmp_path / "place"))

@@ -23,7 +23,7 @@ from proxy import Proxy
 
 from sf_ray import pipeline, scoring_run
 from sf_ray.leases import lease
-from sf_ray.storage import Location
+from sf_ray.locations import Location
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 

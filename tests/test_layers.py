@@ -20,16 +20,19 @@ LAYERS = [
     "halving",
     "engine",
     "tables",
+    "locations",
     "storage",
     "leases",
     "models",
     "scoring",
+    "units",
     "shards",
     "planning",
     "footers",
     "score_sets",
     "reading",
     "rubbish",
+    "bundles",
     "tally",
     "rules",
     "tasks",
@@ -50,8 +53,8 @@ LAYERS = [
 # What a layer must not know, wherever the import stands in its file.
 PURE = ["config", "console", "stopping", "examples", "ifd", "encoding", "batching", "halving"]
 PURE += ["selection"]
-IO = ["tables", "storage", "leases", "shards", "planning", "footers", "score_sets", "reading"]
-IO += ["rubbish", "tally", "writing", "output"]
+IO = ["tables", "locations", "storage", "leases", "units", "shards", "planning", "footers"]
+IO += ["score_sets", "reading", "rubbish", "bundles", "tally", "writing", "output"]
 SHELL = [
     "rules",
     "tasks",

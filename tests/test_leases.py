@@ -13,8 +13,9 @@ import pytest
 from sf_ray import leases
 from sf_ray.errors import LeaseError
 from sf_ray.leases import Holder, lease, refuse_if_held
+from sf_ray.locations import Location
 from sf_ray.stopping import stoppable
-from sf_ray.storage import Location, list_files, put_bytes
+from sf_ray.storage import list_files, put_bytes
 
 
 def held_by(place: Location, holder: Holder, number: int = 1) -> None:

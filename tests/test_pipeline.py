@@ -314,11 +314,12 @@ def test_reading_and_scoring_stay_apart_whatever_ray_would_fuse(tiny_model: Path
     from ray.data._internal.logical.optimizers import get_execution_plan
 
     from sf_ray.examples import resolve_format
+    from sf_ray.locations import Location
     from sf_ray.models import resolve_model
-    from sf_ray.planning import ReadPlan, Unit
     from sf_ray.rules import EncodeRules, EngineRules, ModelSpec
     from sf_ray.stages import ActorPool, Job, scoring_dataset
-    from sf_ray.storage import File, Location
+    from sf_ray.storage import File
+    from sf_ray.units import ReadPlan, Unit
 
     model = resolve_model(str(tiny_model))
     spec = ModelSpec(str(tiny_model), model.fingerprint)

@@ -3,45 +3,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sf_ray.errors import BadShardError, SfRayError
 from sf_ray.footers import keep_footers, read_footers
-from sf_ray.planning import (
-    Shard,
-    Unit,
-    check_text_columns,
-    group_reads,
-    plan_corpus,
-    share_reads,
-    units_of,
-)
-from sf_ray.reading import read_units, values_of
+from sf_ray.locations import Location
+from sf_ray.planning import check_text_columns, plan_corpus
 from sf_ray.shards import read_footer
-from sf_ray.storage import File, Location
-
-row_groups = st.lists(st.integers(0, 60), max_size=12)
-
-
-@given(row_groups, st.integers(1, 50))
-def test_units_cover_every_row_once_and_keep_their_size(groups: list[int], unit_rows: int) -> None:
-    units = units_of(groups, unit_rows)
-    assert [row for u in units for row in range(u.start, u.stop)] == list(range(sum(groups)))
-    assert all(0 < u.stop - u.start <= unit_rows for u in units)
-
-
-def test_small_row_groups_join_and_large_ones_are_cut_evenly() -> None:
-    assert units_of([3, 3, 3], 6) == [Unit(0, 6), Unit(6, 9)]
-    assert units_of([10], 4) == [Unit(0, 3), Unit(3, 6), Unit(6, 10)]
-    assert units_of([2, 10, 2], 4) == [
-        Unit(0, 2),
-        Unit(2, 5),
-        Unit(5, 8),
-        Unit(8, 12),
-        Unit(12, 14),
-    ]
-    assert units_of([], 4) == []
+from sf_ray.storage import File
 
 
 def corpus_of(folder: Path, tables: dict[str, pa.Table], row_group_size: int = 10) -> Location:
@@ -68,63 +36,6 @@ def test_shards_have_a_place_in_the_corpus(tmp_path: Path) -> None:
     ]
     assert corpus.shards[1].row_groups == (10, 10, 5)
     assert corpus.rows == 28
-
-
-def test_a_piece_is_named_after_shard_content_and_rows(tmp_path: Path) -> None:
-    location = corpus_of(tmp_path, {"a/1.parquet": numbered(3)})
-    shard = plan_corpus(location).shards[0]
-    name = shard.piece(Unit(0, 3))
-    assert name.startswith(f"a/1.{shard.shard_id}.")
-    assert name.endswith("000000000000-000000000003.parquet")
-    corpus_of(tmp_path, {"a/1.parquet": numbered(4)})
-    assert plan_corpus(location).shards[0].shard_id != shard.shard_id
-
-
-@given(
-    row_groups=st.lists(st.integers(1, 40), min_size=1, max_size=5), unit_rows=st.integers(1, 30)
-)
-def test_units_are_read_as_they_were_planned(
-    tmp_path_factory: pytest.TempPathFactory, row_groups: list[int], unit_rows: int
-) -> None:
-    folder = tmp_path_factory.mktemp("read")
-    table = numbered(sum(row_groups))
-    with pq.ParquetWriter(folder / "x.parquet", table.schema) as writer:
-        start = 0
-        for rows in row_groups:
-            writer.write_table(table.slice(start, rows))
-            start += rows
-    shard = plan_corpus(Location(str(folder))).shards[0]
-    units = units_of(shard.row_groups, unit_rows)
-    for chosen in (units, units[1::2]):  # all of them, and what a killed run left
-        read = [
-            (unit, part)
-            for plan in group_reads(shard, chosen)
-            for unit, part in zip(
-                plan.units, read_units(Location(str(folder)), plan, ["text"]), strict=True
-            )
-        ]
-        assert [unit for unit, _ in read] == chosen
-        for unit, part in read:
-            assert part.column_names == ["text"]
-            assert part["text"].to_pylist() == [f"row {i}" for i in range(unit.start, unit.stop)]
-
-
-def test_one_huge_row_group_is_not_read_again_for_each_unit() -> None:
-    shard = Shard(File("x", "x", 1, "1"), (100_000,), 0)
-    units = units_of(shard.row_groups, 1000)
-    reads = group_reads(shard, units)
-    assert len(units) == 100
-    assert len(reads) == 2
-    assert [unit for read in reads for unit in read.units] == units
-
-
-def test_small_shards_are_read_together(tmp_path: Path) -> None:
-    location = corpus_of(tmp_path, {f"{i}.parquet": numbered(3) for i in range(7)})
-    corpus = plan_corpus(location)
-    plans = [p for s in corpus.shards for p in group_reads(s, units_of(s.row_groups, 2))]
-    tasks = share_reads(plans, 4)
-    assert [plan for task in tasks for plan in task] == plans
-    assert [sum(len(plan.units) for plan in task) for task in tasks] == [4, 4, 4, 2]
 
 
 def rubbish(folder: Path) -> dict[str, str]:
@@ -241,10 +152,3 @@ def test_a_column_that_holds_no_text_is_refused(tmp_path: Path) -> None:
     check_text_columns(corpus, ["text"])
     with pytest.raises(SfRayError, match="column 'other' of 1.parquet has the type int64"):
         check_text_columns(corpus, ["text", "other"])
-
-
-def test_one_broken_cell_does_not_take_the_others_with_it() -> None:
-    broken = pa.array([b"good", b"\xff\xfe", None]).view(pa.string())
-    assert values_of(pa.chunked_array([broken])) == ["good", b"\xff\xfe", None]
-    words = pa.chunked_array([pa.array(["a", "b", "a"]).dictionary_encode()])
-    assert values_of(words) == ["a", "b", "a"]

@@ -4,18 +4,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sf_ray.bundles import unwrap_unit, wrap_bundle, wrap_unit
 from sf_ray.encoding import EncodedRow, TokenSequence
 from sf_ray.ifd import Status
-from sf_ray.planning import ReadPlan, Unit
-from sf_ray.stages import (
-    PieceSink,
-    _bundle,
-    _rows_of,
-    _unit_row,
-    _units_of,
-)
-from sf_ray.storage import File, Location
+from sf_ray.locations import Location
+from sf_ray.stages import PieceSink
+from sf_ray.storage import File
 from sf_ray.tables import SCORE_SCHEMA, encoded_table, score_table, sequences_of
+from sf_ray.units import ReadPlan, Unit
 
 
 def encoded(lengths: list[int]) -> pa.Table:
@@ -29,24 +25,11 @@ def encoded(lengths: list[int]) -> pa.Table:
 
 def unit_row(number: int, rows: pa.Table) -> pa.Table:
     plan = ReadPlan(File("s", "s", 1, "1"), f"a/p{number}", (), range(1), 0)
-    return _unit_row(plan, Unit(2 * number, 2 * number + 2), rows)
-
-
-def test_units_come_out_of_merged_and_sliced_blocks_as_they_went_in() -> None:
-    tables = [encoded([3, 4]), encoded([]), encoded([5, 0, 7])]
-    units = [unit_row(i, table) for i, table in enumerate(tables)]
-    block = pa.concat_tables([_bundle(units[:2]), _bundle(units[2:])])
-    for whole in (block, block.combine_chunks()):
-        out = [_units_of(whole.slice(i, 1)) for i in range(2)]
-        assert [bundle.num_rows for bundle in out] == [2, 1]
-        unpacked = [bundle.slice(i, 1) for bundle in out for i in range(bundle.num_rows)]
-        for unit, row, table in zip(unpacked, units, tables, strict=True):
-            assert unit["piece"] == row["piece"]
-            assert _rows_of(unit).equals(table)
+    return wrap_unit(plan, Unit(2 * number, 2 * number + 2), rows)
 
 
 def test_sequences_survive_the_table() -> None:
-    sequences = sequences_of(_rows_of(unit_row(0, encoded([3, 0, 5]))))
+    sequences = sequences_of(unwrap_unit(unit_row(0, encoded([3, 0, 5]))))
     assert [len(s.ids) for s in sequences] == [3, 0, 5, 4, 1, 6]
     assert sequences[2].ids.tolist() == [0, 1, 2, 3, 4]
     assert sequences_of(encoded([])) == []
@@ -55,8 +38,8 @@ def test_sequences_survive_the_table() -> None:
 def test_the_sink_puts_each_unit_of_a_block_and_may_do_so_twice(tmp_path: Path) -> None:
     losses = np.array([1.0, np.nan, 0.5, 0.25])
     tables = [score_table("s", start, encoded([3, 3]), losses) for start in (0, 2)]
-    bundles = [_bundle([unit_row(i, table)]) for i, table in enumerate(tables)]
-    for blocks in (bundles, [_bundle([unit_row(i, t) for i, t in enumerate(tables)])]):
+    bundles = [wrap_bundle([unit_row(i, table)]) for i, table in enumerate(tables)]
+    for blocks in (bundles, [wrap_bundle([unit_row(i, t) for i, t in enumerate(tables)])]):
         PieceSink(Location(str(tmp_path))).write(blocks, None)
         for i, table in enumerate(tables):
             name = f"a/p{i}.{2 * i:012d}-{2 * i + 2:012d}.parquet"

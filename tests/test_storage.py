@@ -1,11 +1,14 @@
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from sf_ray.errors import SfRayError
+from sf_ray.locations import Location
 from sf_ray.storage import (
-    Location,
     list_files,
+    map_requests,
     overlap,
     put_bytes,
     put_whole,
@@ -75,25 +78,24 @@ def test_places_inside_each_other_are_noticed(tmp_path: Path) -> None:
     assert overlap(local("a"), local("link/out"))
 
 
-def test_credentials_do_not_show() -> None:
-    location = Location("s3://key:secret@bucket/path", {"secret": "hunter2"})
-    assert location.public_uri == "s3://bucket/path"
-    assert "hunter2" not in repr(location)
+@pytest.mark.parametrize("uri", ["somewhere", "memory://somewhere"])
+def test_requests_are_made_several_at_a_time_and_answered_in_order(uri: str) -> None:
+    location, asked, at_once = Location(uri), [], threading.Semaphore(3)
 
+    def request(number: int) -> int:
+        assert at_once.acquire(blocking=False), "more at once than was said"
+        asked.append(number)
+        time.sleep(0.01 * (number % 3))
+        at_once.release()
+        if number == 40:
+            raise SfRayError("this one fails")
+        return number * number
 
-def test_an_unknown_protocol_is_an_error() -> None:
-    with pytest.raises(SfRayError, match="nosuch:///x: cannot be opened"):
-        list_files(Location("nosuch:///x"))
-
-
-@pytest.mark.s3
-def test_a_missing_bucket_is_named(s3_options: dict[str, object]) -> None:
-    with pytest.raises(SfRayError, match="s3://sf-ray-no-such-bucket: not found"):
-        list_files(Location("s3://sf-ray-no-such-bucket", s3_options))
-
-
-@pytest.mark.s3
-def test_a_dead_endpoint_is_named() -> None:
-    options = {"endpoint_url": "http://127.0.0.1:1", "key": "a", "secret": "b"}
-    with pytest.raises(SfRayError, match="failed for 0.5 s .*check the endpoint, the network"):
-        list_files(Location("s3://bucket/x", options, retry_s=0.5))
+    answers = map_requests(location, request, range(100), 3)
+    assert asked == []
+    assert [next(answers) for _ in range(30)] == [n * n for n in range(30)]
+    assert len(asked) <= 33
+    with pytest.raises(SfRayError, match="this one fails"):
+        list(answers)
+    assert len(asked) < 50
+    assert list(map_requests(location, request, [], 3)) == []

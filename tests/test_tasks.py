@@ -2,7 +2,7 @@ import pytest
 from ray.exceptions import RayError
 
 from sf_ray.errors import SfRayError
-from sf_ray.storage import Location
+from sf_ray.locations import Location
 from sf_ray.tasks import parallel_map, user_errors
 
 
