@@ -21,9 +21,12 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem
+
 from sf_ray.console import say
 from sf_ray.errors import LeaseError, SfRayError
-from sf_ray.locations import Location
+from sf_ray.locations import Location, storage_errors
 from sf_ray.stopping import interrupt
 from sf_ray.storage import File, list_files, now_utc, put_bytes, read_bytes_or_none, remove
 
@@ -85,20 +88,26 @@ def refuse_if_held(place: Location) -> None:
         LeaseError: Another run holds it.
     """
     folder = place.join("_lease")
-    if leases := list_files(folder, ".json"):
+    if leases := _leases(folder):
         _refuse_if_alive(folder, leases[-1])
 
 
 def _take(folder: Location, holder: Holder) -> int:
     for _ in range(3):
-        leases = list_files(folder, ".json")
-        number = max((_number(file) for file in leases), default=0)
+        leases = _leases(folder)
+        number = 1
         if leases:
             _refuse_if_alive(folder, leases[-1])
-        if _create(folder.join(_name(number + 1)), holder):
+            number += _number(leases[-1])
+        mine = folder.join(_name(number))
+        if not _create(mine, holder):
+            continue
+        # Who slept between the look and the put may find that others have come and gone since.
+        if _number(_leases(folder)[-1]) == number:
             for file in leases:
                 remove(folder.join(file.relative))
-            return number + 1
+            return number
+        remove(mine)
     raise LeaseError(f"{folder.public_uri}: other runs are starting here at this moment; try later")
 
 
@@ -131,7 +140,7 @@ def _create(location: Location, holder: Holder) -> bool:
     if not _exclusive_put(location, data):
         # It may be ours: the answer to the put that made it may have been lost.
         return read_bytes_or_none(location) == data
-    if _exclusive_put(location, data):
+    if _only_looks(location) or _exclusive_put(location, data):
         say(
             f"note: {location.public_uri}: this storage has no conditional writes; two runs that "
             "start in the same second are not kept apart, later ones are"
@@ -142,16 +151,31 @@ def _create(location: Location, holder: Holder) -> bool:
 
 
 def _exclusive_put(location: Location, data: bytes) -> bool:
-    if not location.is_remote:
-        Path(location.path).parent.mkdir(parents=True, exist_ok=True)
+    """Puts a file unless it is there; returns whether it did."""
     try:
-        location.call("pipe_file", location.path, data, mode="create")
+        if location.is_remote:
+            location.call("pipe_file", location.path, data, mode="create")
+        else:  # where fsspec looks first and writes then
+            path = Path(location.path)
+            with storage_errors(location):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("xb") as file:
+                    file.write(data)
     except SfRayError as error:
         # A server refuses with FileExistsError, or with a plain OSError: look.
         if isinstance(error.__cause__, OSError) and read_bytes_or_none(location) is not None:
             return False
         raise
     return True
+
+
+def _only_looks(location: Location) -> bool:
+    """Whether fsspec has no exclusive put for this storage, and looks before it writes."""
+    fs = location.fs
+    has_own = isinstance(fs, AsyncFileSystem) or (
+        type(fs).pipe_file is not AbstractFileSystem.pipe_file
+    )
+    return location.is_remote and not has_own
 
 
 def _renew(folder: Location, number: int, holder: Holder, done: threading.Event) -> None:
@@ -173,8 +197,8 @@ def _renew(folder: Location, number: int, holder: Holder, done: threading.Event)
 
 
 def _check(folder: Location, number: int, holder: Holder) -> None:
-    leases = {_number(file) for file in list_files(folder, ".json")}
-    if max(leases, default=0) != number:
+    leases = _leases(folder)
+    if not leases or _number(leases[-1]) != number:
         raise LeaseError(
             f"{folder.public_uri.removesuffix('/_lease')}: run {holder.run} lost its lease to "
             "another run, after it could not renew it in time; nothing more is written"
@@ -188,6 +212,11 @@ def _release(mine: Location, holder: Holder) -> None:
             remove(mine)
     except (SfRayError, ValueError, KeyError) as error:
         say(f"note: the lease could not be given back and will expire ({error})")
+
+
+def _leases(folder: Location) -> list[File]:
+    """The leases that are there, the newest last."""
+    return [file for file in list_files(folder, ".json") if file.relative[:-5].isdigit()]
 
 
 def _name(number: int) -> str:

@@ -27,11 +27,12 @@ RETRY_S = 300.0
 _TRY_S, _SLOWEST_BYTES_S = 30.0, 250_000
 # A listing is many requests, each with time-outs and retries of its own.
 _LISTING_S = 1800.0
-# No cache of listings: other runs write too. And one page of a listing is asked for again rather
-# than the whole of it.
+# No cache of listings: other runs write too. One request for one read: with more, s3fs asks for the
+# size first. And one page of a listing is asked for again rather than the whole of it.
 _CLIENT_OPTIONS = {
     "s3": {
         "use_listings_cache": False,
+        "max_concurrency": 1,
         "config_kwargs": {"retries": {"mode": "standard", "max_attempts": 5}},
     }
 }

@@ -19,9 +19,9 @@ class Output:
     """One output location."""
 
     def __init__(self, location: Location) -> None:
+        self.location = location
         self.data = location.join("data")
         self.manifest_location = location.join("manifest.json")
-        self._location = location
         self._writing = location.join("_writing.json")
 
     def manifest(self) -> dict[str, Any] | None:

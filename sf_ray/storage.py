@@ -71,6 +71,8 @@ def list_files(location: Location, suffix: str = "") -> list[File]:
             infos = location.call("find", root, detail=True)
         else:  # an absent bucket is an error; an absent directory has no files
             infos = {}
+        # Of a link in a directory fsspec tells only that it is one.
+        infos = {p: fs.info(p) if info.get("islink") else info for p, info in infos.items()}
     files = []
     for path, info in infos.items():
         if info["type"] != "file" or not path.endswith(suffix):

@@ -45,6 +45,7 @@ LAYERS = [
     "cluster",
     "report",
     "scoring_run",
+    "selection_run",
     "pipeline",
     "demo",
     "cli",
@@ -64,13 +65,14 @@ SHELL = [
     "progress",
     "report",
     "scoring_run",
+    "selection_run",
     "pipeline",
 ]
 FOREIGN = {
     "ray": [*PURE, *IO, "engine", "models", "scoring"],
     "torch": [*PURE, *IO, *SHELL],
     "pyarrow": [*PURE, "engine"],
-    "fsspec": [*PURE, "engine", "tables", "stages", "scoring_run", "pipeline"],
+    "fsspec": [*PURE, "engine", "tables", "stages", "scoring_run", "selection_run", "pipeline"],
 }
 
 

@@ -15,7 +15,7 @@ from sf_ray.errors import LeaseError
 from sf_ray.leases import Holder, lease, refuse_if_held
 from sf_ray.locations import Location
 from sf_ray.stopping import stoppable
-from sf_ray.storage import list_files, put_bytes
+from sf_ray.storage import File, list_files, put_bytes, read_bytes
 
 
 def held_by(place: Location, holder: Holder, number: int = 1) -> None:
@@ -63,7 +63,7 @@ def test_of_many_runs_that_start_at_once_one_wins(place: Location) -> None:
         barrier.wait()
         try:
             with lease(place):
-                return sum(refused.acquire(timeout=60) for _ in range(runs - 1))
+                return sum(refused.acquire(timeout=10) for _ in range(runs - 1))
         except LeaseError:
             refused.release()
             return 0
@@ -71,6 +71,43 @@ def test_of_many_runs_that_start_at_once_one_wins(place: Location) -> None:
     with ThreadPoolExecutor(runs) as threads:
         outlasted = list(threads.map(start, range(runs)))
     assert sorted(outlasted) == [0] * (runs - 1) + [runs - 1]
+
+
+@pytest.mark.parametrize(
+    "place", ["local", pytest.param("s3", marks=pytest.mark.s3)], indirect=True
+)
+def test_of_many_exclusive_puts_one_is_made(place: Location) -> None:
+    runs = 8
+    barrier = threading.Barrier(runs)
+
+    def put(where: Location, number: int) -> bool:
+        barrier.wait()
+        return leases._exclusive_put(where, str(number).encode())
+
+    put_bytes(place.join("made-before"), b"")
+    with ThreadPoolExecutor(runs) as threads:
+        for round_ in range(100 if not place.is_remote else 5):
+            where = place.join(str(round_))
+            made = list(threads.map(put, [where] * runs, range(runs)))
+            assert sum(made) == 1
+            assert read_bytes(where) == str(made.index(True)).encode()
+
+
+def test_who_looked_too_early_does_not_hold_an_older_number(
+    place: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = leases._leases
+
+    def look_and_sleep(folder: Location) -> list[File]:
+        seen = look(folder)
+        monkeypatch.setattr(leases, "_leases", look)
+        held_by(place, ELSEWHERE, number=2)  # another took over from number 1, which is gone
+        return seen
+
+    monkeypatch.setattr(leases, "_leases", look_and_sleep)
+    with pytest.raises(LeaseError, match="process 17 on gpu-head-0"):
+        lease(place).__enter__()
+    assert [file.relative for file in list_files(place.join("_lease"))] == ["000002.json"]
 
 
 def test_a_run_that_was_killed_on_this_machine_is_known_to_be_dead(
@@ -112,8 +149,12 @@ def test_a_lease_that_cannot_be_read_is_one(place: Location) -> None:
         lease(place).__enter__()
 
 
+@pytest.mark.parametrize("only_looks", [True, False])
 def test_storage_without_conditional_writes_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    only_looks: bool,
 ) -> None:
     place = Location(str(tmp_path))
 
@@ -121,7 +162,10 @@ def test_storage_without_conditional_writes_is_told(
         put_bytes(location, data)
         return True
 
-    monkeypatch.setattr(leases, "_exclusive_put", overwrite)
+    if only_looks:
+        monkeypatch.setattr(leases, "_only_looks", lambda _: True)
+    else:
+        monkeypatch.setattr(leases, "_exclusive_put", overwrite)
     with lease(place):
         assert "has no conditional writes" in capsys.readouterr().err
         with pytest.raises(LeaseError):

@@ -37,6 +37,21 @@ def test_a_file_and_a_glob_are_corpora_too(place: Location) -> None:
     ]
 
 
+def test_links_to_files_are_files(tmp_path: Path) -> None:
+    place = Location(str(tmp_path / "place"))
+    put_bytes(Location(str(tmp_path / "blobs/a1")), b"12345")
+    put_bytes(place.join("b.parquet"), b"123")
+    (tmp_path / "place/a.parquet").symlink_to("../blobs/a1")  # as a hub's cache has them
+    before = list_files(place)
+    assert [(file.relative, file.size) for file in before] == [("a.parquet", 5), ("b.parquet", 3)]
+    assert read_bytes(place.join("a.parquet")) == b"12345"
+    put_bytes(Location(str(tmp_path / "blobs/a1")), b"54321")
+    assert list_files(place)[0].version != before[0].version
+    (tmp_path / "blobs/a1").unlink()
+    with pytest.raises(SfRayError, match="not found"):
+        list_files(place)
+
+
 def test_another_content_has_another_version(place: Location) -> None:
     put_bytes(place.join("a"), b"one")
     before = list_files(place)[0].version
