@@ -99,20 +99,8 @@ def plan_corpus(
         raise SfRayError(
             f"{location.public_uri}: no shards found: expected *.parquet files; there are {there}"
         )
-    known = known or {}
     bad: dict[str, str] = {}
-
-    def footer(file: File) -> Footer | None:
-        try:
-            return known.get(shard_id(file)) or _read(location, file)
-        except BadShardError as error:
-            bad[file.relative] = error.reason
-            return None
-
-    with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
-        footers = {
-            file: one for file, one in zip(found, threads.map(footer, found), strict=True) if one
-        }
+    footers = _footers(location, found, known or {}, bad)
     schema, example = _most_common_schema(footers)
     for file, one in footers.items():
         # Known footers share one schema: comparing those costs nothing.
@@ -127,6 +115,25 @@ def plan_corpus(
             position += sum(one.row_groups)
     skipped = tuple(SkippedShard(name, reason) for name, reason in sorted(bad.items()))
     return Corpus(location, tuple(shards), schema, skipped)
+
+
+def _footers(
+    location: Location, files: list[File], known: Mapping[str, Footer], bad: dict[str, str]
+) -> dict[File, Footer]:
+    """The footers of the files that have one, in their order; what is wrong goes into `bad`."""
+
+    def read(file: File) -> Footer | None:
+        try:
+            return _read(location, file)
+        except BadShardError as error:
+            bad[file.relative] = error.reason
+            return None
+
+    found = {file: known.get(shard_id(file)) for file in files}
+    new = [file for file, footer in found.items() if footer is None]
+    with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
+        found.update(zip(new, threads.map(read, new), strict=True))
+    return {file: footer for file, footer in found.items() if footer is not None}
 
 
 def _read(location: Location, file: File) -> Footer:
