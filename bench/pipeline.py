@@ -21,10 +21,11 @@ from sf_ray.demo import write_corpus
 from sf_ray.encoding import Encoder
 from sf_ray.engine import Engine
 from sf_ray.examples import resolve_format
+from sf_ray.locations import Location
 from sf_ray.models import load_tokenizer, resolve_model
-from sf_ray.planning import plan_corpus, units_of
-from sf_ray.storage import Location
+from sf_ray.planning import plan_corpus
 from sf_ray.tables import encoded_table, sequences_of
+from sf_ray.units import units_of
 
 
 def main() -> None:

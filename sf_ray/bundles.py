@@ -33,7 +33,7 @@ def wrap_bundle(units: Sequence[pa.Table]) -> pa.Table:
 
 def unwrap_bundle(bundle: pa.Table) -> pa.Table:
     """The units of a bundle, a row each."""
-    return pa.Table.from_struct_array(bundle["units"].combine_chunks().flatten())
+    return pa.Table.from_struct_array(_one(bundle["units"]).flatten())
 
 
 def rewrap_unit(unit: pa.Table, rows: pa.Table) -> pa.Table:
@@ -42,11 +42,15 @@ def rewrap_unit(unit: pa.Table, rows: pa.Table) -> pa.Table:
 
 
 def _whole(rows: pa.Table) -> pa.ListArray:
-    struct = rows.to_struct_array()
-    struct = struct.combine_chunks() if isinstance(struct, pa.ChunkedArray) else struct
+    struct = _one(rows.to_struct_array())
     return pa.ListArray.from_arrays(pa.array([0, len(struct)], pa.int32()), struct)
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    # Combining copies, even a single chunk.
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def unwrap_unit(unit: pa.Table) -> pa.Table:
     """The rows that a unit's Ray row holds."""
-    return pa.Table.from_struct_array(unit["rows"].combine_chunks().flatten())
+    return pa.Table.from_struct_array(_one(unit["rows"]).flatten())

@@ -22,6 +22,9 @@ from sf_ray.units import group_reads, share_reads
 # Units that travel in one bundle, at most, and bundles for each actor, at least, so that all actors
 # are done at about the same time.
 _UNITS_A_BUNDLE, _BUNDLES_AN_ACTOR = 64, 8
+# Bundles that one task reads, one after another: Ray ends processes that idle, and a new one costs
+# seconds.
+_BUNDLES_A_READ = 4
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def _score_once(
     job = Job(
         corpus.location,
         scoring.score_set.pieces,
-        share_reads(plans, units_a_bundle),
+        share_reads(plans, units_a_bundle * _BUNDLES_A_READ),
         units_a_bundle,
         options.on_bad_shard == "skip",
     )
@@ -141,7 +144,7 @@ def _score_once(
         )
         scored = scoring_dataset(job, encode, engine, pool, progress.tally)
         with watched(lambda: progress.counts.signs_of_life, options.stall_s, stalled):
-            write_pieces(scored, job.pieces)
+            write_pieces(scored, job.pieces, pool.write_cpus)
     check(progress.counts)
     if splits := progress.counts.oom_splits:
         say(

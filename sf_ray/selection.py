@@ -76,7 +76,9 @@ class Candidates:
             bins = (positions - self.first) // self._width
         else:
             bins = ((bits - np.uint64(self.low)) // np.uint64(self._width)).astype(np.int64)
-        return np.unique(bins, return_counts=True)
+        counts = np.bincount(bins)
+        occur = np.flatnonzero(counts)
+        return occur, counts[occur]
 
     def narrow(self, counts: NDArray[np.int64], wanted: int) -> tuple["Candidates", int, int]:
         """The bin that holds the last of the `wanted` best.

@@ -28,38 +28,37 @@ from sf_ray.reading import read_units
 from sf_ray.rules import EncodeRules, EngineRules
 from sf_ray.score_sets import mark_bad
 from sf_ray.storage import is_there, map_requests, put_table
-from sf_ray.tables import without_rows
+from sf_ray.tables import SCORE_ENCODING, without_rows
 from sf_ray.tally import Care, UnitCounts
 from sf_ray.tasks import set_context, user_errors
 from sf_ray.units import ReadPlan, Unit
 
-# CPUs that Ray reserves for a task. Beside the scoring actors of a node (`cluster.size_pool`) there
-# is always room for one of each.
-READ_CPUS, WRITE_CPUS = 0.3, 0.15
 # Starts of an actor that end before the model is loaded.
 _STARTS = 3
 # The tally answers at once; its node may be busy.
 _TALLY_S = 120.0
 # A bundle travels when it has this size: enough to be worth its task, whatever its rows are.
 _BUNDLE_BYTES = 16 << 20
-# Small reads of one task that wait for storage together.
-_READS_AT_ONCE = 8
+# Small reads of one task that wait for storage together, and the units that they may hold.
+_READS_AT_ONCE, _UNITS_AHEAD = 8, 64
 # Units that are scored faster than this are committed together.
 _HOLD_S = 2.0
 # Units that are scored faster than this are reported together.
 _REPORT_S = 0.2
-_PUT_THREADS = 8
+_PUT_THREADS = 4
 
 
 @dataclass(frozen=True)
 class ActorPool:
-    """Size of the pool and what Ray reserves for each actor."""
+    """Size of the pool, and what Ray reserves for each actor and each task beside it."""
 
     min_size: int
     max_size: int
     initial_size: int
     num_cpus: float
     num_gpus: float
+    read_cpus: float
+    write_cpus: float
 
 
 # Rules made from a pickle are new objects; keep one for each, with its tokenizer.
@@ -131,12 +130,13 @@ def _read_encoded(job: Job, plans: Sequence[ReadPlan], pickled: bytes) -> Iterat
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     rules = _rules(pickled)
     held: list[pa.Table] = []
+    held_bytes = 0
     for plan, unit, rows in _read(job, plans, rules.columns):
         held.append(wrap_unit(plan, unit, rules.encode(rows)))
-        size = sum(one.nbytes for one in held)
-        if len(held) == job.units_a_bundle or size >= _BUNDLE_BYTES:
+        held_bytes += held[-1].nbytes
+        if len(held) == job.units_a_bundle or held_bytes >= _BUNDLE_BYTES:
             yield wrap_bundle(held)
-            held = []
+            held, held_bytes = [], 0
     if held:
         yield wrap_bundle(held)
 
@@ -155,10 +155,12 @@ def _read(
                 raise
             mark_bad(job.pieces, plan.stem, error.reason)
 
-    if len(plans) == 1:  # streams through a large row group
-        yield from read(plans[0])
+    at_once = min(_READS_AT_ONCE, _UNITS_AHEAD // max(len(plan.units) for plan in plans))
+    if at_once < 2:  # streams through large row groups
+        for plan in plans:
+            yield from read(plan)
         return
-    for units in map_requests(job.corpus, lambda plan: list(read(plan)), plans, _READS_AT_ONCE):
+    for units in map_requests(job.corpus, lambda plan: list(read(plan)), plans, at_once):
         yield from units
 
 
@@ -290,7 +292,7 @@ class PieceSink(Datasink[None]):  # type: ignore[misc]
 
     def _put(self, unit: pa.Table) -> None:
         where = self._pieces.join(unit["piece"][0].as_py())
-        put_table(where, unwrap_unit(unit), dictionary=["shard", "status"])
+        put_table(where, unwrap_unit(unit), SCORE_ENCODING)
 
 
 def scoring_dataset(
@@ -303,7 +305,7 @@ def scoring_dataset(
         override_num_blocks=len(job.tasks),
         # Where the needs of both are equal, Ray fuses reading into the actor, which would then
         # wait for storage.
-        num_cpus=READ_CPUS if pool.num_cpus != READ_CPUS else READ_CPUS - 0.05,
+        num_cpus=pool.read_cpus * (0.9 if pool.read_cpus == pool.num_cpus else 1),
     ).map_batches(
         ScoreUnits,
         fn_constructor_args=(engine, job.pieces, tally),
@@ -317,7 +319,7 @@ def scoring_dataset(
     )
 
 
-def write_pieces(scored: ray.data.Dataset, pieces: Location) -> None:
+def write_pieces(scored: ray.data.Dataset, pieces: Location, write_cpus: float) -> None:
     """Runs the dataset and puts every unit's piece.
 
     Raises:
@@ -325,4 +327,4 @@ def write_pieces(scored: ray.data.Dataset, pieces: Location) -> None:
         SfRayError: What a task or an actor says is wrong.
     """
     with user_errors():
-        scored.write_datasink(PieceSink(pieces), ray_remote_args={"num_cpus": WRITE_CPUS})
+        scored.write_datasink(PieceSink(pieces), ray_remote_args={"num_cpus": write_cpus})

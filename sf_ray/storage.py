@@ -4,7 +4,7 @@ import os
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -208,16 +208,10 @@ def put_bytes(location: Location, data: bytes) -> None:
         path.write_bytes(data)
 
 
-def put_table(location: Location, table: pa.Table, dictionary: Sequence[str]) -> None:
-    """Writes a table as one Parquet file, whole; `dictionary`: the columns that repeat values."""
+def put_table(location: Location, table: pa.Table, encoding: Mapping[str, Any]) -> None:
+    """Writes a table as one Parquet file, whole; `encoding`: options of `pq.write_table`."""
     with put_whole(location) as path:
-        pq.write_table(
-            table,
-            path,
-            compression="zstd",
-            use_dictionary=list(dictionary),
-            write_page_checksum=True,
-        )
+        pq.write_table(table, path, write_page_checksum=True, **encoding)
 
 
 def remove(location: Location) -> None:

@@ -28,6 +28,16 @@ SCORE_SCHEMA = pa.schema(
     ]
 )
 
+# How a score table is best written: counts as differences, repeated text by number, mantissas of
+# losses as they are. Nearly as small as with zstd over all of it, in half the time.
+SCORE_ENCODING = {
+    "compression": "none",
+    "use_dictionary": ["shard", "status"],
+    "column_encoding": dict.fromkeys(
+        ("row", "prompt_tokens", "answer_tokens"), "DELTA_BINARY_PACKED"
+    ),
+}
+
 _ENCODED_SCHEMA = pa.schema(
     [
         ("status", pa.string()),

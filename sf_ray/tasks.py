@@ -1,9 +1,9 @@
 """The same function over many items in Ray tasks, and what the failure of a task says."""
 
-import pickle
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import ray
@@ -13,10 +13,11 @@ from ray.exceptions import RayError
 
 from sf_ray.console import duration, say
 from sf_ray.errors import ClusterError, SfRayError
-from sf_ray.stopping import watched
 
 # Attempts in a row without any result, after which trying again is given up.
 FRUITLESS = 3
+# Tasks that Ray knows of at once: enough for any cluster, and few enough to look through.
+_TASKS_AHEAD = 1000
 
 
 def parallel_map(
@@ -36,18 +37,13 @@ def parallel_map(
         SfRayError: What the function raised.
     """
     left, fruitless = dict(enumerate(items)), 0
-    stalled = ClusterError(
-        f"no task has finished for {duration(stall_s)}: the cluster may have no free CPU, or "
-        "storage may hang; look at `ray status`, or raise --stall-s"
-    )
     while left:
         before = len(left)
         try:
-            with user_errors(), watched(lambda: len(left), stall_s, stalled):
-                for index, result in _map_once(function, left):
-                    # Gone before it is yielded: it may come twice where a task was retried.
-                    if left.pop(index, None) is not None:
-                        yield result
+            with user_errors():
+                for index, result in _map_once(function, left, stall_s):
+                    del left[index]
+                    yield result
         except ClusterError as error:
             fruitless = 0 if len(left) < before else fruitless + 1
             if fruitless == FRUITLESS:
@@ -55,17 +51,30 @@ def parallel_map(
             say(f"note: {error}; doing the {len(left)} tasks again that have no result")
 
 
-def _map_once(function: Callable[[Any], Any], items: dict[int, Any]) -> Iterator[tuple[int, Any]]:
-    set_context()
-
-    def apply(row: dict[str, Any]) -> dict[str, Any]:
-        result = function(pickle.loads(row["item"]))
-        return {"index": row["index"], "result": ray.cloudpickle.dumps(result)}
-
-    rows = [{"index": i, "item": ray.cloudpickle.dumps(item)} for i, item in items.items()]
-    results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(apply)
-    for row in results.iter_rows():
-        yield row["index"], pickle.loads(row["result"])
+def _map_once(
+    function: Callable[[Any], Any], items: dict[int, Any], stall_s: float
+) -> Iterator[tuple[int, Any]]:
+    # Ray takes no partial.
+    task = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(lambda item: function(item))
+    waiting: dict[ray.ObjectRef, int] = {}
+    next_items = iter(list(items.items()))
+    try:
+        while True:
+            for index, item in islice(next_items, _TASKS_AHEAD - len(waiting)):
+                waiting[task.remote(item)] = index
+            if not waiting:
+                return
+            done, _ = ray.wait(list(waiting), timeout=stall_s)
+            if not done:
+                raise ClusterError(
+                    f"no task has finished for {duration(stall_s)}: the cluster may have no free "
+                    "CPU, or storage may hang; look at `ray status`, or raise --stall-s"
+                )
+            result = ray.get(done[0])
+            yield waiting.pop(done[0]), result
+    finally:
+        for result in waiting:
+            ray.cancel(result)
 
 
 def set_context() -> None:

@@ -26,6 +26,7 @@ def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     patch.setenv("HF_HUB_OFFLINE", "1")
     patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    patch.setenv("RAY_num_workers_soft_limit", "10")  # as `start_ray` has it on two CPUs
     yield
     patch.undo()
 

@@ -104,7 +104,8 @@ class FreeScorer:
         if _settings.log:
             with open(_settings.log, "a", encoding="utf-8") as log:
                 log.write(f"{shard} {start} {time.time_ns()} {os.getpid()}\n")
-        time.sleep(_settings.unit_s)
+        if _settings.unit_s:
+            time.sleep(_settings.unit_s)
         scores = free_scores(shard, start, encoded.num_rows, encoded["tokens"])
         if not _settings.on_poison:
             return scores
@@ -123,7 +124,7 @@ def free_scores(shard: str, start: int, rows: int, tokens: pa.ChunkedArray) -> p
         place ^= salt * np.uint64(0xBF58476D1CE4E5B9)
         place = (place ^ (place >> np.uint64(29))) * np.uint64(0x94D049BB133111EB)
     conditioned = (place >> np.uint64(11)).astype(np.float64) / 2**53
-    direct = np.ones(rows)
+    ppl_conditioned = np.exp(conditioned)
     return pa.table(
         {
             "shard": pa.repeat(pa.scalar(shard), rows),
@@ -132,11 +133,11 @@ def free_scores(shard: str, start: int, rows: int, tokens: pa.ChunkedArray) -> p
             "prompt_tokens": tokens.cast(pa.int32()),
             "answer_tokens": tokens.cast(pa.int32()),
             "truncated": pa.repeat(pa.scalar(False), rows),
-            "loss_direct": direct,
+            "loss_direct": np.ones(rows),
             "loss_conditioned": conditioned,
-            "ppl_direct": np.exp(direct),
-            "ppl_conditioned": np.exp(conditioned),
-            "ifd": np.exp(conditioned - direct),
+            "ppl_direct": np.full(rows, np.e),
+            "ppl_conditioned": ppl_conditioned,
+            "ifd": ppl_conditioned / np.e,
         },
         schema=SCORE_SCHEMA,
     )

@@ -17,27 +17,40 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
 
 def test_without_gpus_an_actor_a_node_computes_with_its_cpus(nodes: list[dict[str, float]]) -> None:
     assert resolve_device("auto") == "cpu"
-    assert size_pool("cpu", 100, None, 1, None, None) == (ActorPool(1, 2, 2, 3, 0), 4)
-    assert size_pool("cpu", 100, (3, 5), 1, 2, None) == (ActorPool(3, 5, 3, 2, 0), 2)
+    pool, threads = size_pool("cpu", 100, None, 1, None, None)
+    assert (pool, threads) == (ActorPool(1, 2, 2, 3, 0, 0.5, 0.25), 4)
+    pool, threads = size_pool("cpu", 100, (3, 5), 1, 2, None)
+    assert (pool, threads) == (ActorPool(3, 5, 3, 2, 0, 1, 0.5), 2)
     assert size_pool("cpu", 100, None, 1, None, 7)[1] == 7
 
 
-def test_a_node_of_one_cpu_has_room_for_reading_too(nodes: list[dict[str, float]]) -> None:
-    nodes[:] = [{"CPU": 1}]
-    assert size_pool("cpu", 100, None, 1, None, None) == (ActorPool(1, 1, 1, 0.55, 0), 1)
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 16, 64])
+@pytest.mark.parametrize("gpus", [0, 1, 4, 8])
+def test_beside_the_actors_of_a_node_there_is_room_to_read_and_write(
+    nodes: list[dict[str, float]], cpus: int, gpus: int
+) -> None:
+    nodes[:] = [{"CPU": cpus, "GPU": gpus}]
+    pool, _ = size_pool(resolve_device("auto"), 100, None, 1, None, None)
+    assert pool.max_size == max(gpus, 1)
+    left = cpus - pool.max_size * pool.num_cpus
+    assert pool.read_cpus + pool.write_cpus <= left
+    # And none for another actor without a GPU.
+    assert gpus or left < pool.num_cpus
 
 
 def test_with_gpus_an_actor_each(nodes: list[dict[str, float]]) -> None:
-    nodes[0]["GPU"] = 8
+    nodes[0]["GPU"] = 4
     assert resolve_device("auto") == "cuda"
-    assert size_pool("cuda", 100, None, 1, None, None) == (ActorPool(1, 8, 8, 1, 1), None)
-    assert size_pool("cuda", 100, None, 0.5, None, None)[0].max_size == 16
+    pool, threads = size_pool("cuda", 100, None, 1, None, None)
+    assert (pool, threads) == (ActorPool(1, 4, 4, 1, 1, 0.5, 0.25), None)
+    assert size_pool("cuda", 100, None, 0.5, None, None)[0].max_size == 8
 
 
 def test_no_more_actors_than_units(nodes: list[dict[str, float]]) -> None:
     nodes[0]["GPU"] = 8
-    assert size_pool("cuda", 3, None, 1, None, None)[0] == ActorPool(1, 3, 3, 1, 1)
-    assert size_pool("cuda", 3, (5, 9), 1, None, None)[0] == ActorPool(3, 3, 3, 1, 1)
+    for actors in (None, (5, 9)):
+        pool, _ = size_pool("cuda", 3, actors, 1, None, None)
+        assert (pool.max_size, pool.initial_size) == (3, 3)
 
 
 def test_waiting_for_a_gpu_is_said(

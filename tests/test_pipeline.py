@@ -324,12 +324,12 @@ def test_reading_and_scoring_stay_apart_whatever_ray_would_fuse(tiny_model: Path
     spec = ModelSpec(str(tiny_model), model.fingerprint)
     plan = ReadPlan(File("x", "x", 1, "1"), "x", (Unit(0, 1),), range(1), 0)
     job = Job(Location("x"), Location("y"), [[plan]] * 3, 1, False)
-    for cpus in (0.3, 0.55, 1, 2):
+    for cpus in (0.3, 0.55, 1, 2):  # a task that reads takes 0.3
         scored = scoring_dataset(
             job,
             EncodeRules(resolve_format(["prompt", "completion"]), spec, 64, "reference"),
             EngineRules(spec, "cpu", "float32", None, 1),
-            ActorPool(1, 1, 1, cpus, 0),
+            ActorPool(1, 1, 1, cpus, 0, 0.3, 0.15),
             None,
         )
         physical = get_execution_plan(scored._logical_plan)

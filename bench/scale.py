@@ -1,0 +1,419 @@
+"""How cost grows with rows and shards, against the tools at hand, on one machine.
+
+python bench/scale.py selection [--rows 1e6 1e7 1e8]    ours / Ray Data's sort / Polars
+python bench/scale.py pipeline [--rows 1e6 1e7]         the whole job / Ray Data read, map, write
+python bench/scale.py planning [--shards 100 1000 10000]
+
+Every measurement is a process of its own, with a Ray of its own. Memory is the sum of the
+proportional set sizes of all its processes, above those of Ray before it began. `planning` works on
+a bucket of the server in SF_RAY_TEST_S3_ENDPOINT, else of moto's.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import free_scorer
+from conftest import WORDS, make_model
+
+from sf_ray.locations import Location
+from sf_ray.planning import plan_corpus
+from sf_ray.storage import File
+from sf_ray.tables import SCORE_ENCODING
+from sf_ray.units import Shard, units_of
+
+SHARD_ROWS, UNIT_ROWS = 1_000_000, 2048
+KEEP = 0.1
+GIVE_UP_S = 900
+WHOLE_S = 3600
+GIVE_UP_TIMES = 5  # the others may take so many times as long as ours
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=["selection", "pipeline", "planning", "measure"])
+    parser.add_argument("--rows", type=float, nargs="*")
+    parser.add_argument("--shards", type=int, nargs="*", default=[100, 1000, 10_000])
+    parser.add_argument("--repeat", type=int, default=3, help="of `pipeline`; medians are printed")
+    parser.add_argument("--folder", help="where to work; default: a temporary folder")
+    parser.add_argument("--measure", nargs="*", default=[], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    os.environ["RAY_num_workers_soft_limit"] = "10"  # noqa: SIM112 (as `start_ray` has it)
+    if options.part == "measure":
+        name, *arguments = options.measure
+        print(json.dumps(globals()[f"measure_{name}"](*arguments)))
+        return
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        if options.part == "selection":
+            selection([int(rows) for rows in options.rows or [1e6, 1e7, 1e8]], Path(folder))
+        elif options.part == "pipeline":
+            sizes = [int(rows) for rows in options.rows or [1e6, 1e7]]
+            pipeline(sizes, Path(folder), options.repeat)
+        else:
+            planning(options.shards, Path(folder))
+
+
+def apart(*what: object, limit_s: float = GIVE_UP_S) -> dict[str, Any] | None:
+    """Measures in a process of its own; None where it fails or takes too long."""
+    command = [sys.executable, __file__, "measure", "--measure", *map(str, what)]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+        )
+        try:
+            out, _ = process.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            out = ""
+        for child in psutil.Process(process.pid).children(recursive=True) if not out else []:
+            child.kill()
+        process.kill()
+        process.wait()
+        # Ray's own words may stand before it.
+        last = (out.splitlines() or [""])[-1]
+        if not last.startswith("{"):
+            log.seek(0)
+            print(log.read().decode(errors="replace")[-600:], file=sys.stderr)
+            return None
+    told: dict[str, Any] = json.loads(last)
+    return told
+
+
+class Memory:
+    """Peak memory of this process and all below it, above what they had at the start, in bytes."""
+
+    def __init__(self) -> None:
+        self._processes = psutil.Process()
+        self._before = self._now()
+        self.peak = self.largest_worker = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "Memory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.3):
+            now = self._now()
+            total = sum(now.values()) - sum(self._before.values())
+            self.peak = max(self.peak, total)
+            workers = [size for pid, size in now.items() if pid != os.getpid()]
+            self.largest_worker = max(self.largest_worker, *workers, 0)
+
+    def _now(self) -> dict[int, int]:
+        sizes = {}
+        for process in [self._processes, *self._processes.children(recursive=True)]:
+            try:
+                with open(f"/proc/{process.pid}/smaps_rollup", encoding="ascii") as rollup:
+                    line = next(line for line in rollup if line.startswith("Pss:"))
+                sizes[process.pid] = int(line.split()[1]) * 1024
+            except (OSError, StopIteration, psutil.Error):
+                continue
+        return sizes
+
+
+def measured(call: Callable[[], object]) -> dict[str, Any]:
+    with Memory() as memory:
+        start = time.perf_counter()
+        result = call()
+        wall_s = time.perf_counter() - start
+    driver = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "wall_s": wall_s,
+        "peak": memory.peak,
+        "largest_worker": memory.largest_worker,
+        "driver": driver,
+        "result": result,
+    }
+
+
+def start_ray() -> None:
+    import ray
+
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, logging_level="error",
+        object_store_memory=2 << 30,
+    )  # fmt: skip
+    time.sleep(3)  # its first workers are part of an idle Ray
+    ray.data.DataContext.get_current().enable_progress_bars = False
+
+
+# Selection
+
+
+def shards_of(rows: int) -> list[Shard]:
+    shards = []
+    for start in range(0, rows, SHARD_ROWS):
+        file = File("x", f"{start // SHARD_ROWS:05d}.parquet", 1, "1")
+        shards.append(Shard(file, (min(SHARD_ROWS, rows - start),), start))
+    return shards
+
+
+def write_pieces(folder: str, shard: Shard) -> None:
+    for unit in units_of(shard.row_groups, UNIT_ROWS):
+        tokens = pa.chunked_array([np.full(unit.rows, 99, np.int32)])
+        scores = free_scorer.free_scores(shard.file.relative, unit.start, unit.rows, tokens)
+        pq.write_table(scores, f"{folder}/{shard.piece(unit)}", **SCORE_ENCODING)
+
+
+def selection(sizes: list[int], folder: Path) -> None:
+    print("selection of the best 10 %: wall time and peak memory of all processes, above idle Ray")
+    for rows in sizes:
+        pieces = folder / f"{rows}"
+        pieces.mkdir()
+        with ProcessPoolExecutor(2) as processes:
+            list(processes.map(write_pieces, [str(pieces)] * 999, shards_of(rows)))
+        ours = apart("ours", pieces, rows)
+        assert ours
+        told = f"{rows:>11,} rows  ours 1.00x, {mib(ours['peak'])}, driver {mib(ours['driver'])}"
+        for name in ("polars", "sort"):
+            other = apart(name, pieces, rows, limit_s=60 + GIVE_UP_TIMES * ours["wall_s"])
+            if other is None:
+                told += f"  {name}: had not finished after {GIVE_UP_TIMES}x the time of ours"
+                continue
+            assert other["result"] == ours["result"], (name, other["result"], ours["result"])
+            told += f"  {name} {other['wall_s'] / ours['wall_s']:.2f}x, {mib(other['peak'])}"
+        print(f"{told}  (ours: {ours['wall_s']:.0f} s)", flush=True)
+        shutil.rmtree(pieces)
+
+
+def mib(size: float) -> str:
+    return f"{size / 2**20:,.0f} MiB"
+
+
+def measure_ours(pieces: str, rows: str) -> dict[str, Any]:
+    from sf_ray.ranking import rank
+    from sf_ray.selection import Candidates
+
+    start_ray()
+
+    def select() -> float:
+        units = [(shard, units_of(shard.row_groups, UNIT_ROWS)) for shard in shards_of(int(rows))]
+        candidates = Candidates.between(0, 1, int(rows))
+        ranking = rank(Location(pieces), units, candidates, int(int(rows) * KEEP), GIVE_UP_S)
+        assert ranking.cutoff
+        return ranking.cutoff.ifd
+
+    return measured(select)
+
+
+def measure_sort(pieces: str, rows: str) -> dict[str, Any]:
+    import ray
+
+    start_ray()
+
+    def select() -> float:
+        scores = ray.data.read_parquet(pieces, columns=["shard", "row", "ifd"])
+        best = scores.sort(["ifd", "shard", "row"], descending=[True, False, False])
+        last = None
+        for batch in best.limit(int(int(rows) * KEEP)).iter_batches(batch_format="pyarrow"):
+            last = batch["ifd"][-1].as_py()
+        assert last
+        return float(last)
+
+    return measured(select)
+
+
+def measure_polars(pieces: str, rows: str) -> dict[str, Any]:
+    import polars
+
+    def select() -> float:
+        scores = polars.scan_parquet(f"{pieces}/*.parquet").select("shard", "row", "ifd")
+        best = scores.sort(["ifd", "shard", "row"], descending=[True, False, False])
+        return float(best.head(int(int(rows) * KEEP)).collect()["ifd"][-1])
+
+    return measured(select)
+
+
+# The whole pipeline
+
+
+def write_corpus(folder: str, number: int, rows: int) -> None:
+    rng = np.random.default_rng(number)
+
+    def texts(count: int, low: int, high: int) -> pa.Array:
+        return pa.array(
+            [" ".join(rng.choice(WORDS, rng.integers(low, high))) for _ in range(count)]
+        )
+
+    instructions, outputs = texts(3000, 5, 20), texts(10_000, 20, 90)
+    table = pa.table(
+        {
+            "id": np.arange(number * SHARD_ROWS, number * SHARD_ROWS + rows),
+            "instruction": instructions.take(pa.array(rng.integers(0, 3000, rows))),
+            "input": pa.repeat(pa.scalar(""), rows),
+            "output": outputs.take(pa.array(rng.integers(0, 10_000, rows))),
+        }
+    )
+    pq.write_table(
+        table, f"{folder}/{number:05d}.parquet", row_group_size=50_000, compression="snappy",
+        use_dictionary=False,
+    )  # fmt: skip
+
+
+def pipeline(sizes: list[int], folder: Path, repeat: int) -> None:
+    print("the whole job with a scorer that costs nothing, against Ray Data's read, map, write")
+    make_model(folder / "model")
+    for rows in sizes:
+        corpus = folder / f"corpus-{rows}"
+        corpus.mkdir()
+        with ProcessPoolExecutor(2) as processes:
+            parts = [min(SHARD_ROWS, rows - start) for start in range(0, rows, SHARD_ROWS)]
+            list(processes.map(write_corpus, [str(corpus)] * 999, range(len(parts)), parts))
+        plain, whole = [], []
+        for _ in range(repeat):  # in turns, so that a busy minute hits both
+            plain.append(apart("plain", corpus, folder / "plain"))
+            whole.append(apart("whole", corpus, folder / "out", folder / "model"))
+            shutil.rmtree(folder / "plain")
+            shutil.rmtree(folder / "out")
+        print(
+            f"{rows:>11,} rows  {median(plain, 'wall_s') / median(whole, 'wall_s'):.2f}x the "
+            f"rows/s of read, map, write  ({rows / median(whole, 'wall_s'):,.0f} against "
+            f"{rows / median(plain, 'wall_s'):,.0f} rows/s; medians of {repeat})"
+        )
+        for name, told in (("whole job", whole), ("read, map, write", plain)):
+            print(
+                f"             {name}: driver {mib(median(told, 'driver'))}, largest worker "
+                f"{mib(median(told, 'largest_worker'))}, all {mib(median(told, 'peak'))}"
+            )
+        print(f"             stages: {whole[-1]['result']}", flush=True)
+        shutil.rmtree(corpus)
+
+
+def median(told: list[dict[str, Any]], what: str) -> float:
+    return statistics.median(one[what] for one in told)
+
+
+def measure_plain(corpus: str, out: str) -> dict[str, Any]:
+    import ray
+
+    start_ray()
+
+    def job() -> None:
+        ray.data.read_parquet(corpus).map_batches(lambda batch: batch).write_parquet(out)
+
+    return measured(job)
+
+
+def measure_whole(corpus: str, out: str, model: str) -> dict[str, Any]:
+    from sf_ray.config import RunOptions
+    from sf_ray.pipeline import run
+
+    free_scorer.install()
+    start_ray()
+    options = RunOptions(input=corpus, output=out, model=model, keep_fraction=KEEP, max_length=128)
+
+    def job() -> dict[str, float]:
+        stdout = os.dup(1)
+        os.dup2(2, 1)
+        run(options)
+        os.dup2(stdout, 1)
+        stages: dict[str, float] = json.loads((Path(out) / "manifest.json").read_text())["wall_s"]
+        return stages
+
+    return measured(job)
+
+
+# Planning
+
+
+def planning(sizes: list[int], folder: Path) -> None:
+    from chaos import moto
+
+    make_model(folder / "model")
+    print("planning a corpus in a bucket: time, and requests")
+    with moto() as storage_options:
+        for shards in sizes:
+            bucket = f"s3://sf-ray-plan-{os.getpid()}-{shards}"
+            location = Location(bucket, storage_options)
+            location.fs.mkdir(bucket)
+            table = pa.table({name: ["a b c"] for name in ("instruction", "output")})
+            sink = pa.BufferOutputStream()
+            pq.write_table(table, sink)
+            data = sink.getvalue().to_pybytes()
+
+            def put(number: int, location: Location = location, data: bytes = data) -> None:
+                name = f"corpus/{number % 100:02d}/{number:05d}.parquet"
+                location.fs.pipe_file(location.join(name).path, data)
+
+            with ThreadPoolExecutor(32) as threads:
+                list(threads.map(put, range(shards)))
+            told = apart(
+                "plan", bucket, json.dumps(storage_options), folder / "model", limit_s=WHOLE_S
+            )
+            assert told
+            print(f"{shards:>7,} shards  {told['result']}", flush=True)
+
+
+def measure_plan(bucket: str, storage: str, model: str) -> dict[str, Any]:
+    """Plans; puts a score piece for every shard; then runs the job twice."""
+    import ray
+
+    from sf_ray.config import RunOptions
+    from sf_ray.pipeline import run
+
+    storage_options = json.loads(storage)
+    free_scorer.install()
+    location = Location(f"{bucket}/corpus", storage_options)
+    asked: list[str] = []
+    fs = location.fs
+    fs.exists(bucket)
+    fs._s3.meta.events.register("before-send.s3.*", lambda request, **_: asked.append(request.url))
+
+    start = time.perf_counter()
+    corpus = plan_corpus(location)
+    plan_s = time.perf_counter() - start
+    listings = sum("list-type" in url for url in asked)
+    footers = len(asked) - listings
+
+    start = time.perf_counter()
+    start_ray()
+    ray_s = time.perf_counter() - start - 3  # that sleeps three seconds
+    options = RunOptions(
+        input=f"{bucket}/corpus", output=f"{bucket}/out", model=model, keep_fraction=KEEP,
+        max_length=128, storage_options=storage_options, device="cpu",
+    )  # fmt: skip
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    run(options)
+    asked.clear()
+    start = time.perf_counter()
+    run(options)
+    again_s = time.perf_counter() - start
+    os.dup2(stdout, 1)
+    reads = [url for url in asked if "/corpus/" in url and "list-type" not in url]
+    ray.shutdown()
+    return {
+        "result": f"plan {plan_s:.1f} s: {listings} pages of one listing, "
+        f"{footers / len(corpus.shards):.2f} requests a shard beyond; second run, nothing new: "
+        f"{again_s / plan_s:.3f} of the plan's time without Ray's start ({ray_s:.1f} s), "
+        f"{len(asked)} requests, {len(reads)} of them to shards"
+    }
+
+
+if __name__ == "__main__":
+    main()
