@@ -115,7 +115,7 @@ class ScoringOptions(CorpusOptions):
     )
     max_length: int = Field(default=1024, ge=2, description="Window in tokens.")
     unit_rows: int = Field(
-        default=2048, ge=1, description="Rows that one task reads, scores and commits, at most."
+        default=2048, ge=1, description="Rows that are scored and committed together, at most."
     )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         default="auto",
