@@ -41,6 +41,7 @@ from sf_ray.storage import File
 from sf_ray.tables import SCORE_ENCODING
 from sf_ray.units import Shard, units_of
 
+RESULT = "result: "  # what a process of its own prints before it
 SHARD_ROWS, UNIT_ROWS = 1_000_000, 2048
 KEEP = 0.1
 GIVE_UP_S = 900
@@ -61,7 +62,7 @@ def main() -> None:
     os.environ["RAY_num_workers_soft_limit"] = "10"  # noqa: SIM112 (as `start_ray` has it)
     if options.part == "measure":
         name, *arguments = options.measure
-        print(json.dumps(globals()[f"measure_{name}"](*arguments)))
+        print(f"\n{RESULT}{json.dumps(globals()[f'measure_{name}'](*arguments))}", flush=True)
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         if options.part == "selection":
@@ -74,7 +75,11 @@ def main() -> None:
 
 
 def apart(*what: object, limit_s: float = GIVE_UP_S) -> dict[str, Any] | None:
-    """Measures in a process of its own; None where it fails or takes too long."""
+    """Measures in a process of its own; None where it takes longer than `limit_s`.
+
+    Raises:
+        RuntimeError: It failed: that says nothing about its time.
+    """
     command = [sys.executable, __file__, "measure", "--measure", *map(str, what)]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -83,19 +88,19 @@ def apart(*what: object, limit_s: float = GIVE_UP_S) -> dict[str, Any] | None:
         try:
             out, _ = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
-            out = ""
-        for child in psutil.Process(process.pid).children(recursive=True) if not out else []:
-            child.kill()
-        process.kill()
-        process.wait()
-        # Ray's own words may stand before and after it.
-        told_lines = [line for line in out.splitlines() if line.startswith('{"')]
-        if not told_lines:
-            log.seek(0)
-            print(log.read().decode(errors="replace")[-600:], file=sys.stderr)
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+            process.wait()
             return None
-    told: dict[str, Any] = json.loads(told_lines[-1])
-    return told
+        # Ray's own words may stand before and after it.
+        results = [line for line in out.splitlines() if line.startswith(RESULT)]
+        if process.returncode or not results:
+            log.seek(0)
+            told = log.read().decode(errors="replace")[-2000:]
+            raise RuntimeError(f"{what[0]} failed, exit code {process.returncode}: {told}\n{out}")
+    result: dict[str, Any] = json.loads(results[-1].removeprefix(RESULT))
+    return result
 
 
 class Memory:
@@ -191,9 +196,10 @@ def selection(sizes: list[int], folder: Path) -> None:
         assert ours
         told = f"{rows:>11,} rows  ours 1.00x, {mib(ours['peak'])}, driver {mib(ours['driver'])}"
         for name in ("polars", "sort"):
-            other = apart(name, pieces, rows, limit_s=120 + GIVE_UP_TIMES * ours["wall_s"])
+            limit_s = 120 + GIVE_UP_TIMES * ours["wall_s"]
+            other = apart(name, pieces, rows, limit_s=limit_s)
             if other is None:
-                told += f"  {name}: had not finished after {GIVE_UP_TIMES}x the time of ours"
+                told += f"  {name}: stopped after {limit_s / ours['wall_s']:.0f}x the time of ours"
                 continue
             assert other["result"] == ours["result"], (name, other["result"], ours["result"])
             told += f"  {name} {other['wall_s'] / ours['wall_s']:.2f}x, {mib(other['peak'])}"

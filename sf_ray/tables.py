@@ -29,7 +29,7 @@ SCORE_SCHEMA = pa.schema(
 )
 
 # How a score table is best written: counts as differences, repeated text by number, mantissas of
-# losses as they are. Nearly as small as with zstd over all of it, in half the time.
+# losses as they are. Nearly as small as with zstd over all of it, and less work.
 SCORE_ENCODING = {
     "compression": "none",
     "use_dictionary": ["shard", "status"],

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -56,25 +57,28 @@ def _map_once(
 ) -> Iterator[tuple[int, Any]]:
     # Ray takes no partial.
     task = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(lambda item: function(item))
-    waiting: dict[ray.ObjectRef, int] = {}
+    # A signal ends the wait for a future at once, and is held back in `ray.wait`.
+    waiting: dict[Future[Any], tuple[ray.ObjectRef, int]] = {}
     next_items = iter(list(items.items()))
     try:
         while True:
             for index, item in islice(next_items, _TASKS_AHEAD - len(waiting)):
-                waiting[task.remote(item)] = index
+                result = task.remote(item)
+                waiting[result.future()] = result, index
             if not waiting:
                 return
-            done, _ = ray.wait(list(waiting), timeout=stall_s)
+            done, _ = wait(waiting, timeout=stall_s, return_when=FIRST_COMPLETED)
             if not done:
                 raise ClusterError(
                     f"no task has finished for {duration(stall_s)}: the cluster may have no free "
                     "CPU, or storage may hang; look at `ray status`, or raise --stall-s"
                 )
-            result = ray.get(done[0])
-            yield waiting.pop(done[0]), result
+            for future in done:
+                _, index = waiting.pop(future)
+                yield index, future.result()
     finally:
-        for result in waiting:
-            ray.cancel(result)
+        for unfinished, _ in waiting.values():
+            ray.cancel(unfinished)
 
 
 def set_context() -> None:
