@@ -178,33 +178,38 @@ def shards_of(rows: int) -> list[Shard]:
     return shards
 
 
-def write_pieces(folder: str, shard: Shard) -> None:
+def write_scores(folder: str, shard: Shard) -> None:
+    """Pieces for ours; for the others one file a shard, since many files make them slow."""
+    pieces = []
     for unit in units_of(shard.row_groups, UNIT_ROWS):
         tokens = pa.chunked_array([np.full(unit.rows, 99, np.int32)])
         scores = free_scorer.free_scores(shard.file.relative, unit.start, unit.rows, tokens)
-        pq.write_table(scores, f"{folder}/{shard.piece(unit)}", **SCORE_ENCODING)
+        pq.write_table(scores, f"{folder}/pieces/{shard.piece(unit)}", **SCORE_ENCODING)
+        pieces.append(scores)
+    pq.write_table(pa.concat_tables(pieces), f"{folder}/shards/{shard.file.relative}")
 
 
 def selection(sizes: list[int], folder: Path) -> None:
     print("selection of the best 10 %: wall time and peak memory of all processes, above idle Ray")
     for rows in sizes:
-        pieces = folder / f"{rows}"
-        pieces.mkdir()
+        scores = folder / f"{rows}"
+        for name in ("pieces", "shards"):
+            (scores / name).mkdir(parents=True)
         with ProcessPoolExecutor(2) as processes:
-            list(processes.map(write_pieces, [str(pieces)] * 999, shards_of(rows)))
-        ours = apart("ours", pieces, rows)
+            list(processes.map(write_scores, [str(scores)] * 999, shards_of(rows)))
+        ours = apart("ours", scores / "pieces", rows)
         assert ours
         told = f"{rows:>11,} rows  ours 1.00x, {mib(ours['peak'])}, driver {mib(ours['driver'])}"
         for name in ("polars", "sort"):
             limit_s = 120 + GIVE_UP_TIMES * ours["wall_s"]
-            other = apart(name, pieces, rows, limit_s=limit_s)
+            other = apart(name, scores / "shards", rows, limit_s=limit_s)
             if other is None:
                 told += f"  {name}: stopped after {limit_s / ours['wall_s']:.0f}x the time of ours"
                 continue
             assert other["result"] == ours["result"], (name, other["result"], ours["result"])
             told += f"  {name} {other['wall_s'] / ours['wall_s']:.2f}x, {mib(other['peak'])}"
         print(f"{told}  (ours: {ours['wall_s']:.0f} s)", flush=True)
-        shutil.rmtree(pieces)
+        shutil.rmtree(scores)
 
 
 def mib(size: float) -> str:
@@ -227,13 +232,13 @@ def measure_ours(pieces: str, rows: str) -> dict[str, Any]:
     return measured(select)
 
 
-def measure_sort(pieces: str, rows: str) -> dict[str, Any]:
+def measure_sort(shards: str, rows: str) -> dict[str, Any]:
     import ray
 
     start_ray()
 
     def select() -> float:
-        scores = ray.data.read_parquet(pieces, columns=["shard", "row", "ifd"])
+        scores = ray.data.read_parquet(shards, columns=["shard", "row", "ifd"])
         best = scores.sort(["ifd", "shard", "row"], descending=[True, False, False])
         last = None
         for batch in best.limit(int(int(rows) * KEEP)).iter_batches(batch_format="pyarrow"):
@@ -244,11 +249,11 @@ def measure_sort(pieces: str, rows: str) -> dict[str, Any]:
     return measured(select)
 
 
-def measure_polars(pieces: str, rows: str) -> dict[str, Any]:
+def measure_polars(shards: str, rows: str) -> dict[str, Any]:
     import polars
 
     def select() -> float:
-        scores = polars.scan_parquet(f"{pieces}/*.parquet").select("shard", "row", "ifd")
+        scores = polars.scan_parquet(f"{shards}/*.parquet").select("shard", "row", "ifd")
         best = scores.sort(["ifd", "shard", "row"], descending=[True, False, False])
         return float(best.head(int(int(rows) * KEEP)).collect()["ifd"][-1])
 
