@@ -1,83 +1,209 @@
-"""The engine against the naive scorer: one row at a time, full logits, as the paper's code does.
+"""The engine against what the paper's code does and what one writes first, in one run.
 
-python bench/engine.py [--corpus DIR] [--rows 100] [--model demo] [--device cpu] [--repeat 3]
+python bench/engine.py [--corpus DIR] [--rows 100] [--first 0] [--system-prompt TOKENS]
+                       [--model demo] [--device cpu] [--dtypes float32,bfloat16] [--repeat 3]
 
-Everything is measured in this one process, in turns; the figures that count are the ratios.
+naive     one row at a time, two passes, full logits
+batched   Hugging Face as it comes: file order, padded batches of 16, full logits and labels
+float32   this engine, and in other types; `alone` is float32 without sharing anything
+
+`of peak`: FLOPs that plain scoring needs (every token of both passes once, scored positions through
+the LM head, causal attention) over time, against matrix products at the shapes of the model's own
+layers, measured right before. Work that is shared counts as done, so it can exceed 1. The scorers
+take turns; medians of --repeat.
 """
 
 import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
 
 import numpy as np
 import torch
-from common import load_examples, median_s, overlap_of_best, relative_difference
+from common import load_examples, overlap_of_best, relative_difference
 from transformers import AutoModelForCausalLM
 
-from sf_ray.encoding import EncodedRow, Encoder
-from sf_ray.engine import Engine
-from sf_ray.ifd import scores_of
-from sf_ray.models import load_tokenizer, resolve_model
+from sf_ray.encoding import Encoder, TokenSequence
+from sf_ray.engine import Engine, keep_freed_memory
+from sf_ray.examples import Example
+from sf_ray.ifd import Status, scores_of
+from sf_ray.models import Model, load_tokenizer, resolve_model
+
+PEAK_TOKENS, PEAK_S = {"cpu": 1024, "cuda": 65536}, 2.0
 
 
-def naive_losses(model: torch.nn.Module, rows: list[EncodedRow]) -> np.ndarray:
-    """[2 n] nats: two passes a row, loss by transformers from labels over full logits."""
+def in_batches(model: torch.nn.Module, pool: list[TokenSequence], size: int) -> np.ndarray:
+    """[n] nats, by transformers: padded batches in order, loss over full logits."""
     losses = []
-    for kind in ("direct", "conditioned"):
-        for row in rows:
-            sequence = getattr(row, kind)
-            ids = torch.from_numpy(sequence.ids.astype(np.int64))[None].to(model.device)
-            labels = ids.clone()
-            labels[0, : sequence.first] = -100
-            with torch.no_grad():
-                loss = model(input_ids=ids, labels=labels).loss.item()
-            losses.append(loss if sequence.scored else np.nan)
-    return np.array(losses)
+    for first in range(0, len(pool), size):
+        batch = pool[first : first + size]
+        width = max(len(s.ids) for s in batch)
+        ids = torch.zeros(len(batch), width, dtype=torch.long)
+        labels = torch.full_like(ids, -100)
+        for row, s in enumerate(batch):
+            ids[row, : len(s.ids)] = torch.from_numpy(s.ids)
+            labels[row, s.first : len(s.ids)] = ids[row, s.first : len(s.ids)]
+        ids, labels = ids.to(model.device), labels[:, 1:].to(model.device)
+        with torch.no_grad():
+            logits = model(input_ids=ids).logits[:, :-1].float()
+        nll = torch.nn.functional.cross_entropy(logits.mT, labels, reduction="none")
+        losses.append((nll.sum(1) / (labels >= 0).sum(1)).cpu().double())
+    return torch.cat(losses).numpy()
+
+
+def flops_of(model: torch.nn.Module, pool: list[TokenSequence]) -> float:
+    decoder, head = model.get_decoder(), model.get_output_embeddings().weight
+    config = model.config.get_text_config()
+    linear = sum(p.numel() for p in decoder.parameters() if p.ndim == 2)
+    linear -= model.get_input_embeddings().weight.numel()
+    heads = config.num_attention_heads
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    fed = np.array([len(s.ids) - 1 for s in pool], dtype=float)
+    scored = sum(s.scored for s in pool)
+    attention = 2 * config.num_hidden_layers * width * (fed**2).sum()
+    return 2.0 * linear * fed.sum() + 2.0 * head.numel() * scored + attention
+
+
+def peak_flops(model: torch.nn.Module, dtype: str) -> float:
+    """FLOP/s of the fastest of the shapes of one layer's matrix products."""
+    shapes = {p.shape for p in model.get_decoder().layers[0].parameters() if p.ndim == 2}
+    device, rates = model.device, []
+    for n, k in sorted(shapes):
+        x = torch.randn(PEAK_TOKENS[device.type], k, device=device, dtype=getattr(torch, dtype))
+        weight = torch.randn(n, k, device=device, dtype=x.dtype)
+        done, start = 0, perf_counter()
+        while perf_counter() - start < PEAK_S / len(shapes):
+            for _ in range(10):
+                torch.nn.functional.linear(x, weight)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            done += 10
+        rates.append(done * 2.0 * len(x) * n * k / (perf_counter() - start))
+    return max(rates)
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    both = np.isfinite(a) & np.isfinite(b)
+    ranks = [np.argsort(np.argsort(values[both])) for values in (a, b)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def examples_of(options: argparse.Namespace, resolved: Model) -> list[Example]:
+    examples = load_examples(options.corpus, options.first + options.rows)[options.first :]
+    if options.system_prompt:
+        tokenizer = load_tokenizer(resolved)
+        words = "You are a careful assistant who answers in full sentences. " * 200
+        system = tokenizer.decode(tokenizer.encode(words)[: options.system_prompt])
+        examples = [Example(f"{system}\n{e.prompt}", e.answer) for e in examples]
+    return examples
+
+
+def memory_of(dtype: str) -> str:
+    """Peak memory of a process that has this dtype's engine alone."""
+    told = subprocess.run(
+        [sys.executable, *sys.argv, "--memory-of", dtype], capture_output=True, text=True
+    )
+    return told.stdout.strip().splitlines()[-1] if told.returncode == 0 else "?"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpus", help="directory of Parquet shards; default: the demo's")
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--rows", type=int, default=100)
+    parser.add_argument("--system-prompt", type=int, default=0, metavar="TOKENS")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--max-length", type=int, default=1024)
+    parser.add_argument("--token-budget", type=int)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("--without", default="", help="scorers to leave out, e.g. naive,batched")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    keep_freed_memory()  # for all of them
 
     resolved = resolve_model(options.model)
     encoder = Encoder(load_tokenizer(resolved), options.max_length)
-    rows = encoder.encode(load_examples(options.corpus, options.rows))
-    rows = [row for row in rows if row.direct.scored or row.conditioned.scored]
-    sequences = [row.direct for row in rows] + [row.conditioned for row in rows]
-    tokens = sum(len(sequence.ids) for sequence in sequences)
+    rows = encoder.encode(examples_of(options, resolved))
+    rows = [row for row in rows if row.status is Status.OK]
+    pool = [row.direct for row in rows] + [row.conditioned for row in rows]
+    tokens = sum(len(s.ids) - 1 for s in pool)
 
-    naive = AutoModelForCausalLM.from_pretrained(resolved.path, dtype=torch.float32)
-    naive = naive.to(options.device).eval()
+    def engine(dtype: str, share: bool = True) -> Engine:
+        return Engine(
+            resolved.path,
+            device=options.device,
+            dtype=dtype,
+            token_budget=options.token_budget,
+            share=share,
+        )
+
+    if options.memory_of:
+        engine(options.memory_of).losses(pool)
+        if options.device == "cuda":
+            print(f"{torch.cuda.max_memory_allocated() / 2**20:.0f}")
+        else:
+            status = Path("/proc/self/status").read_text(encoding="ascii")
+            print(f"{int(status.split('VmHWM:')[1].split()[0]) / 1024:.0f}")
+        return
+
+    model = AutoModelForCausalLM.from_pretrained(resolved.path, dtype=torch.float32)
+    model = model.to(options.device).eval()
     dtypes = options.dtypes.split(",")
-    engines = {dtype: Engine(resolved.path, device=options.device, dtype=dtype) for dtype in dtypes}
-    results: dict[str, np.ndarray] = {}
+    engines = {dtype: engine(dtype) for dtype in dtypes} | {"alone": engine("float32", False)}
+    scorers: dict[str, Callable[[], np.ndarray]] = {
+        "naive": lambda: in_batches(model, pool, 1),
+        "batched": lambda: in_batches(model, pool, 16),
+    }
+    scorers |= {name: (lambda e=e: e.losses(pool)) for name, e in engines.items()}
+    scorers = {name: call for name, call in scorers.items() if name not in options.without}
+    times: dict[str, list[float]] = {name: [] for name in scorers}
+    shares: dict[str, list[float]] = {name: [] for name in scorers}
+    ifd: dict[str, np.ndarray] = {}
+    flops = flops_of(model, pool)
+    for name in scorers:  # first touch of the weights
+        engines[name].losses(pool[:2]) if name in engines else None
+    for _ in range(options.repeat):
+        for name, call in scorers.items():
+            peak = peak_flops(model, name if name in dtypes else "float32")
+            start = perf_counter()
+            losses = call()
+            times[name].append(perf_counter() - start)
+            shares[name].append(flops / times[name][-1] / peak)
+            status = [row.status for row in rows]
+            ifd[name] = scores_of(status, losses[: len(rows)], losses[len(rows) :]).ifd
 
-    def measured(name: str) -> object:
-        losses = naive_losses(naive, rows) if name == "naive" else engines[name].losses(sequences)
-        scores = scores_of([row.status for row in rows], losses[: len(rows)], losses[len(rows) :])
-        results[name] = scores.ifd
-        return None
-
-    names = ["naive", *dtypes]
-    times = median_s(options.repeat, {name: (lambda name=name: measured(name)) for name in names})
     print(
         f"{len(rows)} rows, {tokens} tokens, {options.model} on {options.device}, "
-        f"{torch.get_num_threads()} threads, median of {options.repeat}"
+        f"{torch.get_num_threads()} threads, medians of {options.repeat}, in turns"
     )
-    print(f"{'scorer':10} {'x naive':>8} {'rows/s':>8} {'tokens/s':>9}   against naive float32:")
-    print(f"{'':38} {'max':>9} {'median':>9} {'top 10 %':>9}")
-    for name in names:
-        largest, median = relative_difference(results[name], results["naive"])
-        overlap = overlap_of_best(results[name], results["naive"], 0.1)
+    base, truth = next(iter(scorers)), ifd.get("naive", ifd[dtypes[0]])
+    print(
+        f"{'scorer':9} {'x ' + base:>8} {'rows/s':>8} {'tokens/s':>9} {'of peak':>8} "
+        f"{'saved':>6} {'peak MiB':>9}   ifd: {'max':>8} {'median':>8} {'Spearman':>9} "
+        f"{'top 5':>6} {'10':>5} {'15 %':>5}"
+    )
+    for name in scorers:
+        took = median(times[name])
+        largest, middle = relative_difference(ifd[name], truth)
+        best = [overlap_of_best(ifd[name], truth, share) for share in (0.05, 0.1, 0.15)]
+        e = engines.get(name)
+        saved = f"{e.tokens_saved / e.tokens:6.0%}" if e else f"{'':6}"
+        memory = memory_of(name) if name in dtypes else ""
         print(
-            f"{name:10} {times['naive'] / times[name]:8.2f} {len(rows) / times[name]:8.2f} "
-            f"{tokens / times[name]:9.0f} {largest:9.1e} {median:9.1e} {overlap:9.2f}"
+            f"{name:9} {median(times[base]) / took:8.2f} {len(rows) / took:8.2f} "
+            f"{tokens / took:9.0f} {median(shares[name]):8.2f} {saved} {memory:>9}        "
+            f"{largest:8.1e} {middle:8.1e} {spearman(ifd[name], truth):9.5f} "
+            f"{best[0]:6.2f} {best[1]:5.2f} {best[2]:5.2f}",
+            flush=True,
         )
+    for name, e in engines.items():
+        if e.note:
+            print(f"{name}: {e.note}")
 
 
 if __name__ == "__main__":

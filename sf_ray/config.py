@@ -127,8 +127,8 @@ class ScoringOptions(CorpusOptions):
     token_budget: int | None = Field(
         default=None,
         ge=1,
-        description="Padded tokens in one batch, at most; halved when a GPU runs out of memory. "
-        "Default: 2048 on CPU, 65536 on CUDA.",
+        description="Tokens in one batch, padding included; halved when memory runs out. "
+        "Default: what fits the CPU's last cache (256 to 2048), 65536 on CUDA.",
     )
     actors: Actors | None = Field(
         default=None,

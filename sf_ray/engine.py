@@ -8,7 +8,9 @@ Knows torch and transformers; no Ray, no text, no tables. Defined by the naive c
 for one sequence at a time, which `tests/test_engine.py` holds it against.
 """
 
-from collections.abc import Callable, Sequence
+import ctypes
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,18 +23,34 @@ from safetensors import SafetensorError
 from sf_ray.batching import TokenBudgetBatches
 from sf_ray.encoding import TokenSequence
 from sf_ray.errors import EngineFailedError, SfRayError
+from sf_ray.stream_attention import NAME, StreamBatch
+from sf_ray.streams import Ints, TokenStream, distinct
 
-_TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
-# Float32 logits are [positions, vocabulary]: this many bytes of them exist at a time.
-_LOGITS_BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}
+_CUDA_TOKEN_BUDGET = 65536
+# Where the C library does not tell.
+_CACHE_BYTES = 32 << 20
+# Logits are computed in tiles of so many positions and bytes, which on CPU stay in its cache.
+_TILE_ROWS = {"cpu": 512, "cuda": 8192}
+_TILE_BYTES = {"cpu": 4 << 20, "cuda": 1 << 30}
+
+# Below this share of saved tokens, padded batches are faster.
+_LEAST_SHARED = {"cpu": -1.0, "cuda": 0.05}
+
+OnBatch = Callable[[int, int], None] | None
 
 
 class Engine:
     """Holds the weights and scores pools of sequences.
 
+    Equal sequences are scored once. Prefixes that sequences share run once where that pays: the
+    pool then goes through the model as a `TokenStream`.
+
     Attributes:
-        token_budget: Padded tokens in one batch; shrinks when the device runs out of memory.
+        token_budget: Tokens in one batch, padding included; shrinks when memory runs out.
         oom_splits: How often it did.
+        tokens: Tokens that were asked for, so far.
+        tokens_saved: Those of them that did not go through the model.
+        note: Why prefixes are not shared, where the model forbids it.
     """
 
     def __init__(
@@ -43,6 +61,7 @@ class Engine:
         dtype: str = "float32",
         token_budget: int | None = None,
         threads: int | None = None,
+        share: bool = True,
         trust_remote_code: bool = False,
     ) -> None:
         """
@@ -50,8 +69,9 @@ class Engine:
             model_dir: Directory with config.json and safetensors weights.
             device: "cpu" or "cuda".
             dtype: "float32", or "float16" or "bfloat16" as autocast over float32 weights.
-            token_budget: Padded tokens in one batch.
+            token_budget: Tokens in one batch; None chooses by the device.
             threads: Threads on CPU; None leaves torch's setting.
+            share: Compute what sequences share once.
             trust_remote_code: Run Python code from the model's directory.
 
         Raises:
@@ -62,20 +82,20 @@ class Engine:
         if threads is not None and device == "cpu":
             torch.set_num_threads(threads)
         self.dtype = dtype
-        self.token_budget = token_budget or _TOKEN_BUDGET[device]
-        self.oom_splits = 0
+        self.oom_splits = self.tokens = self.tokens_saved = 0
+        self.note: str | None = None
         self._device = torch.device(device)
-        model = _load(model_dir, self._device, trust_remote_code)
-        self._decoder = model.get_decoder()
-        self._head = _head_of(model)
-        self._check_head(model, model_dir)
-        vocabulary = model.get_output_embeddings().weight.shape[0]
-        self._head_chunk = max(1, _LOGITS_BYTES[device] // (4 * vocabulary))
+        self._share = share
+        self._model = _load(model_dir, self._device, trust_remote_code)
+        self._decoder = self._model.get_decoder()
+        self._head = _Head(self._model, dtype)
+        self._check_head(model_dir)
+        self.token_budget = token_budget or _default_budget(self._model, device)
+        # The longest sequence that may go through a stream.
+        self._stream_limit = self._check_stream() if share else 0
 
     def losses(
-        self,
-        sequences: Sequence[TokenSequence],
-        on_batch: Callable[[int, int], None] | None = None,
+        self, sequences: Sequence[TokenSequence], on_batch: OnBatch = None
     ) -> NDArray[np.float64]:
         """Mean loss of each sequence over its scored tokens.
 
@@ -93,100 +113,306 @@ class Engine:
         """
         losses = np.full(len(sequences), np.nan)
         wanted = np.array([i for i, s in enumerate(sequences) if s.scored], dtype=np.int64)
+        pool = [sequences[i] for i in wanted]
+        self.tokens += sum(len(s.ids) - 1 for s in pool)
+        places = np.arange(len(pool))
+        if self._share:
+            first, places = distinct(pool)
+            self.tokens_saved += sum(len(s.ids) - 1 for s in pool)
+            pool = [pool[i] for i in first]
+            self.tokens_saved -= sum(len(s.ids) - 1 for s in pool)
         if self.dtype == "float32":
             precision: AbstractContextManager[Any] = nullcontext()
         else:
             # One context for the whole pool: autocast then casts each weight once.
             precision = torch.autocast(self._device.type, getattr(torch, self.dtype))
         with precision:
-            losses[wanted] = self._pool([sequences[i] for i in wanted], on_batch)
-        overflowed = wanted[~np.isfinite(losses[wanted])]
+            means = self._pool(pool, np.bincount(places, minlength=len(pool)), on_batch)
+        overflowed = np.flatnonzero(~np.isfinite(means))
         if len(overflowed) and self.dtype != "float32":
-            losses[overflowed] = self._pool([sequences[i] for i in overflowed], None)
+            again = [pool[i] for i in overflowed]
+            means[overflowed] = self._pool(again, np.zeros(len(again), np.int64), None)
+        losses[wanted] = means[places]
         return losses
 
     def _pool(
-        self, sequences: list[TokenSequence], on_batch: Callable[[int, int], None] | None
+        self, pool: Sequence[TokenSequence], copies: Ints, on_batch: OnBatch
     ) -> NDArray[np.float64]:
-        losses = np.empty(len(sequences))
-        lengths = np.array([len(s.ids) for s in sequences], dtype=np.int64)
-        batches = TokenBudgetBatches(lengths, self.token_budget)
-        for batch in batches:
+        """[m] mean losses of distinct sequences, each of which stands for some copies."""
+        counts = np.array([s.scored for s in pool], dtype=np.int64)
+        lengths = np.array([len(s.ids) for s in pool], dtype=np.int64)
+        streamed = np.flatnonzero(lengths <= self._stream_limit)
+        stream = TokenStream.of([pool[int(i)] for i in streamed]) if len(streamed) else None
+        if stream and not self._pays(len(stream), int((lengths[streamed] - 1).sum())):
+            stream, streamed = None, streamed[:0]
+        plain = np.setdiff1d(np.arange(len(pool)), streamed)
+        try:
+            parts = list(self._plain(pool, lengths, plain, copies, on_batch))
+            if stream:
+                self.tokens_saved += int((lengths[streamed] - 1).sum()) - len(stream)
+                parts += [
+                    (streamed[sequences], nll)
+                    for sequences, nll in self._stream(stream, copies[streamed], on_batch)
+                ]
+            # The only wait for the device.
+            nll = torch.cat([part[1] for part in parts]).cpu().numpy() if parts else np.empty(0)
+        except (RuntimeError, IndexError, ValueError) as error:
+            line = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            raise EngineFailedError(line, device_is_lost="CUDA error" in line) from error
+        sequences = np.concatenate([np.empty(0, np.int64), *(part[0] for part in parts)])
+        sums = np.bincount(sequences, weights=nll.astype(np.float64), minlength=len(pool))
+        means: NDArray[np.float64] = sums / counts
+        return means
+
+    def _pays(self, stream_tokens: int, tokens: int) -> bool:
+        """Whether a stream is faster than padded batches: `docs/performance.md`."""
+        return stream_tokens < (1 - _LEAST_SHARED[self._device.type]) * tokens
+
+    def _plain(
+        self,
+        pool: Sequence[TokenSequence],
+        lengths: Ints,
+        plain: Ints,
+        copies: Ints,
+        on_batch: OnBatch,
+    ) -> Iterator[tuple[Ints, torch.Tensor]]:
+        """Padded batches, the model's own attention: the sequence of each loss, and the losses."""
+        self._attend_by("sdpa")
+        batches = TokenBudgetBatches(lengths[plain], self.token_budget)
+        for members in batches:
+            batch = plain[members]
             try:
-                losses[batch] = self._batch([sequences[i] for i in batch])
+                nll = self._batch([pool[i] for i in batch])
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
-                    raise EngineFailedError(
-                        f"the device has too little memory for one sequence of {lengths[batch[0]]} "
-                        "tokens: lower --max-length, or use a smaller model"
-                    ) from None
-                batches.split(batch)
-                self.token_budget = batches.token_budget
-                self.oom_splits += 1
-                torch.cuda.empty_cache()
+                    raise _too_long(lengths[batch[0]]) from None
+                batches.split(members)
+                self._out_of_memory(batches.token_budget)
                 continue
-            except (RuntimeError, IndexError, ValueError) as error:
-                line = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-                raise EngineFailedError(line, device_is_lost="CUDA error" in line) from error
+            yield np.repeat(batch, [pool[i].scored for i in batch]), nll
             if on_batch:
-                on_batch(len(batch), int(lengths[batch].sum()))
-        return losses
+                on_batch(int(copies[batch].sum()), int((lengths[batch] - 1).sum()))
 
     @torch.no_grad()
-    def _batch(self, sequences: list[TokenSequence]) -> NDArray[np.float64]:
+    def _batch(self, sequences: list[TokenSequence]) -> torch.Tensor:
+        """[scored tokens] losses of sequences, one after the other."""
         # Token t is predicted from the hidden state at t - 1, so the last token is never fed:
         #     fed      a0 a1 a2 a3      (padding on the right: causal attention hides it)
         #     predicts a1 a2 a3 a4
-        width = max(len(s.ids) for s in sequences) - 1
-        fed = np.zeros((len(sequences), width), dtype=np.int64)
-        for row, s in enumerate(sequences):
-            fed[row, : len(s.ids) - 1] = s.ids[:-1]
-        counts = np.array([s.scored for s in sequences])
-        flat = np.concatenate(
-            [
-                row * width + np.arange(s.first - 1, len(s.ids) - 1)
-                for row, s in enumerate(sequences)
-            ]
-        )
+        fed = np.array([len(s.ids) - 1 for s in sequences])
+        width = int(fed.max())
+        columns = np.arange(width)
+        ids = np.zeros((len(sequences), width), dtype=np.int64)
+        ids[columns < fed[:, None]] = np.concatenate([s.ids[:-1] for s in sequences])
+        first = np.array([s.first for s in sequences])
+        scored = (columns >= first[:, None] - 1) & (columns < fed[:, None])
         targets = np.concatenate([s.ids[s.first :] for s in sequences]).astype(np.int64)
-
-        hidden = self._decoder(input_ids=self._put(fed), use_cache=False).last_hidden_state
-        hidden = hidden.flatten(0, 1)[self._put(flat)]  # [scored tokens, hidden size]
-        nll = torch.cat(
-            [
-                self._nll(states, wanted)
-                for states, wanted in zip(
-                    torch.split(hidden, self._head_chunk),
-                    torch.split(self._put(targets), self._head_chunk),
-                    strict=True,
-                )
-            ]
+        hidden = self._decoder(input_ids=self._put(ids), use_cache=False).last_hidden_state
+        return self._nll(
+            hidden.flatten(0, 1)[self._put(np.flatnonzero(scored))], self._put(targets)
         )
-        sums = torch.zeros(len(sequences), dtype=torch.float64, device=self._device)
-        sums.index_add_(0, self._put(np.repeat(np.arange(len(sequences)), counts)), nll.double())
-        means: NDArray[np.float64] = sums.cpu().numpy() / counts
-        return means
+
+    def _stream(
+        self, stream: TokenStream, copies: Ints, on_batch: OnBatch
+    ) -> Iterator[tuple[Ints, torch.Tensor]]:
+        """Batches of a stream; the sequence of each loss, and the losses."""
+        self._attend_by(NAME)
+        done = np.concatenate([[0], np.cumsum(copies[stream.order])])
+        before: StreamBatch | None = None
+        start = 0
+        while start < len(stream):
+            stop = min(start + self.token_budget, len(stream))
+            try:
+                batch = StreamBatch(stream, start, stop, before, self._device.type)
+                sequences, nll = self._stream_batch(stream, batch)
+            except torch.OutOfMemoryError:
+                if stop - start == 1:
+                    raise _too_long(int(stream.positions[start]) + 2) from None
+                self._out_of_memory((stop - start) // 2)
+                continue
+            yield sequences, nll
+            if on_batch:
+                ended = np.searchsorted(stream.ends, [start, stop], side="right")
+                on_batch(int(done[ended[1]] - done[ended[0]]), stop - start)
+            before, start = batch, stop
+
+    @torch.no_grad()
+    def _stream_batch(self, stream: TokenStream, batch: StreamBatch) -> tuple[Ints, torch.Tensor]:
+        fed = slice(batch.start, batch.stop)
+        hidden = self._decoder(
+            input_ids=self._put(stream.ids[fed])[None],
+            position_ids=self._put(stream.positions[fed])[None],
+            use_cache=False,
+            stream=batch,
+        ).last_hidden_state[0]
+        first, last = np.searchsorted(stream.slots, [batch.start, batch.stop])
+        states = hidden[self._put(stream.slots[first:last] - batch.start)]
+        return stream.sequences[first:last], self._nll(
+            states, self._put(stream.targets[first:last])
+        )
 
     def _nll(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """[n, hidden size], [n] -> [n] float32 negative log-likelihoods."""
-        logits = self._head(states).float()
-        picked = logits.gather(1, targets[:, None]).squeeze(1)
-        return logits.logsumexp(1) - picked
+        rows = _TILE_ROWS[self._device.type]
+        parts = zip(torch.split(states, rows), torch.split(targets, rows), strict=True)
+        return torch.cat([self._head.nll(*part) for part in parts])
 
-    def _put(self, array: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self._device)
+    def _put(self, array: Ints) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if self._device.type == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)
+
+    def _attend_by(self, name: str) -> None:
+        if self._model.config._attn_implementation != name:
+            self._model.set_attn_implementation(name)
+
+    def _out_of_memory(self, token_budget: int) -> None:
+        self.token_budget = max(1, token_budget)
+        self.oom_splits += 1
+        torch.cuda.empty_cache()
 
     @torch.no_grad()
-    def _check_head(self, model: Any, model_dir: Path) -> None:
+    def _check_head(self, model_dir: Path) -> None:
         """Some architectures change logits after the LM head; refuse those we do not know."""
+        self._attend_by("sdpa")
         ids = torch.arange(1, 9, device=self._device)[None]
-        expected = model(input_ids=ids, use_cache=False).logits
-        got = self._head(self._decoder(input_ids=ids, use_cache=False).last_hidden_state)
-        if got.shape != expected.shape or not torch.allclose(got, expected, rtol=1e-3, atol=1e-3):
+        logits = self._model(input_ids=ids, use_cache=False).logits[0].float()
+        expected = torch.nn.functional.cross_entropy(logits, ids[0], reduction="none")
+        hidden = self._decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
+        if not torch.allclose(self._head.nll(hidden, ids[0]), expected, rtol=1e-3, atol=1e-3):
             raise SfRayError(
-                f"model {model_dir}: {type(model).__name__} computes its logits in a way that "
-                "sf_ray does not know; choose another model and report this one"
+                f"model {model_dir}: {type(self._model).__name__} computes its logits in a way "
+                "that sf_ray does not know; choose another model and report this one"
             )
+
+    def _check_stream(self) -> int:
+        """The longest sequence for which a stream gives what plain batches give; 0: none."""
+        ids = np.arange(1, 33, dtype=np.int32)
+        pool = [
+            TokenSequence(np.concatenate(parts).astype(np.int32), 1)
+            for parts in ([ids], [ids[:20], ids[:9]], [ids[:20], ids[3:9]], [ids[9:]], [ids[::-1]])
+        ]
+        lengths, ones = np.array([len(s.ids) for s in pool]), np.ones(len(pool), np.int64)
+        budget, self.token_budget = self.token_budget, 14
+        windows: set[int] = set()
+        reason = "its layers do not look at each token alone"
+        try:
+            expected = list(self._plain(pool, lengths, np.arange(len(pool)), ones, None))
+            self._attend_by(NAME)
+            stream = TokenStream.of(pool)
+            before, found = None, []
+            for start in range(0, len(stream), 14):
+                stop = min(start + 14, len(stream))
+                before = StreamBatch(stream, start, stop, before, self._device.type)
+                found.append(self._stream_batch(stream, before))
+                windows |= before.windows
+                if before.unknown:
+                    reason = f"its attention uses {', '.join(sorted(before.unknown))}"
+                    raise ValueError(reason)
+            sums = [
+                np.bincount(
+                    np.concatenate([part[0] for part in parts]),
+                    weights=torch.cat([part[1] for part in parts]).cpu().double().numpy(),
+                )
+                for parts in (expected, found)
+            ]
+            same = np.allclose(sums[0], sums[1][np.arange(len(pool))], rtol=1e-3)
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+            same, reason = False, str(error).splitlines()[0] if str(error) else reason
+        finally:
+            self.token_budget = budget
+        if not same:
+            self._attend_by("sdpa")
+            self.note = f"prefixes that sequences share are computed for each of them: {reason}"
+            return 0
+        if windows:
+            self.note = (
+                f"in sequences of more than {min(windows)} tokens, the model's sliding window, "
+                "shared prefixes are computed for each of them"
+            )
+        return min(windows, default=1 << 62)
+
+
+class _Head:
+    """Hidden states -> losses, with what the known architectures do to their logits."""
+
+    def __init__(self, model: Any, dtype: str) -> None:
+        config = model.config.get_text_config()
+        projection = model.get_output_embeddings()
+        self._weight = projection.weight.detach()
+        self._bias = getattr(projection, "bias", None)
+        self._low = self._weight.to(getattr(torch, dtype))
+        self._scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
+        self._scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite
+        self._cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+
+    @torch.no_grad()
+    def nll(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """[n, hidden size], [n] -> [n] float32: logsumexp(logits) - logits[target].
+
+        Never more than a tile of the vocabulary at a time:
+
+            logits = states @ weight[tile].T;  largest, total <- largest, sum of exp(logits)
+        """
+        device = states.device.type
+        weight = self._low if torch.is_autocast_enabled(device) else self._weight
+        states = states.to(weight.dtype)
+        columns = max(256, _TILE_BYTES[device] // (4 * max(len(states), 1)))
+        largest = torch.full((len(states),), -torch.inf, device=states.device)
+        total = torch.zeros_like(largest)
+        for start in range(0, len(weight), columns):
+            tile = slice(start, start + columns)
+            logits = torch.nn.functional.linear(states, weight[tile]).float()
+            logits = self._finish(logits, None if self._bias is None else self._bias[tile])
+            grown = torch.maximum(largest, logits.amax(1))
+            total = total * torch.exp(largest - grown) + logits.sub_(grown[:, None]).exp_().sum(1)
+            largest = grown
+        picked = (states.float() * weight[targets].float()).sum(1)
+        picked = self._finish(picked, None if self._bias is None else self._bias[targets])
+        return total.log_().add_(largest).sub_(picked)
+
+    def _finish(self, logits: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        if bias is not None:
+            logits += bias
+        if self._scale != 1.0:
+            logits *= self._scale
+        if self._cap:
+            logits = self._cap * torch.tanh(logits / self._cap)
+        return logits
+
+
+def keep_freed_memory() -> None:
+    """Has this process keep memory that it frees, where the C library is glibc.
+
+    Activations come and go in pieces of megabytes; given back each time, every page of them
+    would be mapped and cleared again.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(-4, 0)  # M_MMAP_MAX: nothing gets a mapping of its own
+        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: nothing is given back
+
+
+def _default_budget(model: Any, device: str) -> int:
+    """On CPU, so many tokens that the widest activations stay in half of its last cache."""
+    if device == "cuda":
+        return _CUDA_TOKEN_BUDGET
+    try:
+        cache = os.sysconf("SC_LEVEL3_CACHE_SIZE") or _CACHE_BYTES
+    except (ValueError, OSError):
+        cache = _CACHE_BYTES
+    config = model.config.get_text_config()
+    width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    tokens = cache // 2 // (2 * 4 * width)
+    return int(min(2048, max(256, 1 << (tokens.bit_length() - 1 if tokens else 0))))
+
+
+def _too_long(tokens: int) -> EngineFailedError:
+    return EngineFailedError(
+        f"the device has too little memory for one sequence of {tokens} tokens: lower "
+        "--max-length, or use a smaller model"
+    )
 
 
 def _load(model_dir: Path, device: torch.device, trust_remote_code: bool) -> Any:
@@ -210,24 +436,3 @@ def _load(model_dir: Path, device: torch.device, trust_remote_code: bool) -> Any
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise SfRayError(f"model {model_dir}: cannot be loaded: {error}") from error
-
-
-def _head_of(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Hidden states -> logits, with what the known architectures do after the projection."""
-    config = model.config.get_text_config()
-    projection = model.get_output_embeddings()
-    scale = getattr(config, "logit_scale", None)  # Cohere
-    divisor = getattr(config, "logits_scaling", None)  # Granite
-    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
-
-    def head(states: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = projection(states)
-        if scale:
-            logits = logits * scale
-        if divisor:
-            logits = logits / divisor
-        if cap:
-            logits = cap * torch.tanh(logits / cap)
-        return logits
-
-    return head

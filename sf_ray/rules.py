@@ -92,9 +92,10 @@ class EngineRules:
     def start(self) -> "UnitScorer":
         """The model, loaded."""
         # Only a scoring actor pays for importing torch.
-        from sf_ray.engine import Engine
+        from sf_ray.engine import Engine, keep_freed_memory
         from sf_ray.scoring import UnitScorer
 
+        keep_freed_memory()
         return UnitScorer(
             Engine(
                 self.model.resolve().path,

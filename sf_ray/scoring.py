@@ -81,9 +81,24 @@ class UnitScorer:
         self._engine = engine
 
     @property
+    def note(self) -> str | None:
+        """What the engine cannot do with its model, for people to know."""
+        return self._engine.note
+
+    @property
     def oom_splits(self) -> int:
         """How often the device ran out of memory."""
         return self._engine.oom_splits
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that were to be scored so far."""
+        return self._engine.tokens
+
+    @property
+    def tokens_saved(self) -> int:
+        """Those of them that are repeats, and did not go through the model again."""
+        return self._engine.tokens_saved
 
     def score(
         self,

@@ -146,6 +146,12 @@ def _score_once(
         with watched(lambda: progress.counts.signs_of_life, options.stall_s, stalled):
             write_pieces(scored, job.pieces, pool.write_cpus)
     check(progress.counts)
+    if saved := progress.counts.tokens_saved:
+        tokens = progress.counts.unit_tokens
+        say(
+            f"note: {saved:,} of {tokens:,} tokens ({saved / tokens:.0%}) repeat what other "
+            "sequences of their unit begin with; they were computed once"
+        )
     if splits := progress.counts.oom_splits:
         say(
             f"note: the device ran out of memory {splits} times; those batches were halved and "

@@ -184,6 +184,8 @@ class ScoreUnits:
                 "model, or fewer actors a node (--actors, --cpus-per-actor, --gpus-per-actor)"
             )
         self._scorer = rules.start()
+        if self._scorer.note:
+            say(f"note: {self._scorer.note}")
         self._ask("actor_ready", context.get_actor_id())
 
     def __call__(self, bundle: pa.Table) -> Iterator[pa.Table]:
@@ -209,7 +211,8 @@ class ScoreUnits:
     def _score(self, unit: pa.Table, care: "Care") -> pa.Table:
         shard, start = unit["shard"][0].as_py(), unit["start"][0].as_py()
         piece, encoded = unit["piece"][0].as_py(), unwrap_unit(unit)
-        splits = self._scorer.oom_splits
+        splits, tokens = self._scorer.oom_splits, self._scorer.tokens
+        saved = self._scorer.tokens_saved
         if care is Care.HOPELESS:
             raise SfRayError(
                 f"scoring rows {start} to {start + encoded.num_rows} of shard {shard} ends the "
@@ -225,7 +228,12 @@ class ScoreUnits:
         if table is None:
             encoded = self._without_bad_rows(piece, shard, start, encoded)
             table = self._scorer.score(shard, start, encoded, self._count_batch)
-        self._unreported[piece] = UnitCounts.of(table, self._scorer.oom_splits - splits)
+        self._unreported[piece] = UnitCounts.of(
+            table,
+            self._scorer.oom_splits - splits,
+            self._scorer.tokens - tokens,
+            self._scorer.tokens_saved - saved,
+        )
         # With care, at once: who dies next shall not be blamed on a unit that is done.
         if care is not Care.NONE or monotonic() - self._reported >= _REPORT_S:
             self._report()

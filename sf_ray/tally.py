@@ -34,17 +34,22 @@ class UnitCounts:
     Attributes:
         rows: All of its rows.
         oom_splits: How often memory ran out.
+        tokens, tokens_saved: That were to be scored, and those of them that were repeats.
         bad: Rows by status, of those statuses that are bad.
         examples: (shard, row, status) of some of them.
     """
 
     rows: int
     oom_splits: int
+    tokens: int
+    tokens_saved: int
     bad: Mapping[str, int]
     examples: tuple[tuple[str, int, str], ...]
 
     @classmethod
-    def of(cls, scores: pa.Table, oom_splits: int) -> "UnitCounts":
+    def of(
+        cls, scores: pa.Table, oom_splits: int, tokens: int = 0, tokens_saved: int = 0
+    ) -> "UnitCounts":
         """Counts a unit's score table."""
         counts = {
             count["values"]: count["counts"]
@@ -55,7 +60,7 @@ class UnitCounts:
         if counts:
             columns = [scores[name].to_pylist() for name in ("shard", "row", "status")]
             examples = [row for row in zip(*columns, strict=True) if row[2] in BAD][:_EXAMPLES]
-        return cls(scores.num_rows, oom_splits, counts, tuple(examples))
+        return cls(scores.num_rows, oom_splits, tokens, tokens_saved, counts, tuple(examples))
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Counts:
         sequences, tokens: In finished batches.
         units, rows: In finished units.
         oom_splits: How often memory ran out.
+        unit_tokens, tokens_saved: Of finished units: to be scored, and those that were repeats.
         signs_of_life: Grows whenever anything happens.
         bad: Bad rows by status.
         examples: (shard, row, status) of some of them.
@@ -77,6 +83,8 @@ class Counts:
     units: int = 0
     rows: int = 0
     oom_splits: int = 0
+    unit_tokens: int = 0
+    tokens_saved: int = 0
     signs_of_life: int = 0
     bad: Mapping[str, int] = field(default_factory=dict)
     examples: tuple[tuple[str, int, str], ...] = ()
@@ -150,6 +158,8 @@ class Tally:
             units=c.units + 1,
             rows=c.rows + unit.rows,
             oom_splits=c.oom_splits + unit.oom_splits,
+            unit_tokens=c.unit_tokens + unit.tokens,
+            tokens_saved=c.tokens_saved + unit.tokens_saved,
         )
         # A run may end because of these: no row counts twice.
         if unit.bad and piece not in self._with_bad_rows:

@@ -98,7 +98,8 @@ class FreeEngine:
 class FreeScorer:
     """Gives scores at once."""
 
-    oom_splits = 0
+    oom_splits = tokens = tokens_saved = 0
+    note = None
 
     def score(self, shard: str, start: int, encoded: pa.Table, on_batch: object) -> pa.Table:
         if _settings.log:

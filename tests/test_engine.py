@@ -9,8 +9,10 @@ from naive import mean_loss, naive_aligned, naive_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sf_ray import Scorer, SfRayError
+from sf_ray import engine as engine_module
 from sf_ray.encoding import TokenSequence
 from sf_ray.engine import Engine
+from sf_ray.stream_attention import StreamBatch
 
 PAIRS = [
     (f"{row['instruction']}\n", str(row["output"]))
@@ -88,11 +90,14 @@ def test_scoring_again_gives_the_same_bits(tiny_model: Path) -> None:
     assert first.tobytes() == Engine(tiny_model).losses(sequences).tobytes()
 
 
-def test_head_chunks_do_not_change_a_loss(tiny_model: Path) -> None:
+def test_the_tiles_of_the_head_do_not_change_a_loss(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sequences = random_sequences(30)
     engine = Engine(tiny_model)
     whole = engine.losses(sequences)
-    engine._head_chunk = 7
+    monkeypatch.setitem(engine_module._TILE_ROWS, "cpu", 7)
+    monkeypatch.setitem(engine_module._TILE_BYTES, "cpu", 1)
     np.testing.assert_allclose(engine.losses(sequences), whole, rtol=1e-5, equal_nan=True)
 
 
@@ -127,20 +132,21 @@ def test_what_overflows_in_low_precision_is_scored_in_float32(
     np.testing.assert_allclose(engine.losses(sequences), exact, rtol=1e-6, equal_nan=True)
 
 
+@pytest.mark.parametrize("share", [True, False])
 def test_out_of_memory_halves_the_budget_and_loses_nothing(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, share: bool
 ) -> None:
     sequences = random_sequences(40)
     exact = Engine(tiny_model).losses(sequences)
-    engine = Engine(tiny_model, token_budget=4000)
-    batch = Engine._batch
+    engine = Engine(tiny_model, token_budget=4000, share=share)
+    decoder, most = engine._decoder, 700
 
-    def small_device(self: Engine, batch_: list[TokenSequence]) -> Any:
-        if len(batch_) * max(len(s.ids) for s in batch_) > 700:
+    def small_device(input_ids: torch.Tensor, **others: Any) -> Any:
+        if input_ids.numel() > most:
             raise torch.OutOfMemoryError("too large")
-        return batch(self, batch_)
+        return decoder(input_ids=input_ids, **others)
 
-    monkeypatch.setattr(Engine, "_batch", small_device)
+    engine._decoder = small_device
     np.testing.assert_allclose(engine.losses(sequences), exact, rtol=1e-4, equal_nan=True)
     assert engine.oom_splits > 0
     assert engine.token_budget <= 700
@@ -148,20 +154,73 @@ def test_out_of_memory_halves_the_budget_and_loses_nothing(
     engine.losses(sequences)
     assert engine.oom_splits == splits  # remembered
 
-    monkeypatch.setattr(
-        Engine, "_batch", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none left"))
-    )
+    most = 0
     with pytest.raises(SfRayError, match="too little memory for one sequence of .* tokens"):
         engine.losses(sequences)
 
 
+def family(seed: int) -> list[TokenSequence]:
+    """Sequences that are equal, begin alike, or begin each other."""
+    rng = np.random.default_rng(seed)
+    pool = [rng.integers(0, 300, rng.integers(2, 40)).astype(np.int32)]
+    for _ in range(int(rng.integers(1, 40))):
+        known = pool[rng.integers(len(pool))]
+        kept = known[: rng.integers(0, len(known) + 1)]
+        pool.append(np.append(kept, rng.integers(0, 300, rng.integers(0, 30))).astype(np.int32))
+    firsts = [rng.integers(1, max(len(ids), 2)) for ids in pool]
+    return [TokenSequence(ids, int(first)) for ids, first in zip(pool, firsts, strict=True)]
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("budget", [1, 13, 1000])
+def test_sharing_does_not_change_a_loss(tiny_model: Path, seed: int, budget: int) -> None:
+    pool = family(seed)
+    engine = Engine(tiny_model, token_budget=budget)
+    engine._pays = lambda *_: True  # type: ignore[method-assign]
+    assert engine.note is None
+    expected = Engine(tiny_model, share=False).losses(pool)
+    found = engine.losses(pool)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, equal_nan=True)
+    assert found.tobytes() == engine.losses(pool).tobytes()
+    prefixes = {s.ids[:end].tobytes() for s in pool if s.scored for end in range(1, len(s.ids))}
+    asked = sum(len(s.ids) - 1 for s in pool if s.scored)
+    assert engine.tokens == 2 * asked
+    assert engine.tokens_saved == 2 * (asked - len(prefixes))
+
+
+def test_equal_sequences_are_computed_once(tiny_model: Path) -> None:
+    engine = Engine(tiny_model)
+    same = TokenSequence(np.arange(10, dtype=np.int32), 2)
+    counted: list[tuple[int, int]] = []
+    losses = engine.losses([same] * 5, lambda *batch: counted.append(batch))
+    assert len(set(losses)) == 1
+    assert counted == [(5, 9)]
+    assert (engine.tokens, engine.tokens_saved) == (45, 36)
+
+
+def test_a_model_that_cannot_share_says_why_and_is_right(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = family(3)
+    expected = Engine(tiny_model, share=False).losses(pool)
+    attend = StreamBatch.attend
+
+    def unmasked(self: StreamBatch, layer: int, q: Any, k: Any, v: Any, scale: Any) -> Any:
+        return attend(self, layer, q, k, v, scale) * 2
+
+    monkeypatch.setattr(StreamBatch, "attend", unmasked)
+    engine = Engine(tiny_model)
+    assert engine.note is not None
+    assert "are computed for each of them: its layers do not look" in engine.note
+    np.testing.assert_allclose(engine.losses(pool), expected, rtol=1e-4, equal_nan=True)
+
+
 def test_a_model_whose_logits_are_not_its_heads_is_refused(tiny_model: Path) -> None:
     engine = Engine(tiny_model)
-    head = engine._head
-    engine._head = lambda states: head(states) * 2
-    model, _ = load(tiny_model)
+    nll = engine._head.nll
+    engine._head.nll = lambda *states: nll(*states) * 2  # type: ignore[method-assign]
     with pytest.raises(SfRayError, match="LlamaForCausalLM computes its logits in a way"):
-        engine._check_head(model, tiny_model)
+        engine._check_head(tiny_model)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -17,7 +17,9 @@ LAYERS = [
     "ifd",
     "encoding",
     "batching",
+    "streams",
     "halving",
+    "stream_attention",
     "engine",
     "tables",
     "locations",
@@ -53,6 +55,7 @@ LAYERS = [
 ]
 # What a layer must not know, wherever the import stands in its file.
 PURE = ["config", "console", "stopping", "examples", "ifd", "encoding", "batching", "halving"]
+PURE += ["streams"]
 PURE += ["selection"]
 IO = ["tables", "locations", "storage", "leases", "units", "shards", "planning", "footers"]
 IO += ["score_sets", "reading", "rubbish", "bundles", "tally", "writing", "output"]

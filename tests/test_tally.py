@@ -2,7 +2,7 @@ import pyarrow as pa
 
 from sf_ray.tally import Care, Counts, Tally, UnitCounts
 
-UNIT = UnitCounts(3, 1, {"bad_row": 1}, (("s", 7, "bad_row"),))
+UNIT = UnitCounts(3, 1, 50, 10, {"bad_row": 1}, (("s", 7, "bad_row"),))
 
 
 def test_the_tally_adds_up() -> None:
@@ -18,6 +18,8 @@ def test_the_tally_adds_up() -> None:
         units=4,
         rows=12,
         oom_splits=4,
+        unit_tokens=200,
+        tokens_saved=40,
         signs_of_life=6,
         bad={"bad_row": 4},
         examples=(("s", 7, "bad_row"),) * 3,

@@ -1,0 +1,153 @@
+"""Causal attention inside a token stream, where a token sees its own path and nothing else.
+
+The model's other layers look at one token at a time and never notice. Registered with transformers
+under `NAME`; a forward pass that uses it gets `stream=StreamBatch(...)`. It is defined by causal
+attention over each sequence alone, which `Engine` holds it against whenever it loads a model.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AttentionInterface
+
+from sf_ray.streams import Ints, TokenStream
+
+NAME = "sf_ray_stream"
+# Queries that are computed together: enough for a matrix product, few enough that tokens of short
+# sequences, who hide from each other behind a mask, waste little.
+_QUERIES = {"cpu": 128, "cuda": 1024}
+# What some models add to attention, and this does not know.
+_UNKNOWN = ("softcap", "s_aux", "position_bias", "head_mask")
+
+KeysValues = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Queries [start, stop) of a batch, the keys that any of them sees, and which sees which."""
+
+    start: int
+    stop: int
+    keys: slice | torch.Tensor
+    mask: torch.Tensor
+
+
+class StreamBatch:
+    """Slots [start, stop) of a stream, with the keys and values of the path that leads there.
+
+    Slots are in depth-first order, so a slot before a batch (or a chunk of it) that any of its
+    tokens sees lies on the path to its first token.
+
+    Attributes:
+        windows: Sliding windows that the model's layers asked for.
+        unknown: What else they asked for that is not done here.
+    """
+
+    def __init__(
+        self, stream: TokenStream, start: int, stop: int, before: "StreamBatch | None", device: str
+    ) -> None:
+        """
+        Args:
+            stream: The whole stream.
+            start: First slot of the batch.
+            stop: The slot after its last.
+            before: The batch that ends at `start`; None at the start of the stream.
+            device: "cpu" or "cuda".
+        """
+        self.start, self.stop = start, stop
+        self.windows: set[int] = set()
+        self.unknown: set[str] = set()
+        self._known: Ints = np.empty(0, np.int64) if before is None else before._handed_on
+        self._slots: Ints = np.concatenate([self._known, np.arange(start, stop)])
+        self._entering = {} if before is None else before._kept
+        self._kept: dict[int, KeysValues] = {}
+        leaving: Ints = np.empty(0, np.int64)
+        if stop < len(stream):
+            leaving = np.flatnonzero(stream.path(stop, self._slots))
+        self._handed_on: Ints = self._slots[leaving]
+        self._leaving = torch.from_numpy(leaving).to(device)
+        self._chunks = [
+            self._chunk(stream, at, min(at + _QUERIES[device], stop), device)
+            for at in range(start, stop, _QUERIES[device])
+        ]
+
+    def _chunk(self, stream: TokenStream, start: int, stop: int, device: str) -> _Chunk:
+        first = len(self._known) + start - self.start
+        path = np.flatnonzero(stream.path(start, self._slots[:first]))
+        keys = np.concatenate([path, np.arange(first, first + stop - start)])
+        key_slots, query_slots = self._slots[keys], np.arange(start, stop)
+
+        def of_keys(values: Ints) -> torch.Tensor:
+            return torch.from_numpy(values[key_slots]).to(device)[None]
+
+        def of_queries(values: Ints) -> torch.Tensor:
+            return torch.from_numpy(values[query_slots]).to(device)[:, None]
+
+        owner = of_queries(stream.owner)
+        mask = of_keys(stream.owner) <= owner
+        mask &= owner < of_keys(stream.until)
+        mask &= of_keys(stream.positions) <= of_queries(stream.positions)
+        is_range = keys[-1] - keys[0] + 1 == len(keys)
+        return _Chunk(
+            start - self.start,
+            stop - self.start,
+            slice(keys[0], keys[-1] + 1) if is_range else torch.from_numpy(keys).to(device),
+            mask,
+        )
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+    ) -> torch.Tensor:
+        """[1, heads, n, d] and twice [1, key heads, n, d] -> [1, n, heads, d]."""
+        if layer in self._entering:
+            keys, values = self._entering[layer]
+            key, value = torch.cat([keys, key], 2), torch.cat([values, value], 2)
+        if len(self._leaving):
+            self._kept[layer] = (
+                key.index_select(2, self._leaving),
+                value.index_select(2, self._leaving),
+            )
+        heads, width = key.shape[1], query.shape[3]
+        group = query.shape[1] // heads
+        outputs = []
+        for chunk in self._chunks:
+            if isinstance(chunk.keys, slice):
+                keys, values = key[:, :, chunk.keys], value[:, :, chunk.keys]
+            else:
+                keys = key.index_select(2, chunk.keys)
+                values = value.index_select(2, chunk.keys)
+            # The query heads of one key head stand below each other: no keys are copied for them.
+            queries = query[:, :, chunk.start : chunk.stop].reshape(1, heads, -1, width)
+            output = torch.nn.functional.scaled_dot_product_attention(
+                queries, keys, values, attn_mask=chunk.mask.repeat(group, 1), scale=scaling
+            )
+            outputs.append(output.reshape(1, heads * group, chunk.stop - chunk.start, -1))
+        return torch.cat(outputs, 2).transpose(1, 2).contiguous()
+
+
+def _attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    stream: StreamBatch | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    if stream is None:
+        raise ValueError("the model's layers do not hand on what their attention is told")
+    stream.unknown |= {name for name in _UNKNOWN if others.get(name) is not None}
+    if others.get("sliding_window"):
+        stream.windows.add(int(others["sliding_window"]))
+    return stream.attend(module.layer_idx, query, key, value, scaling), None
+
+
+AttentionInterface.register(NAME, _attention)
