@@ -127,7 +127,7 @@ class ScoringOptions(CorpusOptions):
     token_budget: int | None = Field(
         default=None,
         ge=1,
-        description="Tokens in one batch, padding included; halved when memory runs out. "
+        description="Tokens in one batch, padding included; halved when a GPU runs out of memory. "
         "Default: what fits the CPU's last cache (256 to 2048), 65536 on CUDA.",
     )
     actors: Actors | None = Field(

@@ -23,16 +23,13 @@ from safetensors import SafetensorError
 from sf_ray.batching import TokenBudgetBatches
 from sf_ray.encoding import TokenSequence
 from sf_ray.errors import EngineFailedError, SfRayError
-from sf_ray.stream_attention import NAME, StreamBatch
+from sf_ray.heads import Head
+from sf_ray.stream_attention import NAME, Needs, StreamBatch
 from sf_ray.streams import Ints, TokenStream, distinct
 
 _CUDA_TOKEN_BUDGET = 65536
 # Where the C library does not tell.
 _CACHE_BYTES = 32 << 20
-# Logits are computed in tiles of so many positions and bytes, which on CPU stay in its cache.
-_TILE_ROWS = {"cpu": 512, "cuda": 8192}
-_TILE_BYTES = {"cpu": 4 << 20, "cuda": 1 << 30}
-
 # Below this share of saved tokens, padded batches are faster.
 _LEAST_SHARED = {"cpu": -1.0, "cuda": 0.05}
 
@@ -88,7 +85,8 @@ class Engine:
         self._share = share
         self._model = _load(model_dir, self._device, trust_remote_code)
         self._decoder = self._model.get_decoder()
-        self._head = _Head(self._model, dtype)
+        self._own_attention = self._model.config._attn_implementation  # the fused one, mostly
+        self._head = Head(self._model, dtype)
         self._check_head(model_dir)
         self.token_budget = token_budget or _default_budget(self._model, device)
         # The longest sequence that may go through a stream.
@@ -154,18 +152,15 @@ class Engine:
                     (streamed[sequences], nll)
                     for sequences, nll in self._stream(stream, copies[streamed], on_batch)
                 ]
-            # The only wait for the device.
-            nll = torch.cat([part[1] for part in parts]).cpu().numpy() if parts else np.empty(0)
+            sums = _sums(parts, len(pool))  # the only wait for the device
         except (RuntimeError, IndexError, ValueError) as error:
             line = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
             raise EngineFailedError(line, device_is_lost="CUDA error" in line) from error
-        sequences = np.concatenate([np.empty(0, np.int64), *(part[0] for part in parts)])
-        sums = np.bincount(sequences, weights=nll.astype(np.float64), minlength=len(pool))
         means: NDArray[np.float64] = sums / counts
         return means
 
     def _pays(self, stream_tokens: int, tokens: int) -> bool:
-        """Whether a stream is faster than padded batches: `docs/performance.md`."""
+        """Whether a stream is faster than padded batches: `docs/adr/0007`."""
         return stream_tokens < (1 - _LEAST_SHARED[self._device.type]) * tokens
 
     def _plain(
@@ -177,7 +172,7 @@ class Engine:
         on_batch: OnBatch,
     ) -> Iterator[tuple[Ints, torch.Tensor]]:
         """Padded batches, the model's own attention: the sequence of each loss, and the losses."""
-        self._attend_by("sdpa")
+        self._attend_by(self._own_attention)
         batches = TokenBudgetBatches(lengths[plain], self.token_budget)
         for members in batches:
             batch = plain[members]
@@ -208,22 +203,27 @@ class Engine:
         scored = (columns >= first[:, None] - 1) & (columns < fed[:, None])
         targets = np.concatenate([s.ids[s.first :] for s in sequences]).astype(np.int64)
         hidden = self._decoder(input_ids=self._put(ids), use_cache=False).last_hidden_state
-        return self._nll(
+        return self._head.nll(
             hidden.flatten(0, 1)[self._put(np.flatnonzero(scored))], self._put(targets)
         )
 
     def _stream(
-        self, stream: TokenStream, copies: Ints, on_batch: OnBatch
+        self,
+        stream: TokenStream,
+        copies: Ints,
+        on_batch: OnBatch,
+        needs: Needs | None = None,
     ) -> Iterator[tuple[Ints, torch.Tensor]]:
         """Batches of a stream; the sequence of each loss, and the losses."""
         self._attend_by(NAME)
         done = np.concatenate([[0], np.cumsum(copies[stream.order])])
         before: StreamBatch | None = None
+        needs = needs or Needs()
         start = 0
         while start < len(stream):
             stop = min(start + self.token_budget, len(stream))
             try:
-                batch = StreamBatch(stream, start, stop, before, self._device.type)
+                batch = StreamBatch(stream, start, stop, before, needs, self._device.type)
                 sequences, nll = self._stream_batch(stream, batch)
             except torch.OutOfMemoryError:
                 if stop - start == 1:
@@ -247,15 +247,9 @@ class Engine:
         ).last_hidden_state[0]
         first, last = np.searchsorted(stream.slots, [batch.start, batch.stop])
         states = hidden[self._put(stream.slots[first:last] - batch.start)]
-        return stream.sequences[first:last], self._nll(
+        return stream.sequences[first:last], self._head.nll(
             states, self._put(stream.targets[first:last])
         )
-
-    def _nll(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """[n, hidden size], [n] -> [n] float32 negative log-likelihoods."""
-        rows = _TILE_ROWS[self._device.type]
-        parts = zip(torch.split(states, rows), torch.split(targets, rows), strict=True)
-        return torch.cat([self._head.nll(*part) for part in parts])
 
     def _put(self, array: Ints) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
@@ -275,7 +269,7 @@ class Engine:
     @torch.no_grad()
     def _check_head(self, model_dir: Path) -> None:
         """Some architectures change logits after the LM head; refuse those we do not know."""
-        self._attend_by("sdpa")
+        self._attend_by(self._own_attention)
         ids = torch.arange(1, 9, device=self._device)[None]
         logits = self._model(input_ids=ids, use_cache=False).logits[0].float()
         expected = torch.nn.functional.cross_entropy(logits, ids[0], reduction="none")
@@ -290,96 +284,46 @@ class Engine:
         """The longest sequence for which a stream gives what plain batches give; 0: none."""
         ids = np.arange(1, 33, dtype=np.int32)
         pool = [
-            TokenSequence(np.concatenate(parts).astype(np.int32), 1)
+            TokenSequence(np.concatenate(parts), 1)
             for parts in ([ids], [ids[:20], ids[:9]], [ids[:20], ids[3:9]], [ids[9:]], [ids[::-1]])
         ]
-        lengths, ones = np.array([len(s.ids) for s in pool]), np.ones(len(pool), np.int64)
-        budget, self.token_budget = self.token_budget, 14
-        windows: set[int] = set()
-        reason = "its layers do not look at each token alone"
+        needs = Needs()
+        budget, self.token_budget = self.token_budget, 14  # several batches, cut anywhere
         try:
-            expected = list(self._plain(pool, lengths, np.arange(len(pool)), ones, None))
-            self._attend_by(NAME)
+            every = np.arange(len(pool))
+            lengths = np.array([len(s.ids) for s in pool])
+            plain = _sums(list(self._plain(pool, lengths, every, np.ones_like(every), None)))
             stream = TokenStream.of(pool)
-            before, found = None, []
-            for start in range(0, len(stream), 14):
-                stop = min(start + 14, len(stream))
-                before = StreamBatch(stream, start, stop, before, self._device.type)
-                found.append(self._stream_batch(stream, before))
-                windows |= before.windows
-                if before.unknown:
-                    reason = f"its attention uses {', '.join(sorted(before.unknown))}"
-                    raise ValueError(reason)
-            sums = [
-                np.bincount(
-                    np.concatenate([part[0] for part in parts]),
-                    weights=torch.cat([part[1] for part in parts]).cpu().double().numpy(),
-                )
-                for parts in (expected, found)
-            ]
-            same = np.allclose(sums[0], sums[1][np.arange(len(pool))], rtol=1e-3)
+            shared = _sums(list(self._stream(stream, np.ones_like(every), None, needs)))
+            reason = "its layers do not look at each token alone"
+            if needs.unknown:
+                reason = f"its attention uses {', '.join(sorted(needs.unknown))}"
+            is_same = not needs.unknown and np.allclose(plain, shared, rtol=1e-4)
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-            same, reason = False, str(error).splitlines()[0] if str(error) else reason
+            is_same, reason = False, f"{type(error).__name__}: {error}"
         finally:
             self.token_budget = budget
-        if not same:
-            self._attend_by("sdpa")
+        if not is_same:
             self.note = f"prefixes that sequences share are computed for each of them: {reason}"
             return 0
+        # Only masks, which a stream does without, know of chunks.
+        chunk = getattr(self._model.config.get_text_config(), "attention_chunk_size", None)
+        windows = needs.windows | ({int(chunk)} if chunk else set())
         if windows:
             self.note = (
-                f"in sequences of more than {min(windows)} tokens, the model's sliding window, "
-                "shared prefixes are computed for each of them"
+                f"in sequences of more than {min(windows)} tokens, which is as far as some of the "
+                "model's layers look, shared prefixes are computed for each of them"
             )
         return min(windows, default=1 << 62)
 
 
-class _Head:
-    """Hidden states -> losses, with what the known architectures do to their logits."""
-
-    def __init__(self, model: Any, dtype: str) -> None:
-        config = model.config.get_text_config()
-        projection = model.get_output_embeddings()
-        self._weight = projection.weight.detach()
-        self._bias = getattr(projection, "bias", None)
-        self._low = self._weight.to(getattr(torch, dtype))
-        self._scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
-        self._scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite
-        self._cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
-
-    @torch.no_grad()
-    def nll(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """[n, hidden size], [n] -> [n] float32: logsumexp(logits) - logits[target].
-
-        Never more than a tile of the vocabulary at a time:
-
-            logits = states @ weight[tile].T;  largest, total <- largest, sum of exp(logits)
-        """
-        device = states.device.type
-        weight = self._low if torch.is_autocast_enabled(device) else self._weight
-        states = states.to(weight.dtype)
-        columns = max(256, _TILE_BYTES[device] // (4 * max(len(states), 1)))
-        largest = torch.full((len(states),), -torch.inf, device=states.device)
-        total = torch.zeros_like(largest)
-        for start in range(0, len(weight), columns):
-            tile = slice(start, start + columns)
-            logits = torch.nn.functional.linear(states, weight[tile]).float()
-            logits = self._finish(logits, None if self._bias is None else self._bias[tile])
-            grown = torch.maximum(largest, logits.amax(1))
-            total = total * torch.exp(largest - grown) + logits.sub_(grown[:, None]).exp_().sum(1)
-            largest = grown
-        picked = (states.float() * weight[targets].float()).sum(1)
-        picked = self._finish(picked, None if self._bias is None else self._bias[targets])
-        return total.log_().add_(largest).sub_(picked)
-
-    def _finish(self, logits: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        if bias is not None:
-            logits += bias
-        if self._scale != 1.0:
-            logits *= self._scale
-        if self._cap:
-            logits = self._cap * torch.tanh(logits / self._cap)
-        return logits
+def _sums(parts: Sequence[tuple[Ints, torch.Tensor]], size: int = 0) -> NDArray[np.float64]:
+    """The sum of each sequence's losses. Waits for the device; always adds in the same order."""
+    if not parts:
+        return np.zeros(size)
+    nll = torch.cat([nll for _, nll in parts]).cpu().double().numpy()
+    where = np.concatenate([sequences for sequences, _ in parts])
+    return np.bincount(where, weights=nll, minlength=size).astype(np.float64, copy=False)
 
 
 def keep_freed_memory() -> None:
@@ -424,7 +368,6 @@ def _load(model_dir: Path, device: torch.device, trust_remote_code: bool) -> Any
         model = AutoModelForCausalLM.from_pretrained(
             model_dir,
             dtype=torch.float32,
-            attn_implementation="sdpa",
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
         )

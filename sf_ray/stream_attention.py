@@ -5,7 +5,7 @@ under `NAME`; a forward pass that uses it gets `stream=StreamBatch(...)`. It is 
 attention over each sequence alone, which `Engine` holds it against whenever it loads a model.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,19 @@ KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a model's layers ask of attention beside causality.
+
+    Attributes:
+        windows: Sliding windows in tokens.
+        unknown: What is not done here.
+    """
+
+    windows: set[int] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
 class _Chunk:
     """Queries [start, stop) of a batch, the keys that any of them sees, and which sees which."""
 
@@ -39,14 +52,16 @@ class StreamBatch:
 
     Slots are in depth-first order, so a slot before a batch (or a chunk of it) that any of its
     tokens sees lies on the path to its first token.
-
-    Attributes:
-        windows: Sliding windows that the model's layers asked for.
-        unknown: What else they asked for that is not done here.
     """
 
     def __init__(
-        self, stream: TokenStream, start: int, stop: int, before: "StreamBatch | None", device: str
+        self,
+        stream: TokenStream,
+        start: int,
+        stop: int,
+        before: "StreamBatch | None",
+        needs: Needs,
+        device: str,
     ) -> None:
         """
         Args:
@@ -54,11 +69,10 @@ class StreamBatch:
             start: First slot of the batch.
             stop: The slot after its last.
             before: The batch that ends at `start`; None at the start of the stream.
+            needs: Takes what the model's layers ask for.
             device: "cpu" or "cuda".
         """
-        self.start, self.stop = start, stop
-        self.windows: set[int] = set()
-        self.unknown: set[str] = set()
+        self.start, self.stop, self.needs = start, stop, needs
         self._known: Ints = np.empty(0, np.int64) if before is None else before._handed_on
         self._slots: Ints = np.concatenate([self._known, np.arange(start, stop)])
         self._entering = {} if before is None else before._kept
@@ -144,9 +158,9 @@ def _attention(
 ) -> tuple[torch.Tensor, None]:
     if stream is None:
         raise ValueError("the model's layers do not hand on what their attention is told")
-    stream.unknown |= {name for name in _UNKNOWN if others.get(name) is not None}
+    stream.needs.unknown.update(name for name in _UNKNOWN if others.get(name) is not None)
     if others.get("sliding_window"):
-        stream.windows.add(int(others["sliding_window"]))
+        stream.needs.windows.add(int(others["sliding_window"]))
     return stream.attend(module.layer_idx, query, key, value, scaling), None
 
 

@@ -8,8 +8,7 @@ from conftest import make_rows
 from naive import mean_loss, naive_aligned, naive_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sf_ray import Scorer, SfRayError
-from sf_ray import engine as engine_module
+from sf_ray import Scorer, SfRayError, heads
 from sf_ray.encoding import TokenSequence
 from sf_ray.engine import Engine
 from sf_ray.stream_attention import StreamBatch
@@ -96,8 +95,8 @@ def test_the_tiles_of_the_head_do_not_change_a_loss(
     sequences = random_sequences(30)
     engine = Engine(tiny_model)
     whole = engine.losses(sequences)
-    monkeypatch.setitem(engine_module._TILE_ROWS, "cpu", 7)
-    monkeypatch.setitem(engine_module._TILE_BYTES, "cpu", 1)
+    monkeypatch.setitem(heads._TILE_ROWS, "cpu", 7)
+    monkeypatch.setitem(heads._TILE_BYTES, "cpu", 1)
     np.testing.assert_allclose(engine.losses(sequences), whole, rtol=1e-5, equal_nan=True)
 
 
@@ -122,13 +121,13 @@ def test_what_overflows_in_low_precision_is_scored_in_float32(
     sequences = random_sequences(20)
     exact = Engine(tiny_model).losses(sequences)
     engine = Engine(tiny_model, dtype="bfloat16")
-    nll = Engine._nll
+    nll = heads.Head.nll
 
-    def overflowing(self: Engine, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def overflowing(self: heads.Head, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         result = nll(self, states, targets)
         return result * torch.inf if torch.is_autocast_enabled("cpu") else result
 
-    monkeypatch.setattr(Engine, "_nll", overflowing)
+    monkeypatch.setattr(heads.Head, "nll", overflowing)
     np.testing.assert_allclose(engine.losses(sequences), exact, rtol=1e-6, equal_nan=True)
 
 
@@ -176,7 +175,6 @@ def family(seed: int) -> list[TokenSequence]:
 def test_sharing_does_not_change_a_loss(tiny_model: Path, seed: int, budget: int) -> None:
     pool = family(seed)
     engine = Engine(tiny_model, token_budget=budget)
-    engine._pays = lambda *_: True  # type: ignore[method-assign]
     assert engine.note is None
     expected = Engine(tiny_model, share=False).losses(pool)
     found = engine.losses(pool)
@@ -213,6 +211,50 @@ def test_a_model_that_cannot_share_says_why_and_is_right(
     assert engine.note is not None
     assert "are computed for each of them: its layers do not look" in engine.note
     np.testing.assert_allclose(engine.losses(pool), expected, rtol=1e-4, equal_nan=True)
+
+
+COMMON = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+SHARES = None
+WINDOW = "in sequences of more than 33 tokens"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings", "note"),
+    [
+        ("Qwen3", COMMON, SHARES),
+        ("GPT2", {"vocab_size": 300, "n_embd": 32, "n_layer": 2, "n_head": 4}, SHARES),
+        ("GPTNeoX", COMMON, SHARES),
+        ("Mistral", COMMON | {"sliding_window": 33}, WINDOW),
+        ("Gemma3Text", COMMON | {"sliding_window": 33}, WINDOW),
+        ("Mamba", {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2}, "for each of"),
+        ("Bloom", {"vocab_size": 300, "hidden_size": 32, "n_layer": 2, "n_head": 4}, "for each of"),
+    ],
+)
+def test_architectures_that_share_and_that_do_not_give_the_same_losses(
+    tmp_path: Path, architecture: str, settings: dict[str, Any], note: str | None
+) -> None:
+    import transformers
+
+    torch.manual_seed(0)
+    # Large weights, so that what a token sees shows in its loss.
+    config = getattr(transformers, f"{architecture}Config")(**settings, initializer_range=0.3)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.save_pretrained(tmp_path)
+    pool = [s for s in [*family(3), *random_sequences(20)] if s.scored]
+    assert max(len(s.ids) for s in pool) > 50
+    engine = Engine(tmp_path, token_budget=50)
+    assert (engine.note is None) == (note is None), engine.note
+    assert (note or "") in (engine.note or "")
+    expected = [mean_loss(model, s.ids.tolist(), s.first) for s in pool]
+    np.testing.assert_allclose(engine.losses(pool), expected, rtol=1e-4)
 
 
 def test_a_model_whose_logits_are_not_its_heads_is_refused(tiny_model: Path) -> None:

@@ -19,6 +19,7 @@ LAYERS = [
     "batching",
     "streams",
     "halving",
+    "heads",
     "stream_attention",
     "engine",
     "tables",

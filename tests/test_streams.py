@@ -7,52 +7,43 @@ from sf_ray.streams import TokenStream, distinct
 
 # Few different tokens, so that much is shared.
 IDS = st.lists(st.integers(0, 2), min_size=2, max_size=9)
-POOLS = st.lists(IDS, min_size=1, max_size=12)
+SEQUENCES = IDS.map(lambda ids: TokenSequence(np.array(ids, np.int32), 1 + len(ids) % 2))
+POOLS = st.lists(SEQUENCES, min_size=1, max_size=12)
+SCORED = st.lists(SEQUENCES.filter(lambda s: s.scored > 0), min_size=1, max_size=12)
 
 
-def pool_of(lists: list[list[int]]) -> list[TokenSequence]:
-    return [TokenSequence(np.array(ids, np.int32), 1 + len(ids) % 2) for ids in lists]
+def paths_of(stream: TokenStream) -> list[list[int]]:
+    """For each slot, the slots on the way to it, itself the last."""
+    before = np.arange(len(stream))
+    return [[*before[:slot][stream.path(slot, before[:slot])], slot] for slot in before]
 
 
-@given(POOLS)
-def test_every_prefix_has_one_slot(lists: list[list[int]]) -> None:
-    pool = [s for s in pool_of(lists) if s.scored]
-    if not pool:
-        return
+@given(SCORED)
+def test_every_prefix_has_one_slot(pool: list[TokenSequence]) -> None:
     stream = TokenStream.of(pool)
-    prefixes = {tuple(s.ids[:end]) for s in pool for end in range(1, len(s.ids))}
-    paths = []
-    for slot in range(len(stream)):
-        before = np.arange(slot)
-        seen = before[stream.path(slot, before)]
-        paths.append(tuple(stream.ids[[*seen, slot]].tolist()))
-        assert stream.positions[slot] == len(seen)
-    assert sorted(paths) == sorted(prefixes)
+    prefixes = {tuple(s.ids[:end].tolist()) for s in pool for end in range(1, len(s.ids))}
+    paths = paths_of(stream)
+    assert sorted(tuple(stream.ids[path].tolist()) for path in paths) == sorted(prefixes)
+    assert stream.positions.tolist() == [len(path) - 1 for path in paths]
 
 
-@given(POOLS)
-def test_every_scored_token_is_predicted_behind_its_own_prefix(lists: list[list[int]]) -> None:
-    pool = [s for s in pool_of(lists) if s.scored]
-    if not pool:
-        return
+@given(SCORED)
+def test_every_scored_token_is_predicted_behind_its_own_prefix(pool: list[TokenSequence]) -> None:
     stream = TokenStream.of(pool)
+    paths = paths_of(stream)
     assert (np.diff(stream.slots) >= 0).all()
-    found = []
-    for slot, target, index in zip(stream.slots, stream.targets, stream.sequences, strict=True):
-        before = np.arange(slot)
-        path = [*before[stream.path(slot, before)], slot]
-        found.append((int(index), (*stream.ids[path].tolist(), int(target))))
+    predictions = zip(stream.slots, stream.targets, stream.sequences, strict=True)
+    found = [(i, (*stream.ids[paths[slot]].tolist(), target)) for slot, target, i in predictions]
     expected = [
-        (index, tuple(s.ids[: end + 1].tolist()))
-        for index, s in enumerate(pool)
+        (i, tuple(s.ids[: end + 1].tolist()))
+        for i, s in enumerate(pool)
         for end in range(s.first, len(s.ids))
     ]
     assert sorted(found) == sorted(expected)
 
 
 @given(POOLS)
-def test_equal_sequences_are_found(lists: list[list[int]]) -> None:
-    pool = pool_of(lists)
+def test_equal_sequences_are_found(pool: list[TokenSequence]) -> None:
     first, places = distinct(pool)
     assert len(first) == len({(tuple(s.ids), s.first) for s in pool})
     for sequence, place in zip(pool, places, strict=True):

@@ -1,0 +1,63 @@
+"""The LM head: hidden states -> losses, without all of the logits at once. Knows torch alone."""
+
+from typing import Any
+
+import torch
+
+# Logits are computed in tiles of so many positions and bytes, which on CPU stay in its cache.
+_TILE_ROWS = {"cpu": 512, "cuda": 8192}
+_TILE_BYTES = {"cpu": 4 << 20, "cuda": 1 << 30}
+
+
+class Head:
+    """Hidden states -> losses, with what the known architectures do to their logits."""
+
+    def __init__(self, model: Any, dtype: str) -> None:
+        config = model.config.get_text_config()
+        projection = model.get_output_embeddings()
+        self._weight = projection.weight.detach()
+        self._bias = getattr(projection, "bias", None)
+        self._low = self._weight.to(getattr(torch, dtype))
+        self._scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
+        self._scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite
+        self._cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+
+    @torch.no_grad()
+    def nll(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """[n, hidden size], [n] -> [n] float32: logsumexp(logits) - logits[target]."""
+        rows = _TILE_ROWS[states.device.type]
+        parts = zip(torch.split(states, rows), torch.split(targets, rows), strict=True)
+        return torch.cat([self._rows(*part) for part in parts])
+
+    def _rows(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Losses of some rows.
+
+        Never more than a tile of the vocabulary at a time:
+
+            logits = states @ weight[tile].T;  largest, total <- largest, sum of exp(logits)
+        """
+        device = states.device.type
+        weight = self._low if torch.is_autocast_enabled(device) else self._weight
+        states = states.to(weight.dtype)
+        columns = max(256, _TILE_BYTES[device] // (4 * max(len(states), 1)))
+        largest = torch.full((len(states),), -torch.inf, device=states.device)
+        total = torch.zeros_like(largest)
+        for start in range(0, len(weight), columns):
+            tile = slice(start, start + columns)
+            logits = torch.nn.functional.linear(states, weight[tile]).float()
+            logits = self._finish(logits, None if self._bias is None else self._bias[tile])
+            grown = torch.maximum(largest, logits.amax(1))
+            total = total * torch.exp(largest - grown) + logits.sub_(grown[:, None]).exp_().sum(1)
+            largest = grown
+        picked = (states.float() * weight[targets].float()).sum(1)
+        picked = self._finish(picked, None if self._bias is None else self._bias[targets])
+        return total.log_().add_(largest).sub_(picked)
+
+    def _finish(self, logits: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        if bias is not None:
+            logits += bias
+        if self._scale != 1.0:
+            logits *= self._scale
+        if self._cap:
+            logits = self._cap * torch.tanh(logits / self._cap)
+        return logits
