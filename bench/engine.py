@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from common import load_examples, overlap_of_best, relative_difference
 from transformers import AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from sf_ray.encoding import Encoder, TokenSequence
 from sf_ray.engine import Engine, keep_freed_memory
@@ -125,6 +126,7 @@ def main() -> None:
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     keep_freed_memory()  # for all of them
+    disable_progress_bar()
 
     resolved = resolve_model(options.model)
     encoder = Encoder(load_tokenizer(resolved), options.max_length)

@@ -149,7 +149,7 @@ def _score_once(
     if saved := progress.counts.tokens_saved:
         tokens = progress.counts.unit_tokens
         say(
-            f"note: {saved:,} of {tokens:,} tokens ({saved / tokens:.0%}) repeat what other "
+            f"note: {saved:,} of {tokens:,} tokens ({saved / tokens:.1%}) repeat what other "
             "sequences of their unit begin with; they were computed once"
         )
     if splits := progress.counts.oom_splits:
