@@ -30,12 +30,14 @@ class Settings:
 
     Attributes:
         unit_s: Seconds that it takes for a unit.
+        read_s: Seconds that a read task takes for a unit.
         log: File in which it writes down, before each unit, shard, first row, time and process.
         on_poison: What it does about an answer with the word `POISON` in it: "", "raise" or "die".
         dies_at_start: Ends the process instead of starting.
     """
 
     unit_s: float = 0
+    read_s: float = 0
     log: str = ""
     on_poison: str = ""
     dies_at_start: bool = False
@@ -71,6 +73,8 @@ class FreeEncode:
         return
 
     def encode(self, rows: pa.Table) -> pa.Table:
+        if _settings.read_s:
+            time.sleep(_settings.read_s)
         answers = rows[self.format.columns[self.format.required[-1]]]
         encoded = {"tokens": pc.fill_null(pc.binary_length(answers), 0)}
         if _settings.on_poison:

@@ -97,7 +97,8 @@ def test_a_killed_process_changes_nothing_and_no_committed_unit_is_scored_again(
     undisturbed = contents(tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
 
-    free_scorer(unit_s=0.1, log=str(tmp_path / "log"))
+    # Reading is slow enough to be at work when the first unit is scored, on any machine.
+    free_scorer(unit_s=0.1, read_s=0.2, log=str(tmp_path / "log"))
     kills: list[float] = []
 
     def kill() -> bool:
