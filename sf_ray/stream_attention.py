@@ -6,6 +6,7 @@ attention over each sequence alone, which `Engine` holds it against whenever it 
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,23 @@ class Needs:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Queries [start, stop) of a batch, the keys that any of them sees, and which sees which."""
+    """Queries [start, stop) of a batch, the keys that any of them sees, and which sees which.
+
+    Attributes:
+        bias: [queries, keys] 0 where a query sees a key, -inf elsewhere.
+    """
 
     start: int
     stop: int
     keys: slice | torch.Tensor
-    mask: torch.Tensor
+    bias: torch.Tensor
+    _by_group: dict[tuple[int, torch.dtype], torch.Tensor] = field(default_factory=dict)
+
+    def bias_of(self, group: int, dtype: torch.dtype) -> torch.Tensor:
+        """[group queries, keys] the bias, so many times below itself; made once for all layers."""
+        if (group, dtype) not in self._by_group:
+            self._by_group[group, dtype] = self.bias.to(dtype).repeat(group, 1)
+        return self._by_group[group, dtype]
 
 
 class StreamBatch:
@@ -82,10 +94,8 @@ class StreamBatch:
             leaving = np.flatnonzero(stream.path(stop, self._slots))
         self._handed_on: Ints = self._slots[leaving]
         self._leaving = torch.from_numpy(leaving).to(device)
-        self._chunks = [
-            self._chunk(stream, at, min(at + _QUERIES[device], stop), device)
-            for at in range(start, stop, _QUERIES[device])
-        ]
+        cuts = pairwise(_cuts(stream.ends, start, stop, _QUERIES[device]))
+        self._chunks = [self._chunk(stream, *cut, device) for cut in cuts]
 
     def _chunk(self, stream: TokenStream, start: int, stop: int, device: str) -> _Chunk:
         first = len(self._known) + start - self.start
@@ -100,15 +110,16 @@ class StreamBatch:
             return torch.from_numpy(values[query_slots]).to(device)[:, None]
 
         owner = of_queries(stream.owner)
-        mask = of_keys(stream.owner) <= owner
-        mask &= owner < of_keys(stream.until)
-        mask &= of_keys(stream.positions) <= of_queries(stream.positions)
+        hidden = of_keys(stream.owner) > owner
+        hidden |= owner >= of_keys(stream.until)
+        hidden |= of_keys(stream.positions) > of_queries(stream.positions)
+        bias = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -torch.inf)
         is_range = keys[-1] - keys[0] + 1 == len(keys)
         return _Chunk(
             start - self.start,
             stop - self.start,
             slice(keys[0], keys[-1] + 1) if is_range else torch.from_numpy(keys).to(device),
-            mask,
+            bias,
         )
 
     def attend(
@@ -130,7 +141,7 @@ class StreamBatch:
             )
         heads, width = key.shape[1], query.shape[3]
         group = query.shape[1] // heads
-        outputs = []
+        output = query.new_empty(1, query.shape[2], heads * group, value.shape[3])
         for chunk in self._chunks:
             if isinstance(chunk.keys, slice):
                 keys, values = key[:, :, chunk.keys], value[:, :, chunk.keys]
@@ -139,11 +150,25 @@ class StreamBatch:
                 values = value.index_select(2, chunk.keys)
             # The query heads of one key head stand below each other: no keys are copied for them.
             queries = query[:, :, chunk.start : chunk.stop].reshape(1, heads, -1, width)
-            output = torch.nn.functional.scaled_dot_product_attention(
-                queries, keys, values, attn_mask=chunk.mask.repeat(group, 1), scale=scaling
+            attended = torch.nn.functional.scaled_dot_product_attention(
+                queries, keys, values, attn_mask=chunk.bias_of(group, query.dtype), scale=scaling
             )
-            outputs.append(output.reshape(1, heads * group, chunk.stop - chunk.start, -1))
-        return torch.cat(outputs, 2).transpose(1, 2).contiguous()
+            attended = attended.reshape(1, heads * group, chunk.stop - chunk.start, -1)
+            output[:, chunk.start : chunk.stop] = attended.transpose(1, 2)
+        return output
+
+
+def _cuts(ends: Ints, start: int, stop: int, most: int) -> list[int]:
+    """Cuts slots [start, stop) into parts of at most so many, where sequences end if it can be.
+
+    Behind such an end little of the path is left, so that the next part has few keys.
+    """
+    cuts = [start]
+    while cuts[-1] < stop:
+        limit = min(cuts[-1] + most, stop)
+        end = int(ends[max(int(np.searchsorted(ends, limit, side="right")) - 1, 0)])
+        cuts.append(end if cuts[-1] + most // 4 <= end <= limit else limit)
+    return cuts
 
 
 def _attention(
