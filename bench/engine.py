@@ -7,16 +7,21 @@ naive     one row at a time, two passes, full logits
 batched   Hugging Face as it comes: file order, padded batches of 16, full logits and labels
 float32   this engine, and in other types; `alone` is float32 without sharing anything
 
-`of peak`: FLOPs that plain scoring needs (every token of both passes once, scored positions through
-the LM head, causal attention) over time, against matrix products at the shapes of the model's own
-layers, measured right before. Work that is shared counts as done, so it can exceed 1. The scorers
-take turns; medians of --repeat.
+FLOPs are those of plain scoring: every token of both passes once, scored positions through the LM
+head, causal attention. Work that is shared counts as done, so shares can exceed 1.
+
+of peak      FLOPs over time, against the fastest of the model's own matrix products
+of products  the time that the model's matrix products need at the rate of each, over time
+
+Rates are means of samples right before and right after. The scorers take turns; medians of
+--repeat.
 """
 
 import argparse
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -27,13 +32,14 @@ from common import load_examples, overlap_of_best, relative_difference
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
+from sf_ray.batching import TokenBudgetBatches
 from sf_ray.encoding import Encoder, TokenSequence
 from sf_ray.engine import Engine, keep_freed_memory
 from sf_ray.examples import Example
 from sf_ray.ifd import Status, scores_of
 from sf_ray.models import Model, load_tokenizer, resolve_model
 
-PEAK_TOKENS, PEAK_S = {"cpu": 1024, "cuda": 65536}, 2.0
+PEAK_TOKENS, PEAK_ROUNDS, PEAK_S = {"cpu": 1024, "cuda": 65536}, 4, 0.1
 
 
 def in_batches(model: torch.nn.Module, pool: list[TokenSequence], size: int) -> np.ndarray:
@@ -47,43 +53,64 @@ def in_batches(model: torch.nn.Module, pool: list[TokenSequence], size: int) -> 
         for row, s in enumerate(batch):
             ids[row, : len(s.ids)] = torch.from_numpy(s.ids)
             labels[row, s.first : len(s.ids)] = ids[row, s.first : len(s.ids)]
-        ids, labels = ids.to(model.device), labels[:, 1:].to(model.device)
+        labels = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100).to(model.device)
         with torch.no_grad():
-            logits = model(input_ids=ids).logits[:, :-1].float()
-        nll = torch.nn.functional.cross_entropy(logits.mT, labels, reduction="none")
-        losses.append((nll.sum(1) / (labels >= 0).sum(1)).cpu().double())
+            logits = model(input_ids=ids.to(model.device)).logits.float()
+        nll = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), reduction="none"
+        )
+        losses.append((nll.view_as(labels).sum(1) / (labels >= 0).sum(1)).cpu().double())
     return torch.cat(losses).numpy()
 
 
-def flops_of(model: torch.nn.Module, pool: list[TokenSequence]) -> float:
+def flops_of(model: torch.nn.Module, pool: list[TokenSequence]) -> dict[torch.Size | str, float]:
+    """Shape of a weight (or "attention") -> the FLOPs it costs to score a pool plainly."""
     decoder, head = model.get_decoder(), model.get_output_embeddings().weight
     config = model.config.get_text_config()
-    linear = sum(p.numel() for p in decoder.parameters() if p.ndim == 2)
-    linear -= model.get_input_embeddings().weight.numel()
     heads = config.num_attention_heads
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
     fed = np.array([len(s.ids) - 1 for s in pool], dtype=float)
-    scored = sum(s.scored for s in pool)
-    attention = 2 * config.num_hidden_layers * width * (fed**2).sum()
-    return 2.0 * linear * fed.sum() + 2.0 * head.numel() * scored + attention
+    flops: dict[torch.Size | str, float] = Counter()
+    for weight in decoder.layers.parameters():
+        if weight.ndim == 2:
+            flops[weight.shape] += 2 * weight.numel() * fed.sum()
+    flops[head.shape] += 2 * head.numel() * sum(s.scored for s in pool)
+    flops["attention"] = 2 * config.num_hidden_layers * width * (fed**2).sum()
+    return flops
 
 
-def peak_flops(model: torch.nn.Module, dtype: str) -> float:
-    """FLOP/s of the fastest of the shapes of one layer's matrix products."""
-    shapes = {p.shape for p in model.get_decoder().layers[0].parameters() if p.ndim == 2}
-    device, rates = model.device, []
-    for n, k in sorted(shapes):
-        x = torch.randn(PEAK_TOKENS[device.type], k, device=device, dtype=getattr(torch, dtype))
-        weight = torch.randn(n, k, device=device, dtype=x.dtype)
-        done, start = 0, perf_counter()
-        while perf_counter() - start < PEAK_S / len(shapes):
-            for _ in range(10):
-                torch.nn.functional.linear(x, weight)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            done += 10
-        rates.append(done * 2.0 * len(x) * n * k / (perf_counter() - start))
-    return max(rates)
+def rates_of(
+    shapes: list[torch.Size], device: torch.device, dtype: str
+) -> dict[torch.Size, list[float]]:
+    """FLOP/s of matrix products of the model's own shapes, which take turns."""
+    rates: dict[torch.Size, list[float]] = {shape: [] for shape in shapes}
+    kinds = {"device": device, "dtype": getattr(torch, dtype)}
+    weights = {shape: torch.randn(shape, **kinds) for shape in shapes}
+    tokens = {shape: min(PEAK_TOKENS[device.type], (1 << 32) // shape[0]) for shape in shapes}
+    inputs = {shape: torch.randn(tokens[shape], shape[1], **kinds) for shape in shapes}
+    for _ in range(PEAK_ROUNDS):
+        for shape in shapes:
+            flops, done = 2.0 * tokens[shape] * shape.numel(), 0
+            torch.nn.functional.linear(inputs[shape], weights[shape])
+            synchronize(device)
+            start = perf_counter()
+            while perf_counter() - start < PEAK_S:
+                torch.nn.functional.linear(inputs[shape], weights[shape])
+                synchronize(device)
+                done += 1
+            rates[shape].append(done * flops / (perf_counter() - start))
+    return rates
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def padding_of(lengths: np.ndarray, batches: Iterable[np.ndarray]) -> float:
+    """Share of the fed tokens that are padding."""
+    fed = sum(len(batch) * lengths[batch].max() for batch in batches)
+    return 1 - lengths.sum() / fed
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -164,18 +191,27 @@ def main() -> None:
     scorers |= {name: (lambda e=e: e.losses(pool)) for name, e in engines.items()}
     scorers = {name: call for name, call in scorers.items() if name not in options.without}
     times: dict[str, list[float]] = {name: [] for name in scorers}
-    shares: dict[str, list[float]] = {name: [] for name in scorers}
+    of_peak: dict[str, list[float]] = {name: [] for name in scorers}
+    of_products: dict[str, list[float]] = {name: [] for name in scorers}
     ifd: dict[str, np.ndarray] = {}
     flops = flops_of(model, pool)
+    shapes = [shape for shape in flops if shape != "attention"]
     for name in scorers:  # first touch of the weights
         engines[name].losses(pool[:2]) if name in engines else None
     for _ in range(options.repeat):
         for name, call in scorers.items():
-            peak = peak_flops(model, name if name in dtypes else "float32")
+            dtype = name if name in dtypes else "float32"
+            rates = rates_of(shapes, model.device, dtype)
             start = perf_counter()
             losses = call()
-            times[name].append(perf_counter() - start)
-            shares[name].append(flops / times[name][-1] / peak)
+            took = perf_counter() - start
+            for shape, more in rates_of(shapes, model.device, dtype).items():
+                rates[shape] += more
+            rate = {shape: float(np.mean(each)) for shape, each in rates.items()}
+            products_s = sum(flops[shape] / rate[shape] for shape in shapes)
+            times[name].append(took)
+            of_peak[name].append(sum(flops.values()) / max(rate.values()) / took)
+            of_products[name].append(products_s / took)
             status = [row.status for row in rows]
             ifd[name] = scores_of(status, losses[: len(rows)], losses[len(rows) :]).ifd
 
@@ -183,11 +219,17 @@ def main() -> None:
         f"{len(rows)} rows, {tokens} tokens, {options.model} on {options.device}, "
         f"{torch.get_num_threads()} threads, medians of {options.repeat}, in turns"
     )
+    lengths = np.array([len(s.ids) - 1 for s in pool])
+    in_order = np.split(np.arange(len(pool)), range(16, len(pool), 16))
+    padding = {"batched": padding_of(lengths, in_order)}
+    padding["alone"] = padding_of(
+        lengths, TokenBudgetBatches(lengths, engines["alone"].token_budget)
+    )
     base, truth = next(iter(scorers)), ifd.get("naive", ifd[dtypes[0]])
     print(
         f"{'scorer':9} {'x ' + base:>8} {'rows/s':>8} {'tokens/s':>9} {'of peak':>8} "
-        f"{'saved':>6} {'peak MiB':>9}   ifd: {'max':>8} {'median':>8} {'Spearman':>9} "
-        f"{'top 5':>6} {'10':>5} {'15 %':>5}"
+        f"{'of products':>12} {'saved':>6} {'padding':>8} {'peak MiB':>9}   "
+        f"ifd: {'max':>8} {'median':>8} {'Spearman':>9} {'top 5':>6} {'10':>5} {'15 %':>5}"
     )
     for name in scorers:
         took = median(times[name])
@@ -198,7 +240,8 @@ def main() -> None:
         memory = memory_of(name) if name in dtypes else ""
         print(
             f"{name:9} {median(times[base]) / took:8.2f} {len(rows) / took:8.2f} "
-            f"{tokens / took:9.0f} {median(shares[name]):8.2f} {saved} {memory:>9}        "
+            f"{tokens / took:9.0f} {median(of_peak[name]):8.2f} {median(of_products[name]):12.2f} "
+            f"{saved} {padding.get(name, 0):8.0%} {memory:>9}        "
             f"{largest:8.1e} {middle:8.1e} {spearman(ifd[name], truth):9.5f} "
             f"{best[0]:6.2f} {best[1]:5.2f} {best[2]:5.2f}",
             flush=True,

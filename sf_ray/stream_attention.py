@@ -186,7 +186,12 @@ def _attention(
     stream.needs.unknown.update(name for name in _UNKNOWN if others.get(name) is not None)
     if others.get("sliding_window"):
         stream.needs.windows.add(int(others["sliding_window"]))
-    return stream.attend(module.layer_idx, query, key, value, scaling), None
+    with torch.autocast(query.device.type, enabled=False):
+        if query.device.type == "cpu":  # casts of what is this short cost more than they save
+            value = value.to(query.dtype)
+        else:
+            query, key = query.to(value.dtype), key.to(value.dtype)
+        return stream.attend(module.layer_idx, query, key, value, scaling), None
 
 
 AttentionInterface.register(NAME, _attention)
