@@ -247,8 +247,8 @@ def main() -> None:
             flush=True,
         )
     for name, e in engines.items():
-        if e.note:
-            print(f"{name}: {e.note}")
+        for note in e.notes:
+            print(f"{name}: {note}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ for one sequence at a time, which `tests/test_engine.py` holds it against.
 """
 
 import ctypes
-import os
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -23,13 +23,14 @@ from safetensors import SafetensorError
 from sf_ray.batching import TokenBudgetBatches
 from sf_ray.encoding import TokenSequence
 from sf_ray.errors import EngineFailedError, SfRayError
-from sf_ray.heads import Head
+from sf_ray.heads import Head, cache_bytes
 from sf_ray.stream_attention import NAME, Needs, StreamBatch
 from sf_ray.streams import Ints, TokenStream, distinct
 
 _CUDA_TOKEN_BUDGET = 65536
-# Where the C library does not tell.
-_CACHE_BYTES = 32 << 20
+# The LM head's tiles, what libraries keep, and the unit's token ids.
+_FIXED_BYTES = 128 << 20
+_USUAL_TOKENS = 1024
 # Below this share of saved tokens, padded batches are faster.
 _LEAST_SHARED = {"cpu": -1.0, "cuda": 0.05}
 
@@ -47,7 +48,8 @@ class Engine:
         oom_splits: How often it did.
         tokens: Tokens that were asked for, so far.
         tokens_saved: Those of them that did not go through the model.
-        note: Why prefixes are not shared, where the model forbids it.
+        notes: What people should know: that prefixes are not shared, where the model forbids it,
+            and that the CPU has no instructions for the type.
     """
 
     def __init__(
@@ -80,7 +82,11 @@ class Engine:
             torch.set_num_threads(threads)
         self.dtype = dtype
         self.oom_splits = self.tokens = self.tokens_saved = 0
-        self.note: str | None = None
+        self.notes: list[str] = []
+        if device == "cpu" and dtype != "float32" and not _is_native(dtype):
+            self.notes.append(
+                f"this CPU has no instructions for {dtype}: float32 is several times as fast"
+            )
         self._device = torch.device(device)
         self._share = share
         self._model = _load(model_dir, self._device, trust_remote_code)
@@ -88,7 +94,7 @@ class Engine:
         self._own_attention = self._model.config._attn_implementation  # the fused one, mostly
         self._head = Head(self._model, dtype)
         self._check_head(model_dir)
-        self.token_budget = token_budget or _default_budget(self._model, device)
+        self.token_budget = token_budget or self._default_budget()
         # The longest sequence that may go through a stream.
         self._stream_limit = self._check_stream() if share else 0
 
@@ -251,6 +257,40 @@ class Engine:
             states, self._put(stream.targets[first:last])
         )
 
+    def memory_bound(self, longest: int) -> int:
+        """Bytes that scoring takes at most beside the loaded weights (`docs/performance.md`).
+
+        Args:
+            longest: Tokens of the longest sequence.
+        """
+        config = self._model.config.get_text_config()
+        weights = sum(p.numel() for p in self._model.parameters())
+        low = 0 if self.dtype == "float32" else 2 * weights
+        # A batch takes over the keys and values of a path, and hands on such.
+        paths = 2 * 2 * 4 * config.num_hidden_layers * config.hidden_size * longest
+        # And as much again that the allocator cannot use.
+        return int(_FIXED_BYTES + low + paths + 2 * self.token_budget * self._token_bytes(longest))
+
+    def _token_bytes(self, longest: int) -> int:
+        """Bytes of activations and of attention's bias for each token of a batch."""
+        config = self._model.config.get_text_config()
+        wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+        group = config.num_attention_heads // (
+            getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        )
+        return int(4 * (8 * wide + 16 * config.hidden_size + (group + 1) * (longest + 128)))
+
+    def _default_budget(self) -> int:
+        """As many tokens as stay in half of a CPU's last cache, or fit into half of a GPU."""
+        config = self._model.config.get_text_config()
+        if self._device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self._device)
+            most = free // 2 // (2 * self._token_bytes(_USUAL_TOKENS))
+            return int(min(_CUDA_TOKEN_BUDGET, max(256, most)))
+        wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+        most = cache_bytes(3) // 2 // (2 * 4 * wide)
+        return int(min(2048, max(256, 1 << max(most.bit_length() - 1, 0))))
+
     def _put(self, array: Ints) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if self._device.type == "cpu":
@@ -304,13 +344,15 @@ class Engine:
         finally:
             self.token_budget = budget
         if not is_same:
-            self.note = f"prefixes that sequences share are computed for each of them: {reason}"
+            self.notes.append(
+                f"prefixes that sequences share are computed for each of them: {reason}"
+            )
             return 0
         # Only masks, which a stream does without, know of chunks.
         chunk = getattr(self._model.config.get_text_config(), "attention_chunk_size", None)
         windows = needs.windows | ({int(chunk)} if chunk else set())
         if windows:
-            self.note = (
+            self.notes.append(
                 f"in sequences of more than {min(windows)} tokens, which is as far as some of the "
                 "model's layers look, shared prefixes are computed for each of them"
             )
@@ -338,18 +380,11 @@ def keep_freed_memory() -> None:
         mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: nothing is given back
 
 
-def _default_budget(model: Any, device: str) -> int:
-    """On CPU, so many tokens that the widest activations stay in half of its last cache."""
-    if device == "cuda":
-        return _CUDA_TOKEN_BUDGET
-    try:
-        cache = os.sysconf("SC_LEVEL3_CACHE_SIZE") or _CACHE_BYTES
-    except (ValueError, OSError):
-        cache = _CACHE_BYTES
-    config = model.config.get_text_config()
-    width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    tokens = cache // 2 // (2 * 4 * width)
-    return int(min(2048, max(256, 1 << (tokens.bit_length() - 1 if tokens else 0))))
+def _is_native(dtype: str) -> bool:
+    names = {"bfloat16": ("avx512_bf16", "amx_bf16"), "float16": ("avx512_fp16", "amx_fp16")}
+    if platform.machine() != "x86_64" or not hasattr(torch.cpu, "get_capabilities"):
+        return True  # as far as we know
+    return any(torch.cpu.get_capabilities()[name] for name in names[dtype])
 
 
 def _too_long(tokens: int) -> EngineFailedError:

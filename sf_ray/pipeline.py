@@ -1,5 +1,8 @@
 """The whole job: plan, score, select, write, report. Every step may be repeated without harm."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 from sf_ray.cluster import resolve_device, start_ray
 from sf_ray.config import (
     CorpusOptions,
@@ -18,6 +21,7 @@ from sf_ray.models import Model, context_window, resolve_dtype, resolve_model
 from sf_ray.output import Output
 from sf_ray.planning import Corpus, Footer, SkippedShard, check_text_columns, plan_corpus
 from sf_ray.report import print_scores_summary
+from sf_ray.rules import EncodeRules, ModelSpec
 from sf_ray.score_sets import (
     ScoreSet,
     count_units,
@@ -25,7 +29,7 @@ from sf_ray.score_sets import (
     find_score_set,
     score_set_of,
 )
-from sf_ray.scoring_run import Scoring, score_units
+from sf_ray.scoring_run import Scored, Scoring, score_units
 from sf_ray.selection_run import WallTimes, is_done, select_and_write
 from sf_ray.stopping import stoppable
 from sf_ray.storage import overlap
@@ -88,7 +92,7 @@ def select(options: SelectOptions) -> Skipped:
         with lease(_location(options, options.output)):
             keep_footers(score_set.location, corpus, known)
             start_ray(options.ray_address)
-            return select_and_write(options, corpus, score_set, 0, wall_s).skipped
+            return select_and_write(options, corpus, score_set, Scored(), wall_s).skipped
 
 
 def _location(options: CorpusOptions, uri: str) -> Location:
@@ -139,7 +143,22 @@ def _prepare(options: ScoringOptions, corpus: Corpus, scores: str, wall_s: WallT
         row_format = resolve_format(corpus.schema.names, options.format, options.columns)
         check_text_columns(corpus, row_format.columns.values())
         model = _resolve_model(options)
-        start_ray(options.ray_address)
+        encode = EncodeRules(
+            row_format,
+            ModelSpec(
+                options.model,
+                model.fingerprint,
+                options.storage_options,
+                options.trust_remote_code,
+            ),
+            options.max_length,
+            options.alignment,
+        )
+        with ThreadPoolExecutor(1) as threads:
+            # Which imports for seconds, while Ray's processes start for seconds.
+            checked = threads.submit(encode.check)
+            start_ray(options.ray_address)
+            checked.result()
         device = resolve_device(options.device)
         identity = {
             "model": model.fingerprint,
@@ -152,7 +171,7 @@ def _prepare(options: ScoringOptions, corpus: Corpus, scores: str, wall_s: WallT
         }
         score_set = score_set_of(_location(options, scores), identity)
         refuse_if_held(score_set.pieces)
-    return Scoring(row_format, model, device, score_set)
+    return Scoring(encode, device, score_set)
 
 
 def _resolve_model(options: ScoringOptions) -> Model:
@@ -174,11 +193,11 @@ def _score(
     known: Known,
     scoring: Scoring,
     wall_s: WallTimes,
-) -> tuple[Corpus, int]:
+) -> tuple[Corpus, Scored]:
     """Scores what has no scores yet.
 
     Returns:
-        The corpus without the shards that turned out to be bad, and how many units were scored.
+        The corpus without the shards that turned out to be bad, and what was scored.
     """
     score_set = scoring.score_set
     describe(score_set, Location(options.model).public_uri)
@@ -187,15 +206,16 @@ def _score(
     todo = score_set.missing(units)
     total, left = count_units(units), count_units(todo)
     say(
-        f"format {scoring.format.name}, model {Location(options.model).public_uri}, "
+        f"format {scoring.encode.format.name}, model {Location(options.model).public_uri}, "
         f"{score_set.identity['dtype']} on {scoring.device}: {total:,} units, "
         f"{total - left:,} have scores, {left:,} to score"
     )
+    scored = Scored()
     if todo:
         with timed("score", wall_s):
-            corpus = score_units(options, corpus, scoring, todo)
-    reused = total - left
-    return corpus, count_units(score_set.units(corpus)) - reused
+            corpus, scored = score_units(options, corpus, scoring, todo)
+    # What was lost on the way and scored again counts once.
+    return corpus, replace(scored, units=count_units(score_set.units(corpus)) - (total - left))
 
 
 def _without_bad(options: CorpusOptions, corpus: Corpus, score_set: ScoreSet) -> Corpus:

@@ -15,6 +15,7 @@ from sf_ray.output import MANIFEST_VERSION
 from sf_ray.planning import Corpus, SkippedShard
 from sf_ray.ranking import Ranking
 from sf_ray.score_sets import ScoreSet, count_units
+from sf_ray.scoring_run import Scored
 from sf_ray.storage import now_utc
 from sf_ray.writing import WrittenShard
 
@@ -26,7 +27,7 @@ def manifest_of(
     request_id: str,
     corpus: Corpus,
     score_set: ScoreSet,
-    scored: int,
+    scored: Scored,
     options: SelectionOptions,
     ranking: Ranking,
     written: list[WrittenShard],
@@ -63,7 +64,8 @@ def manifest_of(
             "uri": score_set.location.public_uri,
             "scoring_id": score_set.scoring_id,
             "identity": score_set.identity,
-            "units": {"total": total, "scored": scored, "reused": total - scored},
+            "units": {"total": total, "scored": scored.units, "reused": total - scored.units},
+            "tokens": {"scored": scored.tokens, "saved": scored.tokens_saved},
         },
         "selection": {
             "keep_fraction": options.keep_fraction,

@@ -81,9 +81,9 @@ class UnitScorer:
         self._engine = engine
 
     @property
-    def note(self) -> str | None:
-        """What the engine cannot do with its model, for people to know."""
-        return self._engine.note
+    def notes(self) -> Sequence[str]:
+        """What people should know of the engine with this model, on this device."""
+        return self._engine.notes
 
     @property
     def oom_splits(self) -> int:

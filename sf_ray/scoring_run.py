@@ -1,17 +1,16 @@
 """Scoring units on a cluster until they all have scores, whatever is lost on the way."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sf_ray.cluster import size_pool
 from sf_ray.config import ScoringOptions
 from sf_ray.console import duration, say
 from sf_ray.errors import ClusterError, SfRayError
-from sf_ray.examples import Format
-from sf_ray.models import Model
 from sf_ray.planning import Corpus
 from sf_ray.progress import ScoringProgress
 from sf_ray.rubbish import check_bad_fraction
-from sf_ray.rules import EncodeRules, EngineRules, ModelSpec
+from sf_ray.rules import EncodeRules, EngineRules
 from sf_ray.score_sets import ScoreSet, ShardUnits, count_units
 from sf_ray.stages import Job, scoring_dataset, write_pieces
 from sf_ray.stopping import watched
@@ -31,15 +30,29 @@ _BUNDLES_A_READ = 4
 class Scoring:
     """All that decides the scores, and where they lie."""
 
-    format: Format
-    model: Model
+    encode: EncodeRules
     device: str
     score_set: ScoreSet
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What a run scored itself.
+
+    Attributes:
+        units: How many.
+        tokens: Their tokens, in both passes.
+        tokens_saved: Those of them that repeat others of their unit, and were not computed again.
+    """
+
+    units: int = 0
+    tokens: int = 0
+    tokens_saved: int = 0
+
+
 def score_units(
     options: ScoringOptions, corpus: Corpus, scoring: Scoring, todo: ShardUnits
-) -> Corpus:
+) -> tuple[Corpus, Scored]:
     """Scores units until every one has its piece.
 
     What Ray loses and cannot make good is planned again from what is committed, on the cluster as
@@ -52,22 +65,19 @@ def score_units(
         todo: Its units without scores.
 
     Returns:
-        The corpus without the shards that could not be read to their end.
+        The corpus without the shards that could not be read to their end, and what was scored.
 
     Raises:
         ClusterError: Three times in a row nothing got done.
         SfRayError: What is wrong with a shard, with the model or with storage.
     """
-    encode = EncodeRules(
-        scoring.format, _model_spec(options, scoring), options.max_length, options.alignment
-    )
-    encode.check()
     fruitless = 0
+    tries: list[ScoringProgress] = []
     while True:
         before = count_units(todo)
         problem = ClusterError("some units have no scores after scoring")
         try:
-            _score_once(options, corpus, scoring, encode, todo)
+            _score_once(options, corpus, scoring, todo, tries)
         except ClusterError as error:
             problem = error
         if options.on_bad_shard == "skip":
@@ -83,7 +93,7 @@ def score_units(
                 )
         todo = scoring.score_set.missing(scoring.score_set.units(corpus))
         if not todo:
-            return corpus
+            return corpus, _scored([progress.counts for progress in tries])
         left = count_units(todo)
         fruitless = 0 if left < before else fruitless + 1
         if fruitless == FRUITLESS:
@@ -91,21 +101,33 @@ def score_units(
         say(f"note: {problem}; going on with the {left:,} units that have no scores")
 
 
-def _model_spec(options: ScoringOptions, scoring: Scoring) -> ModelSpec:
-    return ModelSpec(
-        options.model,
-        scoring.model.fingerprint,
-        options.storage_options,
-        options.trust_remote_code,
+def _scored(tries: Sequence[Counts]) -> Scored:
+    """Adds up, and says what is worth knowing."""
+    scored = Scored(
+        sum(counts.units for counts in tries),
+        sum(counts.unit_tokens for counts in tries),
+        sum(counts.tokens_saved for counts in tries),
     )
+    if scored.tokens_saved:
+        say(
+            f"note: {scored.tokens_saved:,} of {scored.tokens:,} tokens "
+            f"({scored.tokens_saved / scored.tokens:.1%}) repeat what other sequences of their "
+            "unit begin with; they were computed once"
+        )
+    if splits := sum(counts.oom_splits for counts in tries):
+        say(
+            f"note: the device ran out of memory {splits} times; those batches were halved and "
+            "scored; a lower --token-budget saves the tries"
+        )
+    return scored
 
 
 def _score_once(
     options: ScoringOptions,
     corpus: Corpus,
     scoring: Scoring,
-    encode: EncodeRules,
     todo: ShardUnits,
+    tries: list[ScoringProgress],
 ) -> None:
     dtype = scoring.score_set.identity["dtype"]
     units = count_units(todo)
@@ -130,7 +152,7 @@ def _score_once(
 
     def check(counts: Counts) -> None:
         check_bad_fraction(
-            corpus, scoring.format, counts.bad, counts.examples, options.max_bad_fraction
+            corpus, scoring.encode.format, counts.bad, counts.examples, options.max_bad_fraction
         )
 
     stalled = ClusterError(
@@ -139,21 +161,11 @@ def _score_once(
         "`ray status`, or raise --stall-s"
     )
     with ScoringProgress(rows, units, check) as progress:
+        tries.append(progress)
         engine = EngineRules(
-            _model_spec(options, scoring), scoring.device, dtype, options.token_budget, threads
+            scoring.encode.model, scoring.device, dtype, options.token_budget, threads
         )
-        scored = scoring_dataset(job, encode, engine, pool, progress.tally)
+        scored = scoring_dataset(job, scoring.encode, engine, pool, progress.tally)
         with watched(lambda: progress.counts.signs_of_life, options.stall_s, stalled):
             write_pieces(scored, job.pieces, pool.write_cpus)
     check(progress.counts)
-    if saved := progress.counts.tokens_saved:
-        tokens = progress.counts.unit_tokens
-        say(
-            f"note: {saved:,} of {tokens:,} tokens ({saved / tokens:.1%}) repeat what other "
-            "sequences of their unit begin with; they were computed once"
-        )
-    if splits := progress.counts.oom_splits:
-        say(
-            f"note: the device ran out of memory {splits} times; those batches were halved and "
-            "scored; a lower --token-budget saves the tries"
-        )

@@ -17,6 +17,7 @@ from sf_ray.ranking import Ranking, rank
 from sf_ray.report import manifest_of, print_manifest
 from sf_ray.rubbish import check_bad_fraction
 from sf_ray.score_sets import ScoreSet, ShardUnits, digest, mark_bad, share_shards
+from sf_ray.scoring_run import Scored
 from sf_ray.selection import Candidates, Cutoff, rows_to_keep
 from sf_ray.storage import map_requests
 from sf_ray.tasks import parallel_map
@@ -40,7 +41,11 @@ def is_done(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) -> b
 
 
 def select_and_write(
-    options: SelectionOptions, corpus: Corpus, score_set: ScoreSet, scored: int, wall_s: WallTimes
+    options: SelectionOptions,
+    corpus: Corpus,
+    score_set: ScoreSet,
+    scored: Scored,
+    wall_s: WallTimes,
 ) -> Corpus:
     """Finds the cut-off, writes the filtered shards and, last of all, the manifest.
 

@@ -184,8 +184,8 @@ class ScoreUnits:
                 "model, or fewer actors a node (--actors, --cpus-per-actor, --gpus-per-actor)"
             )
         self._scorer = rules.start()
-        if self._scorer.note:
-            say(f"note: {self._scorer.note}")
+        for note in self._scorer.notes:
+            say(f"note: {note}")
         self._ask("actor_ready", context.get_actor_id())
 
     def __call__(self, bundle: pa.Table) -> Iterator[pa.Table]:
@@ -211,8 +211,7 @@ class ScoreUnits:
     def _score(self, unit: pa.Table, care: "Care") -> pa.Table:
         shard, start = unit["shard"][0].as_py(), unit["start"][0].as_py()
         piece, encoded = unit["piece"][0].as_py(), unwrap_unit(unit)
-        splits, tokens = self._scorer.oom_splits, self._scorer.tokens
-        saved = self._scorer.tokens_saved
+        splits, tokens, saved = self._usage()
         if care is Care.HOPELESS:
             raise SfRayError(
                 f"scoring rows {start} to {start + encoded.num_rows} of shard {shard} ends the "
@@ -227,6 +226,7 @@ class ScoreUnits:
                 self._engine_failed(piece, error)
         if table is None:
             encoded = self._without_bad_rows(piece, shard, start, encoded)
+            _, tokens, saved = self._usage()
             table = self._scorer.score(shard, start, encoded, self._count_batch)
         self._unreported[piece] = UnitCounts.of(
             table,
@@ -238,6 +238,10 @@ class ScoreUnits:
         if care is not Care.NONE or monotonic() - self._reported >= _REPORT_S:
             self._report()
         return rewrap_unit(unit, table)
+
+    def _usage(self) -> tuple[int, int, int]:
+        scorer = self._scorer
+        return scorer.oom_splits, scorer.tokens, scorer.tokens_saved
 
     def _report(self) -> None:
         if self._unreported:

@@ -214,8 +214,8 @@ def free_scorer(monkeypatch: pytest.MonkeyPatch) -> "Callable[..., None]":
     """Puts a scorer that costs nothing in place of the model; takes its settings."""
     import free_scorer
 
-    from sf_ray import scoring_run
+    from sf_ray import pipeline, scoring_run
 
-    for name in ("EncodeRules", "EngineRules"):
-        monkeypatch.setattr(scoring_run, name, getattr(scoring_run, name))
+    for module, name in ((pipeline, "EncodeRules"), (scoring_run, "EngineRules")):
+        monkeypatch.setattr(module, name, getattr(module, name))
     return lambda **settings: free_scorer.install(free_scorer.Settings(**settings))

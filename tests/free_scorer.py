@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.cloudpickle
 
-from sf_ray import scoring_run
+from sf_ray import pipeline, scoring_run
 from sf_ray.errors import EngineFailedError
 from sf_ray.examples import Format
 from sf_ray.rules import ModelSpec
@@ -52,7 +52,7 @@ def install(settings: Settings = Settings()) -> None:
     _settings = settings
     if __name__ != "__main__":  # the workers need not find this file
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    scoring_run.EncodeRules = FreeEncode  # type: ignore[assignment, misc]
+    pipeline.EncodeRules = FreeEncode  # type: ignore[assignment, misc]
     scoring_run.EngineRules = FreeEngine  # type: ignore[assignment, misc]
 
 
@@ -103,7 +103,7 @@ class FreeScorer:
     """Gives scores at once."""
 
     oom_splits = tokens = tokens_saved = 0
-    note = None
+    notes = ()
 
     def score(self, shard: str, start: int, encoded: pa.Table, on_batch: object) -> pa.Table:
         if _settings.log:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -6,9 +8,10 @@ import pytest
 import torch
 from conftest import make_rows
 from naive import mean_loss, naive_aligned, naive_score
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from sf_ray import Scorer, SfRayError, heads
+from sf_ray import engine as engine_module
 from sf_ray.encoding import TokenSequence
 from sf_ray.engine import Engine
 from sf_ray.stream_attention import StreamBatch
@@ -175,7 +178,7 @@ def family(seed: int) -> list[TokenSequence]:
 def test_sharing_does_not_change_a_loss(tiny_model: Path, seed: int, budget: int) -> None:
     pool = family(seed)
     engine = Engine(tiny_model, token_budget=budget)
-    assert engine.note is None
+    assert engine.notes == []
     expected = Engine(tiny_model, share=False).losses(pool)
     found = engine.losses(pool)
     np.testing.assert_allclose(found, expected, rtol=1e-4, equal_nan=True)
@@ -208,8 +211,8 @@ def test_a_model_that_cannot_share_says_why_and_is_right(
 
     monkeypatch.setattr(StreamBatch, "attend", unmasked)
     engine = Engine(tiny_model)
-    assert engine.note is not None
-    assert "are computed for each of them: its layers do not look" in engine.note
+    (note,) = engine.notes
+    assert "are computed for each of them: its layers do not look" in note
     np.testing.assert_allclose(engine.losses(pool), expected, rtol=1e-4, equal_nan=True)
 
 
@@ -251,8 +254,8 @@ def test_architectures_that_share_and_that_do_not_give_the_same_losses(
     pool = [s for s in [*family(3), *random_sequences(20)] if s.scored]
     assert max(len(s.ids) for s in pool) > 50
     engine = Engine(tmp_path, token_budget=50)
-    assert (engine.note is None) == (note is None), engine.note
-    assert (note or "") in (engine.note or "")
+    assert len(engine.notes) == (note is not None), engine.notes
+    assert (note or "") in "".join(engine.notes)
     expected = [mean_loss(model, s.ids.tolist(), s.first) for s in pool]
     np.testing.assert_allclose(engine.losses(pool), expected, rtol=1e-4)
 
@@ -265,6 +268,57 @@ def test_a_model_whose_logits_are_not_its_heads_is_refused(tiny_model: Path) -> 
         engine._check_head(tiny_model)
 
 
+# Prints by how many bytes a process grew, and its engine's bound.
+GROWTH = """
+import sys
+import numpy as np
+from pathlib import Path
+from sf_ray.encoding import TokenSequence
+from sf_ray.engine import Engine, keep_freed_memory
+
+def told(key):
+    return int(Path("/proc/self/status").read_text().split(key)[1].split()[0]) << 10
+
+keep_freed_memory()
+engine = Engine(Path(sys.argv[1]), dtype=sys.argv[2], token_budget=int(sys.argv[3]))
+rng = np.random.default_rng(0)
+lengths = [*rng.integers(2, 1025, 20), 1024, 1024]
+pool = [TokenSequence(rng.integers(0, 300, n).astype(np.int32), 1) for n in lengths]
+before = told("VmRSS:")
+engine.losses(pool)
+print(told("VmHWM:") - before, engine.memory_bound(1024))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("budget", [256, 4096])
+def test_memory_stays_below_what_the_budget_promises(
+    tmp_path: Path, dtype: str, budget: int
+) -> None:
+    config = LlamaConfig(
+        vocab_size=8000,
+        hidden_size=256,
+        intermediate_size=1024,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    command = [sys.executable, "-c", GROWTH, str(tmp_path), dtype, str(budget)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    grown, bound = map(int, told.split())
+    assert 0 < grown <= bound
+
+
+def test_a_type_without_instructions_is_told(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_is_native", lambda dtype: False)
+    assert "no instructions for bfloat16" in Engine(tiny_model, dtype="bfloat16").notes[0]
+    assert Engine(tiny_model).notes == []
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_without_a_device_is_a_clear_error(tiny_model: Path) -> None:
     with pytest.raises(SfRayError, match="--device cuda: torch sees no CUDA device"):
@@ -273,9 +327,17 @@ def test_cuda_without_a_device_is_a_clear_error(tiny_model: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("auto", 1e-2)])
-def test_cuda_gives_the_scores_of_cpu(tiny_model: Path, dtype: str, tolerance: float) -> None:
-    sequences = random_sequences(60)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 1e-2)])
+@pytest.mark.parametrize("least_shared", [-1.0, 1.0], ids=["stream", "padded batches"])
+def test_cuda_gives_the_scores_of_cpu(
+    tiny_model: Path,
+    dtype: str,
+    tolerance: float,
+    least_shared: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(engine_module._LEAST_SHARED, "cuda", least_shared)
+    sequences = random_sequences(60) + family(0)
     exact = Engine(tiny_model).losses(sequences)
     losses = Engine(tiny_model, device="cuda", dtype=dtype).losses(sequences)
     np.testing.assert_allclose(losses, exact, rtol=tolerance, equal_nan=True)

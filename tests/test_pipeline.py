@@ -92,6 +92,8 @@ def test_the_best_rows_are_kept_as_they_were(
     cutoff = manifest["selection"]["cutoff"]
     assert (cutoff["shard"], cutoff["row"], cutoff["ifd"]) == (*last, ifd[last])
     assert manifest["scores"]["units"] == {"total": 9, "scored": 9, "reused": 0}
+    tokens = manifest["scores"]["tokens"]
+    assert tokens["scored"] > tokens["saved"] >= 0
     assert "kept" in stdout
     assert "empty_answer" in stdout
 
