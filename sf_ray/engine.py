@@ -31,8 +31,8 @@ _CUDA_TOKEN_BUDGET = 65536
 # The LM head's tiles, what libraries keep, and the unit's token ids.
 _FIXED_BYTES = 128 << 20
 _USUAL_TOKENS = 1024
-# Below this share of saved tokens, padded batches are faster.
-_LEAST_SHARED = {"cpu": -1.0, "cuda": 0.05}
+# A stream that feeds a smaller share less than padded batches, padding included, is slower.
+_LEAST_SAVED = {"cpu": 0.1, "cuda": 0.1}
 
 OnBatch = Callable[[int, int], None] | None
 
@@ -147,7 +147,7 @@ class Engine:
         lengths = np.array([len(s.ids) for s in pool], dtype=np.int64)
         streamed = np.flatnonzero(lengths <= self._stream_limit)
         stream = TokenStream.of([pool[int(i)] for i in streamed]) if len(streamed) else None
-        if stream and not self._pays(len(stream), int((lengths[streamed] - 1).sum())):
+        if stream and not self._pays(stream, lengths[streamed] - 1):
             stream, streamed = None, streamed[:0]
         plain = np.setdiff1d(np.arange(len(pool)), streamed)
         try:
@@ -165,9 +165,13 @@ class Engine:
         means: NDArray[np.float64] = sums / counts
         return means
 
-    def _pays(self, stream_tokens: int, tokens: int) -> bool:
+    def _pays(self, stream: TokenStream, fed: Ints) -> bool:
         """Whether a stream is faster than padded batches: `docs/adr/0007`."""
-        return stream_tokens < (1 - _LEAST_SHARED[self._device.type]) * tokens
+        padded = sum(
+            len(batch) * int(fed[batch].max())
+            for batch in TokenBudgetBatches(fed, self.token_budget)
+        )
+        return len(stream) < (1 - _LEAST_SAVED[self._device.type]) * padded
 
     def _plain(
         self,

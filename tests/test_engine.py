@@ -328,15 +328,15 @@ def test_cuda_without_a_device_is_a_clear_error(tiny_model: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 1e-2)])
-@pytest.mark.parametrize("least_shared", [-1.0, 1.0], ids=["stream", "padded batches"])
+@pytest.mark.parametrize("least_saved", [-1.0, 1.0], ids=["stream", "padded batches"])
 def test_cuda_gives_the_scores_of_cpu(
     tiny_model: Path,
     dtype: str,
     tolerance: float,
-    least_shared: float,
+    least_saved: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(engine_module._LEAST_SHARED, "cuda", least_shared)
+    monkeypatch.setitem(engine_module._LEAST_SAVED, "cuda", least_saved)
     sequences = random_sequences(60) + family(0)
     exact = Engine(tiny_model).losses(sequences)
     losses = Engine(tiny_model, device="cuda", dtype=dtype).losses(sequences)

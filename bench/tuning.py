@@ -1,0 +1,91 @@
+"""What the engine's defaults on CPU rest on, in one run: token budgets, and actors against threads.
+
+python bench/tuning.py [--corpus DIR] [--rows 20] [--model demo] [--repeat 3]
+
+Everything takes turns; medians of --repeat, as ratios to the default: one process that computes
+with all cores, at the default token budget.
+"""
+
+import argparse
+import multiprocessing
+import os
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from statistics import median
+from time import perf_counter
+
+from common import load_examples
+
+from sf_ray.encoding import Encoder
+from sf_ray.engine import Engine, keep_freed_memory
+from sf_ray.ifd import Status
+from sf_ray.models import load_tokenizer, resolve_model
+
+BUDGETS = (128, 256, 512, 1024, 2048, 4096)
+
+
+def serve(model: str, threads: int, told: Connection) -> None:
+    """Scores what it is told, with the token budget it is told, until it is told nothing."""
+    keep_freed_memory()
+    engine = Engine(resolve_model(model).path, threads=threads)
+    told.send(engine.token_budget)
+    while (work := told.recv()) is not None:
+        engine.token_budget, pool = work
+        engine.losses(pool)
+        told.send(None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpus", help="directory of Parquet shards; default: the demo's")
+    parser.add_argument("--rows", type=int, default=20)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--repeat", type=int, default=3)
+    options = parser.parse_args()
+
+    encoder = Encoder(load_tokenizer(resolve_model(options.model)), 1024)
+    rows = encoder.encode(load_examples(options.corpus, options.rows))
+    pool = [
+        part for row in rows if row.status is Status.OK for part in (row.direct, row.conditioned)
+    ]
+    pool.sort(key=lambda s: len(s.ids))
+    cores = os.cpu_count() or 1
+    spawn = multiprocessing.get_context("spawn")
+    whole, singles, processes = [], [], []
+    for group, count in ((whole, 1), (singles, cores)):
+        for _ in range(count):
+            ours, theirs = spawn.Pipe()
+            process = spawn.Process(target=serve, args=(options.model, cores // count, theirs))
+            process.start()
+            processes.append(process)
+            group.append(ours)
+    default, *_ = [told.recv() for told in whole + singles]
+
+    def score(group: list[Connection], budget: int) -> None:
+        for place, told in enumerate(group):  # every n-th by length: equal work
+            told.send((budget, pool[place :: len(group)]))
+        for told in group:
+            told.recv()
+
+    ways: dict[str, Callable[[], None]] = {"default": lambda: score(whole, default)}
+    for budget in BUDGETS:
+        ways[f"{budget} tokens a batch"] = lambda budget=budget: score(whole, budget)
+    ways[f"{cores} processes with one thread"] = lambda: score(singles, default)
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    score(whole, default), score(singles, default)  # first touch of the weights
+    for _ in range(options.repeat):
+        for way, run in ways.items():
+            start = perf_counter()
+            run()
+            seconds[way].append(perf_counter() - start)
+    for told in whole + singles:
+        told.send(None)
+    for process in processes:
+        process.join()
+    print(f"{len(rows)} rows, {options.model}, {cores} cores; default: {default} tokens a batch")
+    for way, each in seconds.items():
+        print(f"{way:32} {median(seconds['default']) / median(each):5.2f}x")
+
+
+if __name__ == "__main__":
+    main()
