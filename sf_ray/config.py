@@ -128,7 +128,8 @@ class ScoringOptions(CorpusOptions):
         default=None,
         ge=1,
         description="Tokens in one batch, padding included; halved when a GPU runs out of memory. "
-        "Default: what fits the CPU's last cache (256 to 2048), 65536 on CUDA.",
+        "Default: what fits the CPU's last cache (256 to 2048), or half of the GPU's free memory "
+        "(up to 65536).",
     )
     actors: Actors | None = Field(
         default=None,
