@@ -10,8 +10,9 @@ for one sequence at a time, which `tests/test_engine.py` holds it against.
 
 import ctypes
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from sf_ray.batching import TokenBudgetBatches
 from sf_ray.encoding import TokenSequence
 from sf_ray.errors import EngineFailedError, SfRayError
 from sf_ray.heads import Head, cache_bytes
+from sf_ray.lanes import map_ahead
 from sf_ray.stream_attention import NAME, Needs, StreamBatch
 from sf_ray.streams import Ints, TokenStream, distinct
 
@@ -33,8 +35,15 @@ _FIXED_BYTES = 128 << 20
 _USUAL_TOKENS = 1024
 # A stream that feeds a smaller share less than padded batches, padding included, is slower.
 _LEAST_SAVED = {"cpu": 0.1, "cuda": 0.1}
+# Batches that are computed side by side on CPU: one a thread, until Python itself is in the way.
+_MOST_LANES = 8
+_AHEAD = 4
+# Parts of a stream for each lane, so that all are done at about the same time.
+_PARTS_A_LANE = 4
 
 OnBatch = Callable[[int, int], None] | None
+# The sequence of each loss, and the losses.
+Part = tuple[Ints, torch.Tensor]
 
 
 class Engine:
@@ -69,7 +78,7 @@ class Engine:
             device: "cpu" or "cuda".
             dtype: "float32", or "float16" or "bfloat16" as autocast over float32 weights.
             token_budget: Tokens in one batch; None chooses by the device.
-            threads: Threads on CPU; None leaves torch's setting.
+            threads: Threads on CPU; None: torch's setting. Each computes batches of its own.
             share: Compute what sequences share once.
             trust_remote_code: Run Python code from the model's directory.
 
@@ -78,8 +87,10 @@ class Engine:
         """
         if device == "cuda" and not torch.cuda.is_available():
             raise SfRayError("--device cuda: torch sees no CUDA device here; use --device cpu")
-        if threads is not None and device == "cpu":
-            torch.set_num_threads(threads)
+        self._threads = threads or torch.get_num_threads()
+        self._lanes = min(self._threads, _MOST_LANES) if device == "cpu" else 1
+        if device == "cpu":
+            torch.set_num_threads(self._threads)
         self.dtype = dtype
         self.oom_splits = self.tokens = self.tokens_saved = 0
         self.notes: list[str] = []
@@ -107,7 +118,8 @@ class Engine:
 
         Args:
             sequences: [n]; sequences without a scored token are passed over.
-            on_batch: Called after each batch with its number of sequences and of tokens.
+            on_batch: Called after each batch with its number of sequences and of tokens, in the
+                thread that computed it.
 
         Returns:
             [n] nats per scored token; NaN where nothing is scored.
@@ -151,13 +163,9 @@ class Engine:
             stream, streamed = None, streamed[:0]
         plain = np.setdiff1d(np.arange(len(pool)), streamed)
         try:
-            parts = list(self._plain(pool, lengths, plain, copies, on_batch))
+            parts = self._plain(pool, lengths, plain, copies, on_batch)
             if stream:
-                self.tokens_saved += int((lengths[streamed] - 1).sum()) - len(stream)
-                parts += [
-                    (streamed[sequences], nll)
-                    for sequences, nll in self._stream(stream, copies[streamed], on_batch)
-                ]
+                parts += self._streams(pool, streamed[stream.order], stream, copies, on_batch)
             sums = _sums(parts, len(pool))  # the only wait for the device
         except (RuntimeError, IndexError, ValueError) as error:
             line = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
@@ -180,23 +188,28 @@ class Engine:
         plain: Ints,
         copies: Ints,
         on_batch: OnBatch,
-    ) -> Iterator[tuple[Ints, torch.Tensor]]:
-        """Padded batches, the model's own attention: the sequence of each loss, and the losses."""
+    ) -> list[Part]:
+        """Padded batches, the model's own attention."""
         self._attend_by(self._own_attention)
         batches = TokenBudgetBatches(lengths[plain], self.token_budget)
-        for members in batches:
-            batch = plain[members]
+
+        def score(batch: Ints) -> list[Part]:
             try:
                 nll = self._batch([pool[i] for i in batch])
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise _too_long(lengths[batch[0]]) from None
-                batches.split(members)
-                self._out_of_memory(batches.token_budget)
-                continue
-            yield np.repeat(batch, [pool[i].scored for i in batch]), nll
+                nll = None
+            if nll is None:  # by now the failed batch has let go of its memory
+                padded = len(batch) * int(lengths[batch].max())
+                self._out_of_memory(min(padded, self.token_budget) // 2)
+                batches.token_budget = self.token_budget
+                return [part for half in np.array_split(batch, 2) for part in score(half)]
             if on_batch:
                 on_batch(int(copies[batch].sum()), int((lengths[batch] - 1).sum()))
+            return [(np.repeat(batch, [pool[i].scored for i in batch]), nll)]
+
+        return self._map(score, (plain[batch] for batch in batches))
 
     @torch.no_grad()
     def _batch(self, sequences: list[TokenSequence]) -> torch.Tensor:
@@ -217,15 +230,52 @@ class Engine:
             hidden.flatten(0, 1)[self._put(np.flatnonzero(scored))], self._put(targets)
         )
 
+    def _streams(
+        self,
+        pool: Sequence[TokenSequence],
+        ordered: Ints,
+        stream: TokenStream,
+        copies: Ints,
+        on_batch: OnBatch,
+    ) -> list[Part]:
+        """A stream, in parts that lanes compute side by side.
+
+        Args:
+            pool: All sequences.
+            ordered: Those of the stream, in its order.
+            stream: All of it.
+            copies: How many sequences each of the pool stands for.
+            on_batch: As in `losses`.
+        """
+        parts = [(ordered[np.argsort(stream.order)], stream)]
+        if self._lanes > 1:
+            count = min(_PARTS_A_LANE * self._lanes, -(-len(stream) // self.token_budget))
+            cuts = np.searchsorted(stream.ends, len(stream) * np.arange(1, count) / count)
+            parts = [
+                (part, TokenStream.of([pool[i] for i in part]))
+                for part in np.split(ordered, np.unique(cuts))
+                if len(part)
+            ]
+
+        def score(part: tuple[Ints, TokenStream]) -> list[Part]:
+            places, one = part
+            found = self._stream(one, copies[places], on_batch)
+            return [(places[sequences], nll) for sequences, nll in found]
+
+        self._attend_by(NAME)
+        self.tokens_saved += sum(
+            sum(len(pool[i].ids) - 1 for i in places) - len(one) for places, one in parts
+        )
+        return self._map(score, parts)
+
     def _stream(
         self,
         stream: TokenStream,
         copies: Ints,
         on_batch: OnBatch,
         needs: Needs | None = None,
-    ) -> Iterator[tuple[Ints, torch.Tensor]]:
-        """Batches of a stream; the sequence of each loss, and the losses."""
-        self._attend_by(NAME)
+    ) -> Iterator[Part]:
+        """Batches of a stream, one after the other."""
         done = np.concatenate([[0], np.cumsum(copies[stream.order])])
         before: StreamBatch | None = None
         needs = needs or Needs()
@@ -247,7 +297,7 @@ class Engine:
             before, start = batch, stop
 
     @torch.no_grad()
-    def _stream_batch(self, stream: TokenStream, batch: StreamBatch) -> tuple[Ints, torch.Tensor]:
+    def _stream_batch(self, stream: TokenStream, batch: StreamBatch) -> Part:
         fed = slice(batch.start, batch.stop)
         hidden = self._decoder(
             input_ids=self._put(stream.ids[fed])[None],
@@ -261,6 +311,24 @@ class Engine:
             states, self._put(stream.targets[first:last])
         )
 
+    def _map(self, score: Callable[[Any], list[Part]], items: Iterable[Any]) -> list[Part]:
+        """Scores items side by side, where there are several lanes."""
+        if self._lanes == 1:
+            return list(chain.from_iterable(map(score, items)))
+        kind = self._device.type
+        low, lowers = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+
+        def begin() -> None:  # these are settings of a thread
+            torch.set_num_threads(self._threads // self._lanes)
+            torch.set_autocast_dtype(kind, low)
+            torch.set_autocast_enabled(kind, lowers)
+
+        try:
+            found = map_ahead(score, items, self._lanes, _AHEAD * self._lanes, begin)
+            return list(chain.from_iterable(found))
+        finally:
+            torch.set_num_threads(self._threads)  # which new threads take over
+
     def memory_bound(self, longest: int) -> int:
         """Bytes that scoring takes at most beside the loaded weights (`docs/performance.md`).
 
@@ -273,7 +341,8 @@ class Engine:
         # A batch takes over the keys and values of a path, and hands on such.
         paths = 2 * 2 * 4 * config.num_hidden_layers * config.hidden_size * longest
         # And as much again that the allocator cannot use.
-        return int(_FIXED_BYTES + low + paths + 2 * self.token_budget * self._token_bytes(longest))
+        batch = paths + 2 * self.token_budget * self._token_bytes(longest)
+        return int(_FIXED_BYTES + low + self._lanes * batch)
 
     def _token_bytes(self, longest: int) -> int:
         """Bytes of activations and of attention's bias for each token of a batch."""
@@ -336,7 +405,8 @@ class Engine:
         try:
             every = np.arange(len(pool))
             lengths = np.array([len(s.ids) for s in pool])
-            plain = _sums(list(self._plain(pool, lengths, every, np.ones_like(every), None)))
+            plain = _sums(self._plain(pool, lengths, every, np.ones_like(every), None))
+            self._attend_by(NAME)
             stream = TokenStream.of(pool)
             shared = _sums(list(self._stream(stream, np.ones_like(every), None, needs)))
             reason = "its layers do not look at each token alone"

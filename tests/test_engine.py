@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,13 @@ PAIRS = [
     ("how " * 400, "word"),  # no room for the answer
     ("what\n", "   "),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def load(folder: Path) -> tuple[Any, Any]:
@@ -177,7 +185,7 @@ def family(seed: int) -> list[TokenSequence]:
 @pytest.mark.parametrize("budget", [1, 13, 1000])
 def test_sharing_does_not_change_a_loss(tiny_model: Path, seed: int, budget: int) -> None:
     pool = family(seed)
-    engine = Engine(tiny_model, token_budget=budget)
+    engine = Engine(tiny_model, token_budget=budget, threads=1)
     assert engine.notes == []
     expected = Engine(tiny_model, share=False).losses(pool)
     found = engine.losses(pool)
@@ -187,6 +195,27 @@ def test_sharing_does_not_change_a_loss(tiny_model: Path, seed: int, budget: int
     asked = sum(len(s.ids) - 1 for s in pool if s.scored)
     assert engine.tokens == 2 * asked
     assert engine.tokens_saved == 2 * (asked - len(prefixes))
+
+
+@pytest.mark.parametrize("threads", [2, 5, 11])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("share", [True, False])
+def test_the_number_of_threads_does_not_change_a_loss(
+    tiny_model: Path, threads: int, dtype: str, share: bool
+) -> None:
+    pool = family(1) + family(2) + random_sequences(20)
+    alone = Engine(tiny_model, token_budget=60, threads=1, dtype=dtype, share=share)
+    expected = alone.losses(pool)
+    counted: list[tuple[int, int]] = []
+    engine = Engine(tiny_model, token_budget=60, threads=threads, dtype=dtype, share=share)
+    found = engine.losses(pool, lambda *batch: counted.append(batch))
+    tolerance = 1e-4 if dtype == "float32" else 1e-2
+    np.testing.assert_allclose(found, expected, rtol=tolerance, equal_nan=True)
+    assert found.tobytes() == engine.losses(pool).tobytes()
+    sequences, tokens = np.sum(counted, axis=0)
+    assert sequences == sum(bool(s.scored) for s in pool)
+    assert tokens == engine.tokens // 2 - engine.tokens_saved // 2
+    assert engine.tokens_saved // 2 <= alone.tokens_saved
 
 
 def test_equal_sequences_are_computed_once(tiny_model: Path) -> None:

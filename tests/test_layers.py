@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "sf_ray"
 # A module imports only from those above it.
 LAYERS = [
     "errors",
+    "lanes",
     "console",
     "stopping",
     "config",
@@ -56,7 +57,7 @@ LAYERS = [
 ]
 # What a layer must not know, wherever the import stands in its file.
 PURE = ["config", "console", "stopping", "examples", "ifd", "encoding", "batching", "halving"]
-PURE += ["streams"]
+PURE += ["lanes", "streams"]
 PURE += ["selection"]
 IO = ["tables", "locations", "storage", "leases", "units", "shards", "planning", "footers"]
 IO += ["score_sets", "reading", "rubbish", "bundles", "tally", "writing", "output"]
