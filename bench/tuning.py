@@ -1,9 +1,9 @@
-"""What the engine's defaults on CPU rest on, in one run: token budgets, and actors against threads.
+"""What the engine's defaults on CPU rest on, in one run: token budgets, lanes, processes.
 
-python bench/tuning.py [--corpus DIR] [--rows 20] [--model demo] [--repeat 3]
+python bench/tuning.py [--corpus DIR] [--rows 60] [--model demo] [--dtype float32] [--repeat 3]
 
-Everything takes turns; medians of --repeat, as ratios to the default: one process that computes
-with all cores, at the default token budget.
+Everything takes turns; medians of --repeat, as ratios to the default: one process in which each
+core computes batches of its own, at the default token budget.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from sf_ray.models import load_tokenizer, resolve_model
 BUDGETS = (128, 256, 512, 1024, 2048, 4096)
 
 
-def serve(model: str, threads: int, told: Connection) -> None:
-    """Scores what it is told, with the token budget it is told, until it is told nothing."""
+def serve(model: str, dtype: str, threads: int, told: Connection) -> None:
+    """Scores what it is told, as it is told, until it is told nothing."""
     keep_freed_memory()
-    engine = Engine(resolve_model(model).path, threads=threads)
+    engine = Engine(resolve_model(model).path, dtype=dtype, threads=threads)
     told.send(engine.token_budget)
     while (work := told.recv()) is not None:
-        engine.token_budget, pool = work
+        engine._lanes, engine.token_budget, pool = work  # no user has a reason to choose lanes
         engine.losses(pool)
         told.send(None)
 
@@ -38,8 +38,9 @@ def serve(model: str, threads: int, told: Connection) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--corpus", help="directory of Parquet shards; default: the demo's")
-    parser.add_argument("--rows", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=60)
     parser.add_argument("--model", default="demo")
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
 
@@ -55,24 +56,29 @@ def main() -> None:
     for group, count in ((whole, 1), (singles, cores)):
         for _ in range(count):
             ours, theirs = spawn.Pipe()
-            process = spawn.Process(target=serve, args=(options.model, cores // count, theirs))
+            threads = cores // count
+            arguments = (options.model, options.dtype, threads, theirs)
+            process = spawn.Process(target=serve, args=arguments)
             process.start()
             processes.append(process)
             group.append(ours)
     default, *_ = [told.recv() for told in whole + singles]
 
-    def score(group: list[Connection], budget: int) -> None:
+    def score(group: list[Connection], budget: int, lanes: int) -> None:
         for place, told in enumerate(group):  # every n-th by length: equal work
-            told.send((budget, pool[place :: len(group)]))
+            told.send((lanes, budget, pool[place :: len(group)]))
         for told in group:
             told.recv()
 
-    ways: dict[str, Callable[[], None]] = {"default": lambda: score(whole, default)}
+    ways: dict[str, Callable[[], None]] = {
+        "default": lambda: score(whole, default, cores),
+        "all cores on one batch": lambda: score(whole, default, 1),
+        f"{cores} processes with one core": lambda: score(singles, default, 1),
+    }
     for budget in BUDGETS:
-        ways[f"{budget} tokens a batch"] = lambda budget=budget: score(whole, budget)
-    ways[f"{cores} processes with one thread"] = lambda: score(singles, default)
+        ways[f"{budget} tokens a batch"] = lambda budget=budget: score(whole, budget, cores)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    score(whole, default), score(singles, default)  # first touch of the weights
+    score(whole, default, cores), score(singles, default, 1)  # first touch of the weights
     for _ in range(options.repeat):
         for way, run in ways.items():
             start = perf_counter()
@@ -82,7 +88,10 @@ def main() -> None:
         told.send(None)
     for process in processes:
         process.join()
-    print(f"{len(rows)} rows, {options.model}, {cores} cores; default: {default} tokens a batch")
+    print(
+        f"{len(rows)} rows, {options.model}, {options.dtype}, {cores} cores; "
+        f"default: {default} tokens a batch"
+    )
     for way, each in seconds.items():
         print(f"{way:32} {median(seconds['default']) / median(each):5.2f}x")
 
