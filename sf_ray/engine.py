@@ -38,8 +38,9 @@ _LEAST_SAVED = {"cpu": 0.1, "cuda": 0.1}
 # Batches that are computed side by side on CPU: one a thread, until Python itself is in the way.
 _MOST_LANES = 8
 _AHEAD = 4
-# Parts of a stream for each lane, so that all are done at about the same time.
-_PARTS_A_LANE = 4
+# Parts of a stream for each lane, so that all are done at about the same time; and batches of each
+# part, where there are enough, as what two parts share is computed twice.
+_PARTS_A_LANE, _BATCHES_A_PART = 4, 16
 
 OnBatch = Callable[[int, int], None] | None
 # The sequence of each loss, and the losses.
@@ -165,7 +166,7 @@ class Engine:
         try:
             parts = self._plain(pool, lengths, plain, copies, on_batch)
             if stream:
-                parts += self._streams(pool, streamed[stream.order], stream, copies, on_batch)
+                parts += self._streams(pool, streamed, stream, copies, on_batch)
             sums = _sums(parts, len(pool))  # the only wait for the device
         except (RuntimeError, IndexError, ValueError) as error:
             line = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
@@ -233,7 +234,7 @@ class Engine:
     def _streams(
         self,
         pool: Sequence[TokenSequence],
-        ordered: Ints,
+        streamed: Ints,
         stream: TokenStream,
         copies: Ints,
         on_batch: OnBatch,
@@ -242,18 +243,20 @@ class Engine:
 
         Args:
             pool: All sequences.
-            ordered: Those of the stream, in its order.
+            streamed: Those of the stream.
             stream: All of it.
             copies: How many sequences each of the pool stands for.
             on_batch: As in `losses`.
         """
-        parts = [(ordered[np.argsort(stream.order)], stream)]
+        parts = [(streamed, stream)]
         if self._lanes > 1:
-            count = min(_PARTS_A_LANE * self._lanes, -(-len(stream) // self.token_budget))
+            batches = -(-len(stream) // self.token_budget)
+            count = min(_PARTS_A_LANE * self._lanes, max(self._lanes, batches // _BATCHES_A_PART))
+            count = min(count, batches)
             cuts = np.searchsorted(stream.ends, len(stream) * np.arange(1, count) / count)
             parts = [
                 (part, TokenStream.of([pool[i] for i in part]))
-                for part in np.split(ordered, np.unique(cuts))
+                for part in np.split(streamed[stream.order], np.unique(cuts))
                 if len(part)
             ]
 
