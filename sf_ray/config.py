@@ -147,8 +147,8 @@ class ScoringOptions(CorpusOptions):
     threads_per_actor: int | None = Field(
         default=None,
         ge=1,
-        description="Threads an actor computes with on CPU. Default: as cpus_per_actor, or a "
-        "node's CPUs where that is not set.",
+        description="Threads an actor computes with on CPU, up to 8 batches side by side. "
+        "Default: as cpus_per_actor, or a node's CPUs where that is not set.",
     )
     trust_remote_code: bool = Field(
         default=False, description="Run Python code that comes with the model."
