@@ -34,9 +34,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from sf_ray.batching import TokenBudgetBatches
 from sf_ray.encoding import Encoder, TokenSequence
-from sf_ray.engine import Engine, keep_freed_memory
+from sf_ray.engine import Engine
 from sf_ray.examples import Example
 from sf_ray.ifd import Status, scores_of
+from sf_ray.memory import keep_freed_memory
 from sf_ray.models import Model, load_tokenizer, resolve_model
 
 PEAK_TOKENS, PEAK_ROUNDS, PEAK_S = {"cpu": 1024, "cuda": 65536}, 4, 0.1

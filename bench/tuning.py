@@ -17,8 +17,9 @@ from time import perf_counter
 from common import load_examples
 
 from sf_ray.encoding import Encoder
-from sf_ray.engine import Engine, keep_freed_memory
+from sf_ray.engine import Engine
 from sf_ray.ifd import Status
+from sf_ray.memory import keep_freed_memory
 from sf_ray.models import load_tokenizer, resolve_model
 
 BUDGETS = (128, 256, 512, 1024, 2048, 4096)
@@ -28,7 +29,7 @@ def serve(model: str, dtype: str, threads: int, told: Connection) -> None:
     """Scores what it is told, as it is told, until it is told nothing."""
     keep_freed_memory()
     engine = Engine(resolve_model(model).path, dtype=dtype, threads=threads)
-    told.send(engine.token_budget)
+    told.send((engine._lanes, engine.token_budget))
     while (work := told.recv()) is not None:
         engine._lanes, engine.token_budget, pool = work  # no user has a reason to choose lanes
         engine.losses(pool)
@@ -62,23 +63,23 @@ def main() -> None:
             process.start()
             processes.append(process)
             group.append(ours)
-    default, *_ = [told.recv() for told in whole + singles]
+    (lanes, default), *_ = [told.recv() for told in whole + singles]
 
-    def score(group: list[Connection], budget: int, lanes: int) -> None:
+    def score(group: list[Connection], budget: int, side_by_side: int) -> None:
         for place, told in enumerate(group):  # every n-th by length: equal work
-            told.send((lanes, budget, pool[place :: len(group)]))
+            told.send((side_by_side, budget, pool[place :: len(group)]))
         for told in group:
             told.recv()
 
     ways: dict[str, Callable[[], None]] = {
-        "default": lambda: score(whole, default, cores),
+        "default": lambda: score(whole, default, lanes),
         "all cores on one batch": lambda: score(whole, default, 1),
         f"{cores} processes with one core": lambda: score(singles, default, 1),
     }
     for budget in BUDGETS:
-        ways[f"{budget} tokens a batch"] = lambda budget=budget: score(whole, budget, cores)
+        ways[f"{budget} tokens a batch"] = lambda budget=budget: score(whole, budget, lanes)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    score(whole, default, cores), score(singles, default, 1)  # first touch of the weights
+    score(whole, default, lanes), score(singles, default, 1)  # first touch of the weights
     for _ in range(options.repeat):
         for way, run in ways.items():
             start = perf_counter()

@@ -8,9 +8,9 @@ Knows torch and transformers; no Ray, no text, no tables. Defined by the naive c
 for one sequence at a time, which `tests/test_engine.py` holds it against.
 """
 
-import ctypes
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from pathlib import Path
@@ -24,20 +24,15 @@ from safetensors import SafetensorError
 from sf_ray.batching import TokenBudgetBatches
 from sf_ray.encoding import TokenSequence
 from sf_ray.errors import EngineFailedError, SfRayError
-from sf_ray.heads import Head, cache_bytes
-from sf_ray.lanes import map_ahead
+from sf_ray.heads import Head
+from sf_ray.memory import cpu_token_budget, cuda_token_budget, scoring_bytes
 from sf_ray.stream_attention import NAME, Needs, StreamBatch
 from sf_ray.streams import Ints, TokenStream, distinct
 
-_CUDA_TOKEN_BUDGET = 65536
-# The LM head's tiles, what libraries keep, and the unit's token ids.
-_FIXED_BYTES = 128 << 20
-_USUAL_TOKENS = 1024
 # A stream that feeds a smaller share less than padded batches, padding included, is slower.
 _LEAST_SAVED = {"cpu": 0.1, "cuda": 0.1}
 # Batches that are computed side by side on CPU: one a thread, until Python itself is in the way.
 _MOST_LANES = 8
-_AHEAD = 4
 # Parts of a stream for each lane, so that all are done at about the same time; and batches of each
 # part, where there are enough, as what two parts share is computed twice.
 _PARTS_A_LANE, _BATCHES_A_PART = 4, 16
@@ -89,7 +84,8 @@ class Engine:
         if device == "cuda" and not torch.cuda.is_available():
             raise SfRayError("--device cuda: torch sees no CUDA device here; use --device cpu")
         self._threads = threads or torch.get_num_threads()
-        self._lanes = min(self._threads, _MOST_LANES) if device == "cpu" else 1
+        of_a_lane = -(-self._threads // _MOST_LANES)
+        self._lanes = self._threads // of_a_lane if device == "cpu" else 1
         if device == "cpu":
             torch.set_num_threads(self._threads)
         self.dtype = dtype
@@ -203,7 +199,7 @@ class Engine:
                 nll = None
             if nll is None:  # by now the failed batch has let go of its memory
                 padded = len(batch) * int(lengths[batch].max())
-                self._out_of_memory(min(padded, self.token_budget) // 2)
+                self._out_of_memory(min(padded // 2, self.token_budget))
                 batches.token_budget = self.token_budget
                 return [part for half in np.array_split(batch, 2) for part in score(half)]
             if on_batch:
@@ -249,10 +245,10 @@ class Engine:
             on_batch: As in `losses`.
         """
         parts = [(streamed, stream)]
-        if self._lanes > 1:
-            batches = -(-len(stream) // self.token_budget)
-            count = min(_PARTS_A_LANE * self._lanes, max(self._lanes, batches // _BATCHES_A_PART))
-            count = min(count, batches)
+        batches = -(-len(stream) // self.token_budget)
+        count = min(_PARTS_A_LANE * self._lanes, max(self._lanes, batches // _BATCHES_A_PART))
+        count = min(count, batches)
+        if self._lanes > 1 and count > 1:
             cuts = np.searchsorted(stream.ends, len(stream) * np.arange(1, count) / count)
             parts = [
                 (part, TokenStream.of([pool[i] for i in part]))
@@ -315,20 +311,23 @@ class Engine:
         )
 
     def _map(self, score: Callable[[Any], list[Part]], items: Iterable[Any]) -> list[Part]:
-        """Scores items side by side, where there are several lanes."""
-        if self._lanes == 1:
+        """Scores items, side by side where there are several lanes."""
+        if self._lanes == 1:  # one after the other: a batch may change what the next one is
             return list(chain.from_iterable(map(score, items)))
+        items = list(items)
+        lanes = max(1, min(self._lanes, len(items)))
         kind = self._device.type
         low, lowers = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
 
         def begin() -> None:  # these are settings of a thread
-            torch.set_num_threads(self._threads // self._lanes)
+            # The same in each, so that a batch gives the same bits wherever it runs.
+            torch.set_num_threads(self._threads // lanes)
             torch.set_autocast_dtype(kind, low)
             torch.set_autocast_enabled(kind, lowers)
 
         try:
-            found = map_ahead(score, items, self._lanes, _AHEAD * self._lanes, begin)
-            return list(chain.from_iterable(found))
+            with ThreadPoolExecutor(lanes, initializer=begin) as threads:
+                return list(chain.from_iterable(threads.map(score, items)))
         finally:
             torch.set_num_threads(self._threads)  # which new threads take over
 
@@ -338,34 +337,20 @@ class Engine:
         Args:
             longest: Tokens of the longest sequence.
         """
-        config = self._model.config.get_text_config()
         weights = sum(p.numel() for p in self._model.parameters())
-        low = 0 if self.dtype == "float32" else 2 * weights
-        # A batch takes over the keys and values of a path, and hands on such.
-        paths = 2 * 2 * 4 * config.num_hidden_layers * config.hidden_size * longest
-        # And as much again that the allocator cannot use.
-        batch = paths + 2 * self.token_budget * self._token_bytes(longest)
-        return int(_FIXED_BYTES + low + self._lanes * batch)
-
-    def _token_bytes(self, longest: int) -> int:
-        """Bytes of activations and of attention's bias for each token of a batch."""
-        config = self._model.config.get_text_config()
-        wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-        group = config.num_attention_heads // (
-            getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        return scoring_bytes(
+            self._model.config.get_text_config(),
+            low=0 if self.dtype == "float32" else weights,
+            lanes=self._lanes,
+            token_budget=self.token_budget,
+            longest=longest,
         )
-        return int(4 * (8 * wide + 16 * config.hidden_size + (group + 1) * (longest + 128)))
 
     def _default_budget(self) -> int:
-        """As many tokens as stay in half of a CPU's last cache, or fit into half of a GPU."""
-        config = self._model.config.get_text_config()
         if self._device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self._device)
-            most = free // 2 // (2 * self._token_bytes(_USUAL_TOKENS))
-            return int(min(_CUDA_TOKEN_BUDGET, max(256, most)))
-        wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-        most = cache_bytes(3) // 2 // (2 * 4 * wide)
-        return int(min(2048, max(256, 1 << max(most.bit_length() - 1, 0))))
+            return cuda_token_budget(self._model.config.get_text_config(), free)
+        return cpu_token_budget(self._model.config.get_text_config())
 
     def _put(self, array: Ints) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
@@ -443,18 +428,6 @@ def _sums(parts: Sequence[tuple[Ints, torch.Tensor]], size: int = 0) -> NDArray[
     nll = torch.cat([nll for _, nll in parts]).cpu().double().numpy()
     where = np.concatenate([sequences for sequences, _ in parts])
     return np.bincount(where, weights=nll, minlength=size).astype(np.float64, copy=False)
-
-
-def keep_freed_memory() -> None:
-    """Has this process keep memory that it frees, where the C library is glibc.
-
-    Activations come and go in pieces of megabytes; given back each time, every page of them
-    would be mapped and cleared again.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        mallopt(-4, 0)  # M_MMAP_MAX: nothing gets a mapping of its own
-        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: nothing is given back
 
 
 def _is_native(dtype: str) -> bool:

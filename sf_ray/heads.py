@@ -1,20 +1,10 @@
 """The LM head: hidden states -> losses, without all of the logits at once. Knows torch alone."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
-
-def cache_bytes(level: int) -> int:
-    """Size of the CPU's second or third cache; a common one where Linux does not tell."""
-    sizes = {2: 1 << 20, 3: 32 << 20}
-    for cache in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        if (cache / "level").read_text(encoding="ascii").strip() == str(level):
-            size = (cache / "size").read_text(encoding="ascii").strip()
-            sizes[level] = int(size.removesuffix("K")) << 10
-    return sizes[level]
-
+from sf_ray.memory import cache_bytes
 
 # Logits are computed in tiles of so many positions and bytes. On CPU a tile stays in the second
 # cache of a core, and products with few columns are the faster ones: `docs/performance.md`.

@@ -92,7 +92,8 @@ class EngineRules:
     def start(self) -> "UnitScorer":
         """The model, loaded."""
         # Only a scoring actor pays for importing torch.
-        from sf_ray.engine import Engine, keep_freed_memory
+        from sf_ray.engine import Engine
+        from sf_ray.memory import keep_freed_memory
         from sf_ray.scoring import UnitScorer
 
         keep_freed_memory()

@@ -3,7 +3,9 @@
 import os
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +18,6 @@ from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
 from sf_ray.errors import SfRayError
-from sf_ray.lanes import map_ahead
 from sf_ray.locations import Location, storage_errors
 
 _Item = TypeVar("_Item")
@@ -110,11 +111,19 @@ def map_requests(
 ) -> Iterator[_Result]:
     """Applies a function that waits for storage to items, several at a time; results in order.
 
-    Where storage is local there is nothing to wait for.
+    No more than `at_once` results are held. Where storage is local there is nothing to wait for.
     """
     if not location.is_remote:
-        return map(function, items)
-    return map_ahead(function, items, at_once)
+        yield from map(function, items)
+        return
+    waiting: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(at_once) as threads:
+        for item in items:
+            waiting.append(threads.submit(function, item))
+            if len(waiting) == at_once:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def read_bytes(location: Location, size: int = 0) -> bytes:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,34 @@ def test_the_number_of_threads_does_not_change_a_loss(
     assert engine.tokens_saved // 2 <= alone.tokens_saved
 
 
+@pytest.mark.parametrize(
+    ("threads", "budget", "shares"),
+    [(2, 60, [1] * 2), (8, 60, [1] * 8), (12, 60, [2] * 6), (11, 60, [2] * 5), (11, 10**5, [11])],
+)
+def test_lanes_are_alike_and_leave_few_threads_idle(
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+    budget: int,
+    shares: list[int],
+) -> None:
+    engine = Engine(tiny_model, token_budget=budget, threads=threads, share=False)
+    pool = random_sequences(200)
+    taken: list[int] = []
+    in_main, own = threading.main_thread(), torch.set_num_threads
+
+    def set_num_threads(count: int) -> None:
+        if threading.current_thread() is not in_main:
+            taken.append(count)
+        own(count)
+
+    monkeypatch.setattr(torch, "set_num_threads", set_num_threads)
+    engine.losses(pool)
+    assert set(taken) == set(shares)
+    assert len(taken) <= len(shares)
+    assert torch.get_num_threads() == threads
+
+
 def test_equal_sequences_are_computed_once(tiny_model: Path) -> None:
     engine = Engine(tiny_model)
     same = TokenSequence(np.arange(10, dtype=np.int32), 2)
@@ -303,7 +332,8 @@ import sys
 import numpy as np
 from pathlib import Path
 from sf_ray.encoding import TokenSequence
-from sf_ray.engine import Engine, keep_freed_memory
+from sf_ray.engine import Engine
+from sf_ray.memory import keep_freed_memory
 
 def told(key):
     return int(Path("/proc/self/status").read_text().split(key)[1].split()[0]) << 10
