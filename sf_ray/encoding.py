@@ -47,6 +47,7 @@ class EncodedRow:
     truncated: bool
     direct: TokenSequence
     conditioned: TokenSequence
+    digest: bytes | None = None
 
 
 _NOTHING = TokenSequence(np.empty(0, np.int32), 1)
@@ -105,21 +106,23 @@ class Encoder:
         prompts = self._ids([e.prompt for e in good])
         wholes = self._ids([e.prompt + e.answer for e in good])
         answers = self._ids([e.answer for e in good])
-        encoded = map(self._encode_row, prompts, wholes, answers)
+        encoded = map(self._encode_row, good, prompts, wholes, answers)
         return [_BAD_ROW if e is None else next(encoded) for e in examples]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         return [e.ids for e in self._backend.encode_batch_fast(texts, add_special_tokens=True)]
 
-    def _encode_row(self, prompt: list[int], whole: list[int], answer: list[int]) -> EncodedRow:
+    def _encode_row(
+        self, example: Example, prompt: list[int], whole: list[int], answer: list[int]
+    ) -> EncodedRow:
         window = self._max_length
         prompt_tokens = min(len(prompt), window)
         if len(answer) == len(self._before) + len(self._after):
-            return EncodedRow(Status.EMPTY_ANSWER, prompt_tokens, 0, False, _NOTHING, _NOTHING)
+            nothing = (prompt_tokens, 0, False, _NOTHING, _NOTHING, example.digest)
+            return EncodedRow(Status.EMPTY_ANSWER, *nothing)
         if len(prompt) >= window:
-            cut = len(whole) > window
-            status = Status.PROMPT_FILLS_WINDOW
-            return EncodedRow(status, prompt_tokens, 0, cut, _NOTHING, _NOTHING)
+            nothing = (prompt_tokens, 0, len(whole) > window, _NOTHING, _NOTHING, example.digest)
+            return EncodedRow(Status.PROMPT_FILLS_WINDOW, *nothing)
 
         # A first token without any context cannot be scored.
         conditioned = _sequence(self._cut(whole, window), max(len(prompt), 1))
@@ -134,7 +137,10 @@ class Encoder:
             truncated = len(whole) > window or len(answer) > limit
         both = direct.scored and conditioned.scored
         status = Status.OK if both else Status.ANSWER_TOO_SHORT
-        return EncodedRow(status, prompt_tokens, conditioned.scored, truncated, direct, conditioned)
+        scored = conditioned.scored
+        return EncodedRow(
+            status, prompt_tokens, scored, truncated, direct, conditioned, example.digest
+        )
 
     def _cut(self, ids: list[int], length: int) -> list[int]:
         """Cuts on the right; special tokens after the text stay, as tokenizers truncate."""

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from sf_ray.ifd import BAD
 from sf_ray.locations import Location
+from sf_ray.pieces import Place, read_ifd, read_scores
 from sf_ray.selection import Bits, Candidates, Cutoff, Positions, find_cutoff
 from sf_ray.tasks import parallel_map
 from sf_ray.units import Shard, Unit
-from sf_ray.writing import Place, read_ifd, read_scores
 
 _UNITS_A_TASK = 256
 _EXAMPLES = 3

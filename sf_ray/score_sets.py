@@ -13,7 +13,7 @@ from sf_ray.storage import list_files, put_bytes, read_bytes, read_bytes_or_none
 from sf_ray.units import Shard, Unit, units_of
 
 # Raised when the same tokens would get other scores; scores of another version are not reused.
-_SCORING_VERSION = 1
+_SCORING_VERSION = 2
 _BAD = "_bad"
 _BYTES_A_TASK, _SHARDS_A_TASK = 64 << 20, 64
 

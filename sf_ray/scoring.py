@@ -70,7 +70,7 @@ class Scorer:
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
         """Scores (prompt, answer) pairs, in order; prompts are taken as they are."""
         encoded = encoded_table(self._encoder.encode([Example(*pair) for pair in pairs]))
-        table = self._units.score("", 0, encoded).drop_columns(["shard", "row"])
+        table = self._units.score("", 0, encoded).drop_columns(["shard", "row", "digest", "turns"])
         return [Score(**row) for row in table.to_pylist()]
 
 

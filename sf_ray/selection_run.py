@@ -12,6 +12,7 @@ from sf_ray.errors import BadShardError
 from sf_ray.examples import resolve_format
 from sf_ray.locations import Location
 from sf_ray.output import Output
+from sf_ray.pieces import read_ifd
 from sf_ray.planning import Corpus
 from sf_ray.ranking import Ranking, rank
 from sf_ray.report import manifest_of, print_manifest
@@ -22,7 +23,7 @@ from sf_ray.selection import Candidates, Cutoff, rows_to_keep
 from sf_ray.storage import map_requests
 from sf_ray.tasks import parallel_map
 from sf_ray.units import Shard, Unit
-from sf_ray.writing import WrittenShard, read_ifd, write_shard
+from sf_ray.writing import WrittenShard, write_shard
 
 # Small shards of one task that wait for storage together.
 _WRITES_AT_ONCE = 8
@@ -130,8 +131,11 @@ def _write(
         shard, units = place
         pieces = list(read_ifd(scores, [(shard, unit) for unit in units]))
         ifd = np.concatenate(pieces) if pieces else np.empty(0)
+        keep = np.zeros(shard.rows, dtype=bool)
+        if cutoff is not None:
+            keep = cutoff.keeps(ifd, shard.position + np.arange(shard.rows))
         try:
-            return write_shard(corpus, shard, ifd, cutoff, data, ifd_column)
+            return write_shard(corpus, shard, ifd, keep, data, ifd_column)
         except BadShardError as error:
             if not skip_bad:
                 raise

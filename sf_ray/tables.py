@@ -12,6 +12,14 @@ from numpy.typing import NDArray
 from sf_ray.encoding import EncodedRow, TokenSequence
 from sf_ray.ifd import Status, scores_of
 
+TURN_TYPE = pa.struct(
+    [
+        pa.field("answer_tokens", pa.int32(), nullable=False),
+        pa.field("loss_direct", pa.float64()),
+        pa.field("loss_conditioned", pa.float64()),
+    ]
+)
+
 SCORE_SCHEMA = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
@@ -25,6 +33,10 @@ SCORE_SCHEMA = pa.schema(
         pa.field("ppl_direct", pa.float64()),
         pa.field("ppl_conditioned", pa.float64()),
         pa.field("ifd", pa.float64()),
+        # Of the example's own text: rows with equal ones are copies of each other.
+        pa.field("digest", pa.binary(16)),
+        # Where an example is a chat with all of its turns scored: each of them.
+        pa.field("turns", pa.list_(TURN_TYPE)),
     ]
 )
 
@@ -48,6 +60,7 @@ _ENCODED_SCHEMA = pa.schema(
         ("direct_first", pa.int32()),
         ("conditioned_ids", pa.list_(pa.int32())),
         ("conditioned_first", pa.int32()),
+        ("digest", pa.binary(16)),
     ]
 )
 
@@ -64,6 +77,7 @@ def encoded_table(rows: list[EncodedRow]) -> pa.Table:
             "direct_first": [row.direct.first for row in rows],
             "conditioned_ids": [row.conditioned.ids for row in rows],
             "conditioned_first": [row.conditioned.first for row in rows],
+            "digest": [row.digest for row in rows],
         },
         schema=_ENCODED_SCHEMA,
     )
@@ -122,4 +136,5 @@ def score_table(shard: str, start: int, encoded: pa.Table, losses: NDArray[np.fl
     }
     for name in ("loss_direct", "loss_conditioned", "ppl_direct", "ppl_conditioned", "ifd"):
         columns[name] = pa.array(getattr(scores, name), pa.float64(), from_pandas=True)
+    columns |= {"digest": encoded["digest"], "turns": pa.nulls(rows, pa.list_(TURN_TYPE))}
     return pa.table(columns, schema=SCORE_SCHEMA)

@@ -143,6 +143,8 @@ def free_scores(shard: str, start: int, rows: int, tokens: pa.ChunkedArray) -> p
             "ppl_direct": np.full(rows, np.e),
             "ppl_conditioned": ppl_conditioned,
             "ifd": ppl_conditioned / np.e,
+            "digest": pa.nulls(rows, pa.binary(16)),
+            "turns": pa.nulls(rows, SCORE_SCHEMA.field("turns").type),
         },
         schema=SCORE_SCHEMA,
     )

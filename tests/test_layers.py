@@ -42,6 +42,7 @@ LAYERS = [
     "tasks",
     "stages",
     "selection",
+    "pieces",
     "writing",
     "ranking",
     "output",
@@ -60,7 +61,7 @@ PURE = ["config", "console", "stopping", "examples", "ifd", "encoding", "batchin
 PURE += ["streams"]
 PURE += ["selection"]
 IO = ["tables", "locations", "storage", "leases", "units", "shards", "planning", "footers"]
-IO += ["score_sets", "reading", "rubbish", "bundles", "tally", "writing", "output"]
+IO += ["score_sets", "reading", "rubbish", "bundles", "tally", "pieces", "writing", "output"]
 SHELL = [
     "rules",
     "tasks",
