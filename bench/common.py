@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow.dataset as ds
 
 from sf_ray.demo import write_corpus
-from sf_ray.examples import Example, resolve_format
+from sf_ray.examples import Example
+from sf_ray.formats import resolve_format
 
 
 def load_examples(corpus: str | None, rows: int) -> list[Example]:
@@ -22,7 +23,7 @@ def load_examples(corpus: str | None, rows: int) -> list[Example]:
         table = ds.dataset(sorted(Path(corpus).rglob("*.parquet"))).head(rows)
     row_format = resolve_format(table.column_names)
     rendered = [row_format.render(row) for row in table.to_pylist()]
-    return [example for example in rendered if example is not None]
+    return [example for example in rendered if isinstance(example, Example)]
 
 
 def median_s(repeat: int, measured: dict[str, Callable[[], object]]) -> dict[str, float]:

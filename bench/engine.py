@@ -22,6 +22,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -33,12 +34,13 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from sf_ray.batching import TokenBudgetBatches
-from sf_ray.encoding import Encoder, TokenSequence
+from sf_ray.encoding import Encoder
 from sf_ray.engine import Engine
-from sf_ray.examples import Example
+from sf_ray.examples import Example, Message
 from sf_ray.ifd import Status, scores_of
 from sf_ray.memory import keep_freed_memory
 from sf_ray.models import Model, load_tokenizer, resolve_model
+from sf_ray.sequences import TokenSequence
 
 PEAK_TOKENS, PEAK_ROUNDS, PEAK_S = {"cpu": 1024, "cuda": 65536}, 4, 0.1
 
@@ -126,7 +128,10 @@ def examples_of(options: argparse.Namespace, resolved: Model) -> list[Example]:
         tokenizer = load_tokenizer(resolved)
         words = "You are a careful assistant who answers in full sentences. " * 200
         system = tokenizer.decode(tokenizer.encode(words)[: options.system_prompt])
-        examples = [Example(f"{system}\n{e.prompt}", e.answer) for e in examples]
+        examples = [
+            Example((Message("system", system), *e.messages), separator=e.separator)
+            for e in examples
+        ]
     return examples
 
 
@@ -160,7 +165,7 @@ def main() -> None:
     encoder = Encoder(load_tokenizer(resolved), options.max_length)
     rows = encoder.encode(examples_of(options, resolved))
     rows = [row for row in rows if row.status is Status.OK]
-    pool = [row.direct for row in rows] + [row.conditioned for row in rows]
+    pool = [*chain(*(r.direct for r in rows)), *chain(*(r.conditioned for r in rows))]
     tokens = sum(len(s.ids) - 1 for s in pool)
 
     def engine(dtype: str, share: bool = True) -> Engine:

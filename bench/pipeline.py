@@ -20,7 +20,7 @@ from sf_ray.config import ScoreOptions
 from sf_ray.demo import write_corpus
 from sf_ray.encoding import Encoder
 from sf_ray.engine import Engine
-from sf_ray.examples import resolve_format
+from sf_ray.formats import resolve_format
 from sf_ray.locations import Location
 from sf_ray.models import load_tokenizer, resolve_model
 from sf_ray.planning import plan_corpus

@@ -48,7 +48,7 @@ def main() -> None:
     encoder = Encoder(load_tokenizer(resolve_model(options.model)), 1024)
     rows = encoder.encode(load_examples(options.corpus, options.rows))
     pool = [
-        part for row in rows if row.status is Status.OK for part in (row.direct, row.conditioned)
+        part for row in rows if row.status is Status.OK for part in (*row.direct, *row.conditioned)
     ]
     pool.sort(key=lambda s: len(s.ids))
     cores = os.cpu_count() or 1

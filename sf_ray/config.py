@@ -103,11 +103,27 @@ class ScoringOptions(CorpusOptions):
         description="Weak model: hub name, local directory, URI of a directory, .gguf file or URI, "
         "or 'demo'."
     )
-    format: Literal["auto", "alpaca", "prompt-completion"] = Field(
-        default="auto", description="How a row becomes prompt and answer; auto: by its columns."
-    )
+    format: Literal[
+        "auto",
+        "alpaca",
+        "instruction-response",
+        "question-answer",
+        "prompt-completion",
+        "messages",
+        "sharegpt",
+    ] = Field(default="auto", description="How a row holds what was said; auto: by its columns.")
     columns: Columns = Field(
-        default={}, description="Other column names, as prompt=question,completion=answer."
+        default={},
+        description="Other column names, as prompt=q,completion=reply.text; a dot leads into a "
+        "nested column.",
+    )
+    template: str = Field(
+        default="plain",
+        description="How messages become one text: 'plain' as in the paper, 'chat' for the "
+        "model's own chat template, or a file (path or URI) with a Jinja template.",
+    )
+    turns: Literal["all", "last"] = Field(
+        default="all", description="Which assistant turns of a chat are scored."
     )
     alignment: Literal["reference", "aligned"] = Field(
         default="reference",

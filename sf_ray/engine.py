@@ -3,7 +3,7 @@
 Knows torch and transformers; no Ray, no text, no tables. Defined by the naive computation
 
     logits = model(ids[None]).logits[0].float()
-    loss   = cross_entropy(logits[first - 1 : -1], ids[first:])
+    loss   = cross_entropy(logits[first - 1 : stop - 1], ids[first:stop])      for each span
 
 for one sequence at a time, which `tests/test_engine.py` holds it against.
 """
@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from sf_ray.batching import TokenBudgetBatches
-from sf_ray.encoding import TokenSequence
 from sf_ray.errors import EngineFailedError, SfRayError
 from sf_ray.heads import Head
 from sf_ray.memory import cpu_token_budget, cuda_token_budget, scoring_bytes
+from sf_ray.sequences import Ints, TokenSequence, ranges, span_of_each, span_starts
 from sf_ray.stream_attention import NAME, Needs, StreamBatch
-from sf_ray.streams import Ints, TokenStream, distinct
+from sf_ray.streams import TokenStream, distinct
 
 # A stream that feeds a smaller share less than padded batches, padding included, is slower.
 _LEAST_SAVED = {"cpu": 0.1, "cuda": 0.1}
@@ -38,7 +38,7 @@ _MOST_LANES = 8
 _PARTS_A_LANE, _BATCHES_A_PART = 4, 16
 
 OnBatch = Callable[[int, int], None] | None
-# The sequence of each loss, and the losses.
+# The span of each loss, and the losses.
 Part = tuple[Ints, torch.Tensor]
 
 
@@ -109,7 +109,7 @@ class Engine:
     def losses(
         self, sequences: Sequence[TokenSequence], on_batch: OnBatch = None
     ) -> NDArray[np.float64]:
-        """Mean loss of each sequence over its scored tokens.
+        """Mean loss of each span of each sequence.
 
         The sequences are one batching pool: the result depends on nothing outside it.
 
@@ -119,12 +119,13 @@ class Engine:
                 thread that computed it.
 
         Returns:
-            [n] nats per scored token; NaN where nothing is scored.
+            [spans of all n, in order] nats per token; NaN for an empty span.
 
         Raises:
             EngineFailedError: The model cannot score one of them.
         """
-        losses = np.full(len(sequences), np.nan)
+        starts = span_starts(sequences)
+        losses = np.full(starts[-1], np.nan)
         wanted = np.array([i for i, s in enumerate(sequences) if s.scored], dtype=np.int64)
         pool = [sequences[i] for i in wanted]
         self.tokens += sum(len(s.ids) - 1 for s in pool)
@@ -141,18 +142,24 @@ class Engine:
             precision = torch.autocast(self._device.type, getattr(torch, self.dtype))
         with precision:
             means = self._pool(pool, np.bincount(places, minlength=len(pool)), on_batch)
-        overflowed = np.flatnonzero(~np.isfinite(means))
+        first_of = span_starts(pool)
+        counts = np.array([n for s in pool for n in s.lengths], dtype=np.int64)
+        owner = np.repeat(np.arange(len(pool)), np.diff(first_of))
+        overflowed = np.unique(owner[~np.isfinite(means) & (counts > 0)])
         if len(overflowed) and self.dtype != "float32":
             again = [pool[i] for i in overflowed]
-            means[overflowed] = self._pool(again, np.zeros(len(again), np.int64), None)
-        losses[wanted] = means[places]
+            spans = ranges((first_of[i], first_of[i + 1]) for i in overflowed)
+            means[spans] = self._pool(again, np.zeros(len(again), np.int64), None)
+        losses[ranges((starts[i], starts[i + 1]) for i in wanted)] = means[
+            ranges((first_of[i], first_of[i + 1]) for i in places)
+        ]
         return losses
 
     def _pool(
         self, pool: Sequence[TokenSequence], copies: Ints, on_batch: OnBatch
     ) -> NDArray[np.float64]:
-        """[m] mean losses of distinct sequences, each of which stands for some copies."""
-        counts = np.array([s.scored for s in pool], dtype=np.int64)
+        """Mean losses of the spans of m distinct sequences, which stand for some copies each."""
+        counts = np.array([n for s in pool for n in s.lengths], dtype=np.int64)
         lengths = np.array([len(s.ids) for s in pool], dtype=np.int64)
         streamed = np.flatnonzero(lengths <= self._stream_limit)
         stream = TokenStream.of([pool[int(i)] for i in streamed]) if len(streamed) else None
@@ -163,11 +170,12 @@ class Engine:
             parts = self._plain(pool, lengths, plain, copies, on_batch)
             if stream:
                 parts += self._streams(pool, streamed, stream, copies, on_batch)
-            sums = _sums(parts, len(pool))  # the only wait for the device
+            sums = _sums(parts, len(counts))  # the only wait for the device
         except (RuntimeError, IndexError, ValueError) as error:
             line = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
             raise EngineFailedError(line, device_is_lost="CUDA error" in line) from error
-        means: NDArray[np.float64] = sums / counts
+        means: NDArray[np.float64] = np.full(len(counts), np.nan)
+        np.divide(sums, counts, out=means, where=counts > 0)
         return means
 
     def _pays(self, stream: TokenStream, fed: Ints) -> bool:
@@ -188,6 +196,7 @@ class Engine:
     ) -> list[Part]:
         """Padded batches, the model's own attention."""
         self._attend_by(self._own_attention)
+        starts = span_starts(pool)
         batches = TokenBudgetBatches(lengths[plain], self.token_budget)
 
         def score(batch: Ints) -> list[Part]:
@@ -204,7 +213,7 @@ class Engine:
                 return [part for half in np.array_split(batch, 2) for part in score(half)]
             if on_batch:
                 on_batch(int(copies[batch].sum()), int((lengths[batch] - 1).sum()))
-            return [(np.repeat(batch, [pool[i].scored for i in batch]), nll)]
+            return [(span_of_each(pool, batch, starts), nll)]
 
         return self._map(score, (plain[batch] for batch in batches))
 
@@ -219,13 +228,10 @@ class Engine:
         columns = np.arange(width)
         ids = np.zeros((len(sequences), width), dtype=np.int64)
         ids[columns < fed[:, None]] = np.concatenate([s.ids[:-1] for s in sequences])
-        first = np.array([s.first for s in sequences])
-        scored = (columns >= first[:, None] - 1) & (columns < fed[:, None])
-        targets = np.concatenate([s.ids[s.first :] for s in sequences]).astype(np.int64)
+        predicting = np.concatenate([s.places - 1 + row * width for row, s in enumerate(sequences)])
+        targets = np.concatenate([s.ids[s.places] for s in sequences]).astype(np.int64)
         hidden = self._decoder(input_ids=self._put(ids), use_cache=False).last_hidden_state
-        return self._head.nll(
-            hidden.flatten(0, 1)[self._put(np.flatnonzero(scored))], self._put(targets)
-        )
+        return self._head.nll(hidden.flatten(0, 1)[self._put(predicting)], self._put(targets))
 
     def _streams(
         self,
@@ -256,10 +262,13 @@ class Engine:
                 if len(part)
             ]
 
+        starts = span_starts(pool)
+
         def score(part: tuple[Ints, TokenStream]) -> list[Part]:
             places, one = part
+            of_all = ranges((starts[i], starts[i + 1]) for i in places)
             found = self._stream(one, copies[places], on_batch)
-            return [(places[sequences], nll) for sequences, nll in found]
+            return [(of_all[spans], nll) for spans, nll in found]
 
         self._attend_by(NAME)
         self.tokens_saved += sum(
@@ -283,13 +292,13 @@ class Engine:
             stop = min(start + self.token_budget, len(stream))
             try:
                 batch = StreamBatch(stream, start, stop, before, needs, self._device.type)
-                sequences, nll = self._stream_batch(stream, batch)
+                spans, nll = self._stream_batch(stream, batch)
             except torch.OutOfMemoryError:
                 if stop - start == 1:
                     raise _too_long(int(stream.positions[start]) + 2) from None
                 self._out_of_memory((stop - start) // 2)
                 continue
-            yield sequences, nll
+            yield spans, nll
             if on_batch:
                 ended = np.searchsorted(stream.ends, [start, stop], side="right")
                 on_batch(int(done[ended[1]] - done[ended[0]]), stop - start)
@@ -306,7 +315,7 @@ class Engine:
         ).last_hidden_state[0]
         first, last = np.searchsorted(stream.slots, [batch.start, batch.stop])
         states = hidden[self._put(stream.slots[first:last] - batch.start)]
-        return stream.sequences[first:last], self._head.nll(
+        return stream.spans[first:last], self._head.nll(
             states, self._put(stream.targets[first:last])
         )
 
@@ -385,7 +394,7 @@ class Engine:
         """The longest sequence for which a stream gives what plain batches give; 0: none."""
         ids = np.arange(1, 33, dtype=np.int32)
         pool = [
-            TokenSequence(np.concatenate(parts), 1)
+            TokenSequence.scored_from(np.concatenate(parts), 1)
             for parts in ([ids], [ids[:20], ids[:9]], [ids[:20], ids[3:9]], [ids[9:]], [ids[::-1]])
         ]
         needs = Needs()
@@ -422,11 +431,11 @@ class Engine:
 
 
 def _sums(parts: Sequence[tuple[Ints, torch.Tensor]], size: int = 0) -> NDArray[np.float64]:
-    """The sum of each sequence's losses. Waits for the device; always adds in the same order."""
+    """The sum of each span's losses. Waits for the device; always adds in the same order."""
     if not parts:
         return np.zeros(size)
     nll = torch.cat([nll for _, nll in parts]).cpu().double().numpy()
-    where = np.concatenate([sequences for sequences, _ in parts])
+    where = np.concatenate([spans for spans, _ in parts])
     return np.bincount(where, weights=nll, minlength=size).astype(np.float64, copy=False)
 
 

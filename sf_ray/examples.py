@@ -1,27 +1,86 @@
-"""Formats: how a row of the corpus becomes a prompt and an answer.
+"""Examples: the messages of one row, and why a row has none that can be scored.
 
 Knows no tokens, no model, no files.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from sf_ray.errors import SfRayError, UsageError
+from sf_ray.ifd import Status
+
+# What corpora call the four roles.
+_ROLES = {
+    "system": ("system", "developer"),
+    "user": ("user", "human"),
+    "assistant": ("assistant", "gpt", "model", "bot", "function_call", "tool_call"),
+    "tool": ("tool", "observation", "function", "tool_response"),
+}
+_ROLE = {name: role for role, names in _ROLES.items() for name in names}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn.
+
+    Attributes:
+        role: "system", "user", "assistant" or "tool".
+        content: What it says; "" where it only calls tools.
+        tool_calls: As OpenAI's API has them.
+    """
+
+    role: str
+    content: str
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def text(self) -> str:
+        """All of it as text: the content, then each call as a line of JSON."""
+        calls = [_json(call.get("function", call)) for call in self.tool_calls]
+        return "\n".join([self.content, *calls] if self.content else calls)
 
 
 @dataclass(frozen=True)
 class Example:
-    """One instruction/answer pair as the model sees it."""
+    """What the model sees of one row: a chat, or a prompt and its answer as a chat of two.
 
-    prompt: str
-    answer: str
+    Attributes:
+        messages: In order; the last one is the assistant's.
+        tools: Definitions of the tools that it may call, as JSON text; "" for none.
+        separator: What the plain rendering puts behind every message, and behind the tools.
+    """
+
+    messages: tuple[Message, ...]
+    tools: str = ""
+    separator: str = "\n"
+
+    @classmethod
+    def pair(cls, prompt: str, answer: str, system: str = "", separator: str = "") -> "Example":
+        """A prompt and its answer."""
+        before = (Message("system", system),) if system else ()
+        messages = (*before, Message("user", prompt), Message("assistant", answer))
+        return cls(messages, separator=separator)
+
+    @property
+    def turns(self) -> list[int]:
+        """Which messages can be scored: those of the assistant that have something before them."""
+        return [
+            i for i, m in enumerate(self.messages) if m.role == "assistant" and (i or self.tools)
+        ]
+
+    def before(self, turn: int) -> str:
+        """The plain rendering of all that stands before a message."""
+        texts = [self.tools] if self.tools else []
+        texts += [m.text for m in self.messages[:turn]]
+        return "".join(text + self.separator for text in texts)
 
     @property
     def digest(self) -> bytes:
         """[16] bytes that tell this text from any other; copies of an example have the same."""
         text = hashlib.blake2b(digest_size=16)
-        for part in (self.prompt, self.answer):
+        for part in (self.tools, *(part for m in self.messages for part in (m.role, m.text))):
             # Half of a surrogate pair is text for JSON and Python, though not for UTF-8.
             data = part.encode("utf-8", "surrogatepass")
             text.update(len(data).to_bytes(8, "little") + data)
@@ -29,106 +88,104 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Format:
-    """Which fields a row has, in which columns, and how they render.
+class Problem:
+    """Why a row has no example that can be scored.
 
     Attributes:
-        name: As given to `--format`.
-        required: Fields that must be columns, and strings in every row that is scored.
-        optional: Fields that may be absent or null.
-        columns: Field -> column of the corpus, for the fields that the corpus has.
-        template: Field values (optional ones "" where absent) -> Example.
+        status: What the score table says.
+        reason: What is wrong, for people.
     """
 
-    name: str
-    required: tuple[str, ...]
-    optional: tuple[str, ...]
-    columns: Mapping[str, str]
-    template: Callable[[Mapping[str, str]], Example]
-
-    def render(self, row: Mapping[str, object]) -> Example | None:
-        """Renders a row (column -> value); None where `problem` has something to say."""
-        if self.problem(row):
-            return None
-        values = {field: str(row[column] or "") for field, column in self.columns.items()}
-        return self.template(dict.fromkeys(self.optional, "") | values)
-
-    def problem(self, row: Mapping[str, object]) -> str | None:
-        """Why a row cannot be rendered: a field that is missing, null or no string."""
-        for field, column in self.columns.items():
-            value = row.get(column)
-            if isinstance(value, str) or (value is None and field in self.optional):
-                continue
-            if value is None:
-                return f"{column!r} is {'null' if column in row else 'missing'}"
-            kind = "not valid UTF-8" if isinstance(value, bytes) else f"{type(value).__name__}"
-            return f"{column!r} is {kind}, expected text"
-        return None
+    status: Status
+    reason: str
 
 
-def _alpaca(values: Mapping[str, str]) -> Example:
-    """The paper's rendering, without the Alpaca preamble (Superfiltering, `data_analysis.py`)."""
-    prompt = values["instruction"] + "\n"
-    if values["input"]:
-        prompt += values["input"] + "\n"
-    return Example(prompt, values["output"])
-
-
-def _prompt_completion(values: Mapping[str, str]) -> Example:
-    return Example(values["prompt"], values["completion"])
-
-
-_FORMATS = (
-    Format("alpaca", ("instruction", "output"), ("input",), {}, _alpaca),
-    Format("prompt-completion", ("prompt", "completion"), (), {}, _prompt_completion),
-)
-
-
-def resolve_format(
-    column_names: Sequence[str], name: str = "auto", columns: Mapping[str, str] | None = None
-) -> Format:
-    """Finds the format of a corpus and the columns of its fields.
+def chat_of(value: object, tools: object = None, system: object = None) -> Example | Problem:
+    """A chat as corpora hold it.
 
     Args:
-        column_names: Columns of the corpus.
-        name: A format's name, or "auto" to take the one whose required fields are all columns.
-        columns: Field -> column, for fields that lie in a column of another name.
-
-    Raises:
-        UsageError: `columns` names an unknown field.
-        SfRayError: No format fits, or several do, or a named column does not exist.
+        value: A list of messages: `role` and `content` (OpenAI) or `from` and `value` (ShareGPT).
+            Content is text, or a list of parts that are text.
+        tools: Tool definitions: JSON, as text or not; None for none.
+        system: A system prompt beside the messages; None for none.
     """
-    columns = dict(columns or {})
-    candidates = [f for f in _FORMATS if name in ("auto", f.name)]
-    known = [field for f in candidates for field in f.required + f.optional]
-    for field in columns:
-        if field not in known:
-            raise UsageError(f"--columns: unknown field {field!r}; expected one of {known}")
-    for field, column in columns.items():
-        if column not in column_names:
-            raise SfRayError(
-                f"--columns {field}={column}: the corpus has no column {column!r}; "
-                f"it has {list(column_names)}"
-            )
-    # Naming a field's column says that the format is one that has this field.
-    candidates = [f for f in candidates if all(c in f.required + f.optional for c in columns)]
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        return Problem(Status.BAD_ROW, f"the messages are {_kind(value)}, expected a list")
+    messages = [] if not system else [Message("system", str(system))]
+    for number, item in enumerate(value):
+        message = _message(item)
+        if isinstance(message, Problem):
+            return Problem(message.status, f"message {number}: {message.reason}")
+        if message.role != "system" or message.content.strip():  # no system prompt: often ""
+            messages.append(message)
+    example = Example(tuple(messages), _tools(tools))
+    if not any(m.role == "assistant" for m in messages):
+        return Problem(Status.NO_ASSISTANT_TURN, f"none of its {len(value)} messages is an answer")
+    if messages[-1].role != "assistant":
+        return Problem(
+            Status.ENDS_IN_USER_TURN, f"its last message is of the role {messages[-1].role!r}"
+        )
+    if not example.turns:
+        return Problem(Status.NO_PROMPT, "nothing stands before its only answer")
+    return example
 
-    fitting = []
-    for candidate in candidates:
-        fields = candidate.required + candidate.optional
-        found = {field: columns.get(field, field) for field in fields}
-        found = {field: column for field, column in found.items() if column in column_names}
-        if all(field in found for field in candidate.required):
-            fitting.append((candidate, found))
-    if len(fitting) == 1:
-        candidate, found = fitting[0]
-        return replace(candidate, columns=found)
-    has = f"the corpus has the columns {list(column_names)}"
-    expected = " or ".join(f"{f.name} {list(f.required)}" for f in _FORMATS)
-    if fitting:
-        names = " and ".join(f.name for f, _ in fitting)
-        raise SfRayError(f"ambiguous format: {has}, which fits {names}; choose with --format")
-    wanted = "no known format fits" if name == "auto" else f"--format {name} does not fit"
-    raise SfRayError(
-        f"{wanted}: {has}; expected {expected}. Map other names with --columns field=column"
-    )
+
+def _message(item: object) -> Message | Problem:
+    if not isinstance(item, Mapping):
+        return Problem(Status.BAD_ROW, f"it is {_kind(item)}, expected an object")
+    name = item.get("role", item.get("from"))
+    role = _ROLE.get(name) if isinstance(name, str) else None
+    if role is None:
+        return Problem(Status.UNKNOWN_ROLE, f"unknown role {name!r}, expected one of {list(_ROLE)}")
+    content = _content(item.get("content", item.get("value")))
+    if isinstance(content, Problem):
+        return content
+    calls = item.get("tool_calls") or ()
+    if not isinstance(calls, Sequence) or not all(isinstance(call, Mapping) for call in calls):
+        return Problem(Status.BAD_ROW, f"its tool_calls are {_kind(calls)}, expected objects")
+    if not content.strip() and not calls and role != "system":
+        return Problem(Status.EMPTY_TURN, f"the {role}'s turn is empty")
+    return Message(role, content, tuple(_without_nulls(call) for call in calls))
+
+
+def _content(value: object) -> str | Problem:
+    """Text of a message's content: text, parts of text, or nothing."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Sequence) or isinstance(value, bytes):
+        return Problem(Status.BAD_ROW, f"its content is {_kind(value)}, expected text")
+    texts = []
+    for part in value:
+        text = part.get("text") if isinstance(part, Mapping) else part
+        kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
+        if kind not in ("text", "input_text", "output_text") or not isinstance(text, str):
+            return Problem(Status.UNSUPPORTED_PART, f"a part of it is {kind!r}, not text")
+        texts.append(text)
+    return "".join(texts)
+
+
+def _tools(value: object) -> str:
+    if not value:
+        return ""
+    if isinstance(value, str):
+        return "" if value.strip() in ("[]", "null") else value
+    return _json(value)
+
+
+def _without_nulls(value: Any) -> Any:
+    """As it was in JSON: Arrow gives every object all keys that any has."""
+    if isinstance(value, Mapping):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    return [_without_nulls(v) for v in value] if isinstance(value, list) else value
+
+
+def _json(value: object) -> str:
+    return json.dumps(_without_nulls(value), ensure_ascii=False, default=str)
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    return "not valid UTF-8" if isinstance(value, bytes) else type(value).__name__

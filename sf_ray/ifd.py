@@ -20,13 +20,30 @@ class Status(StrEnum):
     ANSWER_TOO_SHORT = "answer_too_short"
     PROMPT_FILLS_WINDOW = "prompt_fills_window"
     BAD_ROW = "bad_row"
+    NO_ASSISTANT_TURN = "no_assistant_turn"
+    ENDS_IN_USER_TURN = "ends_in_user_turn"
+    NO_PROMPT = "no_prompt"
+    UNKNOWN_ROLE = "unknown_role"
+    EMPTY_TURN = "empty_turn"
+    UNSUPPORTED_PART = "unsupported_part"
+    TEMPLATE_ERROR = "template_error"
     NON_FINITE = "non_finite"
     ENGINE_ERROR = "engine_error"
 
 
 # What is wrong with such a row is wrong with the data or the model, whatever the options: too many
 # of them fail a run.
-BAD = (Status.EMPTY_ANSWER, Status.BAD_ROW, Status.NON_FINITE, Status.ENGINE_ERROR)
+BAD = (
+    Status.EMPTY_ANSWER,
+    Status.BAD_ROW,
+    Status.NO_ASSISTANT_TURN,
+    Status.NO_PROMPT,
+    Status.UNKNOWN_ROLE,
+    Status.EMPTY_TURN,
+    Status.TEMPLATE_ERROR,
+    Status.NON_FINITE,
+    Status.ENGINE_ERROR,
+)
 
 
 @dataclass(frozen=True)
@@ -47,19 +64,46 @@ class Scores:
     ifd: Floats
 
 
-def scores_of(status: list[Status], loss_direct: Floats, loss_conditioned: Floats) -> Scores:
+@dataclass(frozen=True)
+class TurnLosses:
+    """What the engine says of the m turns of n rows; a row without turns has nothing to score.
+
+    Attributes:
+        row: [m] the row of each, ascending.
+        conditioned, direct: [m] nats per token; NaN where nothing is scored.
+        conditioned_tokens, direct_tokens: [m] tokens that they are means over.
+    """
+
+    row: NDArray[np.int64]
+    conditioned: Floats
+    direct: Floats
+    conditioned_tokens: NDArray[np.int32]
+    direct_tokens: NDArray[np.int32]
+
+
+def scores_of(status: list[Status], turns: TurnLosses) -> Scores:
     """IFD of each row (Li et al., Cherry_LLM, NAACL 2024, arXiv 2308.12032, equation 4).
 
-        ppl(A)   = exp(loss_direct)
-        ppl(A|Q) = exp(loss_conditioned)
-        IFD      = ppl(A|Q) / ppl(A) = exp(loss_conditioned - loss_direct)
+        loss_direct      = mean over answer tokens of -log p(a_i | a_<i)
+        loss_conditioned = mean over answer tokens of -log p(a_i | Q, a_<i)
+        IFD              = ppl(A|Q) / ppl(A) = exp(loss_conditioned - loss_direct)
+
+    In a chat Q is all that stands before a turn, a_<i is of the turn alone, and the means are over
+    the answer tokens of all turns that have a score: sum(n_t loss_t) / sum(n_t). A long chat is
+    not better for being long.
 
     Args:
-        status: What is known before scoring; rows that are `ok` and turn out to have a value
+        status: [n] what is known before scoring; rows that are `ok` and turn out to have a value
             that is not finite become `non_finite`.
-        loss_direct: [n] mean of -log p(a_i | a_<i), nats; NaN where not computed.
-        loss_conditioned: [n] mean of -log p(a_i | Q, a_<i), nats; NaN where not computed.
+        turns: Their turns.
     """
+    # A turn without one of the two has no score; a row of only such turns keeps what there is.
+    both = (turns.conditioned_tokens > 0) & (turns.direct_tokens > 0)
+    counts = both | ~np.isin(turns.row, turns.row[both])
+    loss_direct = _means(turns.row, turns.direct, turns.direct_tokens * counts, len(status))
+    loss_conditioned = _means(
+        turns.row, turns.conditioned, turns.conditioned_tokens * counts, len(status)
+    )
     is_ok = np.array([s is Status.OK for s in status], dtype=bool)
     with np.errstate(over="ignore", invalid="ignore"):
         values = [
@@ -74,9 +118,20 @@ def scores_of(status: list[Status], loss_direct: Floats, loss_conditioned: Float
             Status.NON_FINITE if ok and not good else s
             for s, ok, good in zip(status, is_ok, finite, strict=True)
         ],
-        loss_direct=np.where(np.isfinite(loss_direct), loss_direct, np.nan),
-        loss_conditioned=np.where(np.isfinite(loss_conditioned), loss_conditioned, np.nan),
+        loss_direct=loss_direct,
+        loss_conditioned=loss_conditioned,
         ppl_direct=ppl_direct,
         ppl_conditioned=ppl_conditioned,
         ifd=ifd,
     )
+
+
+def _means(row: NDArray[np.int64], losses: Floats, tokens: NDArray[np.int32], rows: int) -> Floats:
+    """[rows] means of losses, weighted by tokens; NaN where a row has none, or one not finite."""
+    has = tokens > 0
+    row, losses, weights = row[has], losses[has], tokens[has].astype(np.float64)
+    sums = np.bincount(row, losses * weights, minlength=rows)
+    total = np.bincount(row, weights, minlength=rows)
+    means = np.full(rows, np.nan)
+    np.divide(sums, total, out=means, where=total > 0)
+    return np.where(np.isfinite(means), means, np.nan)

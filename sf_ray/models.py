@@ -82,6 +82,23 @@ def load_tokenizer(model: Model, trust_remote_code: bool = False) -> Any:
         raise SfRayError(f"model {model.name}: its tokenizer cannot be loaded: {error}") from error
 
 
+def chat_template(model: Model, tokenizer: Any) -> str:
+    """The Jinja template that comes with a model's tokenizer.
+
+    Raises:
+        SfRayError: None does.
+    """
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    if not template:
+        raise SfRayError(
+            f"--template chat: model {model.name} has no chat template; give --template a file "
+            "with one, or use --template plain"
+        )
+    return str(template)
+
+
 def context_window(model: Model) -> int | None:
     """The longest input of the model in tokens, where its configuration says so."""
     config = json.loads((model.path / "config.json").read_text(encoding="utf-8"))

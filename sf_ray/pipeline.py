@@ -13,11 +13,18 @@ from sf_ray.config import (
 )
 from sf_ray.console import say, timed
 from sf_ray.errors import SfRayError, UsageError
-from sf_ray.examples import resolve_format
 from sf_ray.footers import keep_footers, read_footers
+from sf_ray.formats import resolve_format
 from sf_ray.leases import lease, refuse_if_held
 from sf_ray.locations import Location
-from sf_ray.models import Model, context_window, resolve_dtype, resolve_model
+from sf_ray.models import (
+    Model,
+    chat_template,
+    context_window,
+    load_tokenizer,
+    resolve_dtype,
+    resolve_model,
+)
 from sf_ray.output import Output
 from sf_ray.planning import Corpus, Footer, SkippedShard, check_text_columns, plan_corpus
 from sf_ray.report import print_scores_summary
@@ -32,7 +39,8 @@ from sf_ray.score_sets import (
 from sf_ray.scoring_run import Scored, Scoring, score_units
 from sf_ray.selection_run import WallTimes, is_done, select_and_write
 from sf_ray.stopping import stoppable
-from sf_ray.storage import overlap
+from sf_ray.storage import overlap, read_bytes
+from sf_ray.templates import Template
 
 Known = dict[str, Footer]
 Skipped = tuple[SkippedShard, ...]
@@ -141,8 +149,11 @@ def _prepare(options: ScoringOptions, corpus: Corpus, scores: str, wall_s: WallT
     """All that decides the scores, checked before anything is written."""
     with timed("prepare", wall_s):
         row_format = resolve_format(corpus.schema.names, options.format, options.columns)
-        check_text_columns(corpus, row_format.columns.values())
+        if not row_format.is_chat:
+            names = set(row_format.columns.values()) & set(corpus.schema.names)
+            check_text_columns(corpus, names)
         model = _resolve_model(options)
+        template = _template(options, model)
         encode = EncodeRules(
             row_format,
             ModelSpec(
@@ -153,6 +164,8 @@ def _prepare(options: ScoringOptions, corpus: Corpus, scores: str, wall_s: WallT
             ),
             options.max_length,
             options.alignment,
+            template,
+            options.turns,
         )
         with ThreadPoolExecutor(1) as threads:
             # Which imports for seconds, while Ray's processes start for seconds.
@@ -164,6 +177,8 @@ def _prepare(options: ScoringOptions, corpus: Corpus, scores: str, wall_s: WallT
             "model": model.fingerprint,
             "format": row_format.name,
             "columns": dict(row_format.columns),
+            "template": template.identity,
+            "turns": options.turns,
             "alignment": options.alignment,
             "max_length": options.max_length,
             "dtype": resolve_dtype(options.dtype, device),
@@ -172,6 +187,24 @@ def _prepare(options: ScoringOptions, corpus: Corpus, scores: str, wall_s: WallT
         score_set = score_set_of(_location(options, scores), identity)
         refuse_if_held(score_set.pieces)
     return Scoring(encode, device, score_set)
+
+
+def _template(options: ScoringOptions, model: Model) -> Template:
+    name = options.template
+    if name == "plain":
+        return Template()
+    if name == "chat":
+        return Template(
+            name, chat_template(model, load_tokenizer(model, options.trust_remote_code))
+        )
+    where = _location(options, name)
+    try:
+        return Template(where.public_uri, read_bytes(where).decode())
+    except (SfRayError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"--template {where.public_uri}: cannot be read ({error}); give 'plain', 'chat' or a "
+            "file with a Jinja template"
+        ) from None
 
 
 def _resolve_model(options: ScoringOptions) -> Model:
@@ -206,7 +239,7 @@ def _score(
     todo = score_set.missing(units)
     total, left = count_units(units), count_units(todo)
     say(
-        f"format {scoring.encode.format.name}, model {Location(options.model).public_uri}, "
+        f"format {scoring.encode.format}, model {Location(options.model).public_uri}, "
         f"{score_set.identity['dtype']} on {scoring.device}: {total:,} units, "
         f"{total - left:,} have scores, {left:,} to score"
     )

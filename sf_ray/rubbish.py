@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from sf_ray.errors import SfRayError
-from sf_ray.examples import Format
+from sf_ray.examples import Problem
+from sf_ray.formats import Format
 from sf_ray.ifd import BAD, Status
 from sf_ray.planning import Corpus
 from sf_ray.reading import read_units, values_of
@@ -56,14 +57,15 @@ def check_bad_fraction(
 
 
 def _reason(corpus: Corpus, row_format: Format, relative: str, row: int, status: str) -> str:
-    if status != Status.BAD_ROW:
+    if status in _REASONS:
         return _REASONS[Status(status)]
     shard = next(shard for shard in corpus.shards if shard.file.relative == relative)
-    columns = list(dict.fromkeys(row_format.columns.values()))
+    columns = row_format.top_columns
     plan = group_reads(shard, [Unit(row, row + 1)])[0]
     try:
         table: pa.Table = next(read_units(corpus.location, plan, columns))
     except SfRayError as error:
         return f"it cannot be read again ({error})"
     values = {name: values_of(table[name])[0] for name in columns}
-    return row_format.problem(values) or "it cannot be rendered"
+    problem = row_format.render(values)
+    return problem.reason if isinstance(problem, Problem) else "the template cannot render it"

@@ -10,10 +10,13 @@ import ray
 
 from sf_ray.encoding import Encoder
 from sf_ray.errors import SfRayError
-from sf_ray.examples import Format
+from sf_ray.examples import Example, Problem
+from sf_ray.formats import Format, Row, SampleRow, mixed_formats, other_format
+from sf_ray.ifd import Status
 from sf_ray.models import Model, load_tokenizer, resolve_model
 from sf_ray.reading import values_of
 from sf_ray.tables import encoded_table
+from sf_ray.templates import Template
 
 if TYPE_CHECKING:
     from sf_ray.scoring import UnitScorer
@@ -52,11 +55,13 @@ class EncodeRules:
     model: ModelSpec
     max_length: int
     alignment: str
+    template: Template = Template()  # noqa: RUF009 - frozen
+    turns: str = "all"
 
     @property
     def columns(self) -> list[str]:
         """The columns to read."""
-        return list(dict.fromkeys(self.format.columns.values()))
+        return self.format.top_columns
 
     def check(self) -> None:
         """Makes the encoder here, before any actor starts.
@@ -66,17 +71,33 @@ class EncodeRules:
         """
         _ = self._encoder
 
-    def encode(self, rows: pa.Table) -> pa.Table:
-        """Rows of the corpus -> as many encoded rows."""
+    def encode(self, rows: pa.Table, shard: str, start: int) -> pa.Table:
+        """Rows of a shard, from row `start` on -> as many encoded rows.
+
+        Raises:
+            SfRayError: A row is of another format.
+        """
         values = [values_of(rows[name]) for name in self.columns]
         dicts = (dict(zip(self.columns, row, strict=True)) for row in zip(*values, strict=True))
-        return encoded_table(self._encoder.encode([self.format.render(row) for row in dicts]))
+        examples = [self._render(row, shard, number) for number, row in enumerate(dicts, start)]
+        return encoded_table(self._encoder.encode(examples))
+
+    def _render(self, row: Row, shard: str, number: int) -> Example | Problem:
+        example = self.format.render(row)
+        if isinstance(example, Problem) and example.status is Status.BAD_ROW:
+            other = other_format(self.format, row)
+            if other:
+                where = SampleRow(shard, number, row)
+                raise mixed_formats(where, other, f"others are {self.format}")
+        return example
 
     @functools.cached_property
     def _encoder(self) -> Encoder:
         """Made once in each worker process."""
         tokenizer = load_tokenizer(self.model.resolve(), self.model.trust_remote_code)
-        return Encoder(tokenizer, self.max_length, self.alignment)
+        return Encoder(
+            tokenizer, self.max_length, self.alignment, template=self.template, turns=self.turns
+        )
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,34 @@
 """Scoring without a cluster: a list of pairs in, a list of scores out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from sf_ray.encoding import Encoder
 from sf_ray.engine import Engine
-from sf_ray.examples import Example
-from sf_ray.models import load_tokenizer, resolve_dtype, resolve_model
+from sf_ray.examples import Example, chat_of
+from sf_ray.models import chat_template, load_tokenizer, resolve_dtype, resolve_model
 from sf_ray.tables import encoded_table, score_table, sequences_of
+from sf_ray.templates import Template
+
+
+@dataclass(frozen=True)
+class TurnScore:
+    """Losses of one assistant turn of a chat, in nats per token."""
+
+    answer_tokens: int
+    loss_direct: float | None
+    loss_conditioned: float | None
 
 
 @dataclass(frozen=True)
 class Score:
-    """Scores of one pair; None where there is no value (`docs/concepts.md` lists the statuses)."""
+    """Scores of one example; None where there is no value (`docs/concepts.md` lists the statuses).
+
+    Attributes:
+        turns: Of a chat in which several are scored, each of them.
+    """
 
     status: str
     prompt_tokens: int | None
@@ -25,10 +39,11 @@ class Score:
     ppl_direct: float | None
     ppl_conditioned: float | None
     ifd: float | None
+    turns: list[TurnScore] | None
 
 
 class Scorer:
-    r"""Scores prompt/answer pairs on this machine.
+    r"""Scores prompt/answer pairs and chats on this machine.
 
     scorer = Scorer("demo")
     scores = scorer.score([("What is 2 + 2?\n", "4, as two pairs make four.")])
@@ -44,6 +59,8 @@ class Scorer:
         device: str = "cpu",
         dtype: str = "auto",
         token_budget: int | None = None,
+        template: str = "plain",
+        turns: str = "all",
     ) -> None:
         """
         Args:
@@ -53,12 +70,17 @@ class Scorer:
             device: "cpu" or "cuda".
             dtype: "auto", "float32", "float16" or "bfloat16".
             token_budget: Padded tokens in one batch.
+            template: "plain" as in the paper, "chat" for the model's own, or a Jinja template.
+            turns: "all" scores every assistant turn of a chat, "last" the last one.
 
         Raises:
-            SfRayError: The model cannot be found or loaded.
+            SfRayError: The model cannot be found or loaded, or the template does not work.
         """
         resolved = resolve_model(model)
-        self._encoder = Encoder(load_tokenizer(resolved), max_length, alignment)
+        tokenizer = load_tokenizer(resolved)
+        jinja = chat_template(resolved, tokenizer) if template == "chat" else template
+        rendering = Template() if template == "plain" else Template("chat", jinja)
+        self._encoder = Encoder(tokenizer, max_length, alignment, template=rendering, turns=turns)
         engine = Engine(
             resolved.path,
             device=device,
@@ -67,11 +89,21 @@ class Scorer:
         )
         self._units = UnitScorer(engine)
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[Score]:
-        """Scores (prompt, answer) pairs, in order; prompts are taken as they are."""
-        encoded = encoded_table(self._encoder.encode([Example(*pair) for pair in pairs]))
-        table = self._units.score("", 0, encoded).drop_columns(["shard", "row", "digest", "turns"])
-        return [Score(**row) for row in table.to_pylist()]
+    def score(
+        self, examples: Sequence[tuple[str, str] | Sequence[Mapping[str, object]]]
+    ) -> list[Score]:
+        """Scores examples, in order.
+
+        Args:
+            examples: Pairs of a prompt, which is taken as it is, and an answer; or chats, as lists
+                of messages with `role` and `content`.
+        """
+        made = [Example.pair(*e) if isinstance(e, tuple) else chat_of(e) for e in examples]
+        table = self._units.score("", 0, encoded_table(self._encoder.encode(made)))
+        rows = table.drop_columns(["shard", "row", "digest"]).to_pylist()
+        for row in rows:
+            row["turns"] = row["turns"] and [TurnScore(**turn) for turn in row["turns"]]
+        return [Score(**row) for row in rows]
 
 
 class UnitScorer:

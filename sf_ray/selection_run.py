@@ -9,7 +9,7 @@ import numpy as np
 from sf_ray.config import SelectionOptions
 from sf_ray.console import say, timed
 from sf_ray.errors import BadShardError
-from sf_ray.examples import resolve_format
+from sf_ray.formats import resolve_format
 from sf_ray.locations import Location
 from sf_ray.output import Output
 from sf_ray.pieces import read_ifd

@@ -132,7 +132,7 @@ def _read_encoded(job: Job, plans: Sequence[ReadPlan], pickled: bytes) -> Iterat
     held: list[pa.Table] = []
     held_bytes = 0
     for plan, unit, rows in _read(job, plans, rules.columns):
-        held.append(wrap_unit(plan, unit, rules.encode(rows)))
+        held.append(wrap_unit(plan, unit, rules.encode(rows, plan.file.relative, unit.start)))
         held_bytes += held[-1].nbytes
         if len(held) == job.units_a_bundle or held_bytes >= _BUNDLE_BYTES:
             yield wrap_bundle(held)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from transformers import AttentionInterface
 
-from sf_ray.streams import Ints, TokenStream
+from sf_ray.sequences import Ints
+from sf_ray.streams import TokenStream
 
 NAME = "sf_ray_stream"
 # Queries that are computed together: enough for a matrix product, few enough that tokens of short

@@ -18,9 +18,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from sf_ray.encoding import TokenSequence
-
-Ints = NDArray[np.int64]
+from sf_ray.sequences import Ints, TokenSequence, span_of_each, span_starts
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class TokenStream:
         order: [m] the stream's order: indices into the pool.
         slots: [p] where a prediction is made, ascending.
         targets: [p] the token that is to be predicted there.
-        sequences: [p] index into the pool of the sequence that it belongs to.
+        spans: [p] the span that it belongs to, among those of all sequences of the pool.
     """
 
     ids: Ints
@@ -47,7 +45,7 @@ class TokenStream:
     order: Ints
     slots: Ints
     targets: Ints
-    sequences: Ints
+    spans: Ints
 
     @classmethod
     def of(cls, pool: Sequence[TokenSequence]) -> "TokenStream":
@@ -68,7 +66,7 @@ class TokenStream:
             until[path[shared[i] : length]] = i
             length = len(s.ids) - 1
             path[shared[i] : length] = np.arange(before, end)
-            predicted_at.append(path[s.first - 1 : length].copy())
+            predicted_at.append(path[s.places - 1])
             before = end
         slots = np.concatenate(predicted_at)
         by_slot = np.argsort(slots, kind="stable")
@@ -81,8 +79,8 @@ class TokenStream:
             ends=ends,
             order=order,
             slots=slots[by_slot],
-            targets=_concatenate([s.ids[s.first :] for s in ordered])[by_slot],
-            sequences=np.repeat(order, [s.scored for s in ordered])[by_slot],
+            targets=_concatenate([s.ids[s.places] for s in ordered])[by_slot],
+            spans=span_of_each(pool, order, span_starts(pool))[by_slot],
         )
 
     def __len__(self) -> int:
@@ -95,13 +93,13 @@ class TokenStream:
 
 
 def distinct(pool: Sequence[TokenSequence]) -> tuple[Ints, Ints]:
-    """Equal sequences, scored from the same token on, once.
+    """Equal sequences with equal spans, once.
 
     Returns:
         Indices into the pool of the first of each, and for each of the pool its place in those.
     """
-    seen: dict[tuple[bytes, int], int] = {}
-    places = [seen.setdefault((s.ids.tobytes(), s.first), i) for i, s in enumerate(pool)]
+    seen: dict[tuple[bytes, tuple[tuple[int, int], ...]], int] = {}
+    places = [seen.setdefault((s.ids.tobytes(), s.spans), i) for i, s in enumerate(pool)]
     return np.unique(np.array(places, dtype=np.int64), return_inverse=True)
 
 

@@ -4,13 +4,15 @@ Knows neither files nor models.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sf_ray.encoding import EncodedRow, TokenSequence
-from sf_ray.ifd import Status, scores_of
+from sf_ray.encoding import EncodedRow
+from sf_ray.ifd import Status, TurnLosses, scores_of
+from sf_ray.sequences import TokenSequence
 
 TURN_TYPE = pa.struct(
     [
@@ -56,10 +58,13 @@ _ENCODED_SCHEMA = pa.schema(
         ("prompt_tokens", pa.int32()),
         ("answer_tokens", pa.int32()),
         ("truncated", pa.bool_()),
-        ("direct_ids", pa.list_(pa.int32())),
-        ("direct_first", pa.int32()),
-        ("conditioned_ids", pa.list_(pa.int32())),
-        ("conditioned_first", pa.int32()),
+        # Of each sequence: first those of the conditioned passes, then an answer a turn.
+        ("ids", pa.list_(pa.list_(pa.int32()))),
+        # Where each of its spans begins and ends, one after the other.
+        ("spans", pa.list_(pa.list_(pa.int32()))),
+        # Of each turn: scored tokens of its conditioned and of its direct pass.
+        ("conditioned_tokens", pa.list_(pa.int32())),
+        ("direct_tokens", pa.list_(pa.int32())),
         ("digest", pa.binary(16)),
     ]
 )
@@ -67,16 +72,17 @@ _ENCODED_SCHEMA = pa.schema(
 
 def encoded_table(rows: list[EncodedRow]) -> pa.Table:
     """Encoded rows, in order, as a table that travels between processes."""
+    sequences = [(*row.conditioned, *row.direct) for row in rows]
     return pa.table(
         {
             "status": [row.status.value for row in rows],
             "prompt_tokens": [row.prompt_tokens for row in rows],
             "answer_tokens": [row.answer_tokens for row in rows],
             "truncated": [row.truncated for row in rows],
-            "direct_ids": [row.direct.ids for row in rows],
-            "direct_first": [row.direct.first for row in rows],
-            "conditioned_ids": [row.conditioned.ids for row in rows],
-            "conditioned_first": [row.conditioned.first for row in rows],
+            "ids": [[s.ids for s in of_row] for of_row in sequences],
+            "spans": [[list(chain(*s.spans)) for s in of_row] for of_row in sequences],
+            "conditioned_tokens": [[n for s in row.conditioned for n in s.lengths] for row in rows],
+            "direct_tokens": [[n for s in row.direct for n in s.lengths] for row in rows],
             "digest": [row.digest for row in rows],
         },
         schema=_ENCODED_SCHEMA,
@@ -84,13 +90,15 @@ def encoded_table(rows: list[EncodedRow]) -> pa.Table:
 
 
 def sequences_of(encoded: pa.Table) -> list[TokenSequence]:
-    """The 2 n sequences of n encoded rows: all direct ones, then all conditioned ones."""
+    """The sequences of encoded rows: of each row those of its conditioned passes, then its answers.
+
+    Their spans are, for each row, those of its turns in the conditioned passes and then in the
+    direct ones.
+    """
+    ids, spans = (_arrays(_flat(encoded[name])) for name in ("ids", "spans"))
     return [
-        TokenSequence(ids, first)
-        for kind in ("direct", "conditioned")
-        for ids, first in zip(
-            _arrays(encoded[f"{kind}_ids"]), encoded[f"{kind}_first"].to_pylist(), strict=True
-        )
+        TokenSequence(tokens, tuple(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)))
+        for tokens, edges in zip(ids, spans, strict=True)
     ]
 
 
@@ -100,15 +108,10 @@ def without_rows(encoded: pa.Table, bad: Sequence[int]) -> pa.Table:
     for index in bad:
         if rows[index]["status"] == Status.OK.value:
             rows[index]["status"] = Status.ENGINE_ERROR.value
-        rows[index] |= {f"{kind}_ids": [] for kind in ("direct", "conditioned")}
+        rows[index] |= {
+            name: [] for name in ("ids", "spans", "conditioned_tokens", "direct_tokens")
+        }
     return pa.Table.from_pylist(rows, schema=encoded.schema)
-
-
-def _arrays(lists: pa.ChunkedArray) -> list[NDArray[np.int32]]:
-    values = lists.combine_chunks()
-    flat = values.flatten().to_numpy(zero_copy_only=False)
-    ends = np.cumsum(values.value_lengths().to_numpy(zero_copy_only=False))
-    return np.split(flat, ends[:-1]) if len(ends) else []
 
 
 def score_table(shard: str, start: int, encoded: pa.Table, losses: NDArray[np.float64]) -> pa.Table:
@@ -118,14 +121,14 @@ def score_table(shard: str, start: int, encoded: pa.Table, losses: NDArray[np.fl
         shard: Relative path of the shard.
         start: Row number in the shard of the first encoded row.
         encoded: From `encoded_table`, n rows.
-        losses: [2 n] nats, in the order of `sequences_of`.
+        losses: Nats of the spans of `sequences_of`, in order.
 
     Returns:
         n rows of `SCORE_SCHEMA`; null where there is no value, never NaN.
     """
     rows = encoded.num_rows
-    status = [Status(value) for value in encoded["status"].to_pylist()]
-    scores = scores_of(status, losses[:rows], losses[rows:])
+    turns = _turn_losses(encoded, losses)
+    scores = scores_of([Status(value) for value in encoded["status"].to_pylist()], turns)
     columns = {
         "shard": pa.repeat(pa.scalar(shard), rows),
         "row": np.arange(start, start + rows),
@@ -135,6 +138,56 @@ def score_table(shard: str, start: int, encoded: pa.Table, losses: NDArray[np.fl
         "truncated": encoded["truncated"],
     }
     for name in ("loss_direct", "loss_conditioned", "ppl_direct", "ppl_conditioned", "ifd"):
-        columns[name] = pa.array(getattr(scores, name), pa.float64(), from_pandas=True)
-    columns |= {"digest": encoded["digest"], "turns": pa.nulls(rows, pa.list_(TURN_TYPE))}
+        columns[name] = _nullable(getattr(scores, name))
+    columns |= {"digest": encoded["digest"], "turns": _turn_column(turns, rows)}
     return pa.table(columns, schema=SCORE_SCHEMA)
+
+
+def _turn_losses(encoded: pa.Table, losses: NDArray[np.float64]) -> TurnLosses:
+    counts = encoded["conditioned_tokens"].combine_chunks().value_lengths().to_numpy()
+    row = np.repeat(np.arange(len(counts)), counts)
+    # Of each row, its turns' conditioned losses stand before the direct ones.
+    first = np.arange(len(row)) + np.repeat(np.cumsum(counts) - counts, counts)
+    return TurnLosses(
+        row=row,
+        conditioned=losses[first],
+        direct=losses[first + np.repeat(counts, counts)],
+        conditioned_tokens=_flat(encoded["conditioned_tokens"]).to_numpy(),
+        direct_tokens=_flat(encoded["direct_tokens"]).to_numpy(),
+    )
+
+
+def _turn_column(turns: TurnLosses, rows: int) -> pa.Array:
+    """Of each row with several turns, a list of them."""
+    counts = np.bincount(turns.row, minlength=rows)
+    several = counts > 1
+    kept = several[turns.row]
+    values = pa.StructArray.from_arrays(
+        [
+            pa.array(turns.conditioned_tokens[kept], pa.int32()),
+            _nullable(turns.direct[kept]),
+            _nullable(turns.conditioned[kept]),
+        ],
+        fields=list(TURN_TYPE),
+    )
+    ends = np.cumsum(np.where(several, counts, 0))
+    return pa.ListArray.from_arrays(
+        pa.array(np.concatenate([[0], ends]), pa.int32()),
+        values,
+        type=pa.list_(TURN_TYPE),
+        mask=pa.array(~several),
+    )
+
+
+def _nullable(values: NDArray[np.float64]) -> pa.Array:
+    return pa.array(np.where(np.isfinite(values), values, np.nan), pa.float64(), from_pandas=True)
+
+
+def _flat(lists: pa.ChunkedArray) -> pa.Array:
+    return lists.combine_chunks().flatten()
+
+
+def _arrays(lists: pa.Array) -> list[NDArray[np.int32]]:
+    flat = lists.flatten().to_numpy(zero_copy_only=False)
+    ends = np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))
+    return np.split(flat, ends[:-1]) if len(ends) else []

@@ -17,9 +17,10 @@ import ray.cloudpickle
 
 from sf_ray import pipeline, scoring_run
 from sf_ray.errors import EngineFailedError
-from sf_ray.examples import Format
+from sf_ray.formats import Format
 from sf_ray.rules import ModelSpec
 from sf_ray.tables import SCORE_SCHEMA
+from sf_ray.templates import Template
 
 POISON = "arsenic"
 
@@ -64,15 +65,17 @@ class FreeEncode:
     model: ModelSpec
     max_length: int
     alignment: str
+    template: Template
+    turns: str
 
     @property
     def columns(self) -> list[str]:
-        return list(dict.fromkeys(self.format.columns.values()))
+        return self.format.top_columns
 
     def check(self) -> None:
         return
 
-    def encode(self, rows: pa.Table) -> pa.Table:
+    def encode(self, rows: pa.Table, shard: str, start: int) -> pa.Table:
         if _settings.read_s:
             time.sleep(_settings.read_s)
         answers = rows[self.format.columns[self.format.required[-1]]]

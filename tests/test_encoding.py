@@ -6,7 +6,7 @@ from transformers import AutoTokenizer
 
 from sf_ray.encoding import Encoder
 from sf_ray.errors import SfRayError
-from sf_ray.examples import Example
+from sf_ray.examples import Example, Problem
 from sf_ray.ifd import Status
 
 
@@ -23,16 +23,16 @@ def with_bos(tiny_bos_model: Path) -> Any:
 def encode(
     tokenizer: Any, prompt: str, answer: str, window: int = 64, how: str = "reference"
 ) -> Any:
-    return Encoder(tokenizer, window, how).encode([Example(prompt, answer)])[0]
+    return Encoder(tokenizer, window, how).encode([Example.pair(prompt, answer)])[0]
 
 
 def test_the_answer_starts_where_the_prompt_alone_ends(plain: Any, with_bos: Any) -> None:
     for tokenizer in (plain, with_bos):
         row = encode(tokenizer, "what is it\n", "one word")
-        assert row.conditioned.ids.tolist() == tokenizer.encode("what is it\none word")
-        assert row.conditioned.first == len(tokenizer.encode("what is it\n"))
-        assert row.direct.ids.tolist() == tokenizer.encode("one word")
-        assert row.direct.first == 1
+        assert row.conditioned[0].ids.tolist() == tokenizer.encode("what is it\none word")
+        assert row.conditioned[0].first == len(tokenizer.encode("what is it\n"))
+        assert row.direct[0].ids.tolist() == tokenizer.encode("one word")
+        assert row.direct[0].first == 1
         assert (row.status, row.truncated) == (Status.OK, False)
 
 
@@ -40,9 +40,9 @@ def test_without_a_bos_the_first_answer_token_is_not_scored_directly(
     plain: Any, with_bos: Any
 ) -> None:
     row = encode(plain, "a\n", "one word")
-    assert row.direct.scored == row.conditioned.scored - 1
+    assert row.direct[0].scored == row.conditioned[0].scored - 1
     row = encode(with_bos, "a\n", "one word")
-    assert row.direct.scored == row.conditioned.scored
+    assert row.direct[0].scored == row.conditioned[0].scored
 
 
 def test_a_long_answer_is_cut_on_the_right(plain: Any) -> None:
@@ -50,8 +50,8 @@ def test_a_long_answer_is_cut_on_the_right(plain: Any) -> None:
     row = encode(plain, "what\n", answer, window=32)
     prompt_tokens = len(plain.encode("what\n"))
     assert row.truncated
-    assert row.conditioned.ids.tolist() == plain.encode("what\n" + answer)[:32]
-    assert row.direct.ids.tolist() == plain.encode(answer)[: 32 - prompt_tokens + 1]
+    assert row.conditioned[0].ids.tolist() == plain.encode("what\n" + answer)[:32]
+    assert row.direct[0].ids.tolist() == plain.encode(answer)[: 32 - prompt_tokens + 1]
     assert row.answer_tokens == 32 - prompt_tokens
 
 
@@ -83,10 +83,10 @@ def test_aligned_scores_the_same_tokens_in_both_passes(plain: Any, with_bos: Any
     for tokenizer in (plain, with_bos):
         for prompt, answer in (("what\n", "one word"), ("", "one word"), ("what\n", "a")):
             row = encode(tokenizer, prompt, answer, how="aligned")
-            direct = row.direct.ids[row.direct.first :]
-            conditioned = row.conditioned.ids[row.conditioned.first :]
+            direct = row.direct[0].ids[row.direct[0].first :]
+            conditioned = row.conditioned[0].ids[row.conditioned[0].first :]
             assert direct.tolist() == conditioned.tolist()
-            assert row.direct.ids[0] == tokenizer.bos_token_id
+            assert row.direct[0].ids[0] == tokenizer.bos_token_id
 
 
 def test_special_tokens_after_the_text_stay_when_it_is_cut(plain: Any, tmp_path: Path) -> None:
@@ -99,12 +99,13 @@ def test_special_tokens_after_the_text_stay_when_it_is_cut(plain: Any, tmp_path:
     )
     row = encode(tokenizer, "what\n", "one word " * 50, window=32)
     expected = tokenizer.encode("what\n" + "one word " * 50, truncation=True, max_length=32)
-    assert row.conditioned.ids.tolist() == expected
+    assert row.conditioned[0].ids.tolist() == expected
     assert encode(tokenizer, "what\n", "").status is Status.EMPTY_ANSWER
 
 
 def test_rows_that_did_not_render_keep_their_place(plain: Any) -> None:
-    rows = Encoder(plain, 64).encode([None, Example("a\n", "one word"), None])
+    bad = Problem(Status.BAD_ROW, "of no use")
+    rows = Encoder(plain, 64).encode([bad, Example.pair("a\n", "one word"), bad])
     assert [row.status for row in rows] == [Status.BAD_ROW, Status.OK, Status.BAD_ROW]
     assert rows[0].prompt_tokens is None
 

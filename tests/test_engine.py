@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from sf_ray import Scorer, SfRayError, heads
 from sf_ray import engine as engine_module
-from sf_ray.encoding import TokenSequence
 from sf_ray.engine import Engine
+from sf_ray.sequences import TokenSequence
 from sf_ray.stream_attention import StreamBatch
 
 PAIRS = [
@@ -50,7 +50,7 @@ def load(folder: Path) -> tuple[Any, Any]:
 def random_sequences(count: int, seed: int = 0) -> list[TokenSequence]:
     rng = np.random.default_rng(seed)
     return [
-        TokenSequence(rng.integers(0, 300, length).astype(np.int32), int(first))
+        TokenSequence.scored_from(rng.integers(0, 300, length).astype(np.int32), int(first))
         for length, first in zip(
             rng.integers(2, 120, count), rng.integers(1, 60, count), strict=True
         )
@@ -115,7 +115,7 @@ def test_the_tiles_of_the_head_do_not_change_a_loss(
 def test_nothing_to_score_needs_no_model_call(tiny_model: Path) -> None:
     engine = Engine(tiny_model)
     assert len(engine.losses([])) == 0
-    alone = TokenSequence(np.array([5], np.int32), 1)
+    alone = TokenSequence.scored_from(np.array([5], np.int32), 1)
     assert np.isnan(engine.losses([alone, alone])).all()
 
 
@@ -179,7 +179,9 @@ def family(seed: int) -> list[TokenSequence]:
         kept = known[: rng.integers(0, len(known) + 1)]
         pool.append(np.append(kept, rng.integers(0, 300, rng.integers(0, 30))).astype(np.int32))
     firsts = [rng.integers(1, max(len(ids), 2)) for ids in pool]
-    return [TokenSequence(ids, int(first)) for ids, first in zip(pool, firsts, strict=True)]
+    return [
+        TokenSequence.scored_from(ids, int(first)) for ids, first in zip(pool, firsts, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -249,7 +251,7 @@ def test_lanes_are_alike_and_leave_few_threads_idle(
 
 def test_equal_sequences_are_computed_once(tiny_model: Path) -> None:
     engine = Engine(tiny_model)
-    same = TokenSequence(np.arange(10, dtype=np.int32), 2)
+    same = TokenSequence.scored_from(np.arange(10, dtype=np.int32), 2)
     counted: list[tuple[int, int]] = []
     losses = engine.losses([same] * 5, lambda *batch: counted.append(batch))
     assert len(set(losses)) == 1
@@ -331,7 +333,7 @@ GROWTH = """
 import sys
 import numpy as np
 from pathlib import Path
-from sf_ray.encoding import TokenSequence
+from sf_ray.sequences import TokenSequence
 from sf_ray.engine import Engine
 from sf_ray.memory import keep_freed_memory
 
@@ -342,7 +344,7 @@ keep_freed_memory()
 engine = Engine(Path(sys.argv[1]), dtype=sys.argv[2], token_budget=int(sys.argv[3]))
 rng = np.random.default_rng(0)
 lengths = [*rng.integers(2, 1025, 20), 1024, 1024]
-pool = [TokenSequence(rng.integers(0, 300, n).astype(np.int32), 1) for n in lengths]
+pool = [TokenSequence.scored_from(rng.integers(0, 300, n).astype(np.int32), 1) for n in lengths]
 before = told("VmRSS:")
 engine.losses(pool)
 print(told("VmHWM:") - before, engine.memory_bound(1024))

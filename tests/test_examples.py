@@ -1,32 +1,40 @@
 import pytest
 
 from sf_ray.errors import SfRayError, UsageError
-from sf_ray.examples import Example, resolve_format
+from sf_ray.examples import Example, Problem
+from sf_ray.formats import resolve_format
+from sf_ray.ifd import Status
+
+
+def plain(example: Example | Problem) -> tuple[str, str]:
+    assert isinstance(example, Example)
+    (turn,) = example.turns
+    return example.before(turn), example.messages[turn].text
 
 
 def test_alpaca_renders_as_the_paper_does() -> None:
     alpaca = resolve_format(["id", "instruction", "input", "output"])
     row = {"instruction": "Add.", "input": "2 and 2", "output": "4"}
-    assert alpaca.render(row) == Example("Add.\n2 and 2\n", "4")
+    assert plain(alpaca.render(row)) == ("Add.\n2 and 2\n", "4")
     for nothing in ("", None):
-        assert alpaca.render(row | {"input": nothing}) == Example("Add.\n", "4")
+        assert plain(alpaca.render(row | {"input": nothing})) == ("Add.\n", "4")
 
 
 def test_alpaca_needs_no_input_column() -> None:
     alpaca = resolve_format(["instruction", "output"])
-    assert alpaca.render({"instruction": "Hi", "output": "Ho"}) == Example("Hi\n", "Ho")
+    assert plain(alpaca.render({"instruction": "Hi", "output": "Ho"})) == ("Hi\n", "Ho")
 
 
 def test_prompts_and_completions_are_taken_as_they_are() -> None:
-    plain = resolve_format(["prompt", "completion", "source"])
-    assert plain.render({"prompt": "Q: ", "completion": "A"}) == Example("Q: ", "A")
+    pairs = resolve_format(["prompt", "completion", "source"])
+    assert plain(pairs.render({"prompt": "Q: ", "completion": "A"})) == ("Q: ", "A")
 
 
 def test_columns_map_other_names_and_imply_the_format() -> None:
-    names = ["question", "answer"]
-    plain = resolve_format(names, columns={"prompt": "question", "completion": "answer"})
-    assert plain.name == "prompt-completion"
-    assert plain.render({"question": "Q", "answer": "A"}) == Example("Q", "A")
+    names = ["q", "a"]
+    pairs = resolve_format(names, columns={"prompt": "q", "completion": "a"})
+    assert pairs.name == "prompt-completion"
+    assert plain(pairs.render({"q": "Q", "a": "A"})) == ("Q", "A")
 
 
 @pytest.mark.parametrize("field", ["instruction", "output"])
@@ -34,12 +42,16 @@ def test_columns_map_other_names_and_imply_the_format() -> None:
 def test_a_row_without_text_does_not_render(field: str, value: object) -> None:
     alpaca = resolve_format(["instruction", "input", "output"])
     row: dict[str, object] = {"instruction": "a", "input": "", "output": "b"}
-    assert alpaca.render(row | {field: value}) is None
+    problem = alpaca.render(row | {field: value})
+    assert isinstance(problem, Problem)
+    assert problem.status is Status.BAD_ROW
+    assert repr(field) in problem.reason
 
 
 def test_an_input_of_another_type_does_not_render_as_its_repr() -> None:
     alpaca = resolve_format(["instruction", "input", "output"])
-    assert alpaca.render({"instruction": "a", "input": 7, "output": "b"}) is None
+    problem = alpaca.render({"instruction": "a", "input": 7, "output": "b"})
+    assert problem == Problem(Status.BAD_ROW, "'input' is int, expected text")
 
 
 @pytest.mark.parametrize(

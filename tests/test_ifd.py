@@ -1,32 +1,55 @@
 import numpy as np
 
-from sf_ray.ifd import Status, scores_of
+from sf_ray.ifd import Scores, Status, TurnLosses, scores_of
+
+
+def scores(status: list[Status], direct: list[float], conditioned: list[float]) -> Scores:
+    """Of rows with one turn each."""
+    rows = np.arange(len(status))
+    losses = np.array(conditioned, float), np.array(direct, float)
+    return scores_of(
+        status, TurnLosses(rows, *losses, rows + 3, np.where(np.isnan(losses[1]), 0, rows + 2))
+    )
 
 
 def test_ifd_is_the_ratio_of_perplexities() -> None:
-    scores = scores_of([Status.OK], np.array([2.0]), np.array([1.5]))
-    assert scores.ppl_direct[0] == np.exp(2.0)
-    assert scores.ppl_conditioned[0] == np.exp(1.5)
-    assert np.isclose(scores.ifd[0], scores.ppl_conditioned[0] / scores.ppl_direct[0])
+    found = scores([Status.OK], [2.0], [1.5])
+    assert found.ppl_direct[0] == np.exp(2.0)
+    assert found.ppl_conditioned[0] == np.exp(1.5)
+    assert np.isclose(found.ifd[0], found.ppl_conditioned[0] / found.ppl_direct[0])
 
 
 def test_only_ok_rows_have_an_ifd_but_known_losses_stay() -> None:
-    scores = scores_of([Status.ANSWER_TOO_SHORT], np.array([np.nan]), np.array([1.5]))
-    assert scores.loss_conditioned[0] == 1.5
-    assert np.isnan([scores.ifd[0], scores.ppl_conditioned[0], scores.loss_direct[0]]).all()
-    assert scores.status == [Status.ANSWER_TOO_SHORT]
+    found = scores([Status.ANSWER_TOO_SHORT], [np.nan], [1.5])
+    assert found.loss_conditioned[0] == 1.5
+    assert np.isnan([found.ifd[0], found.ppl_conditioned[0], found.loss_direct[0]]).all()
+    assert found.status == [Status.ANSWER_TOO_SHORT]
 
 
 def test_what_is_not_finite_has_a_status_and_no_number() -> None:
-    direct = np.array([np.inf, np.nan, 1.0, 800.0])
-    conditioned = np.array([1.0, 1.0, np.inf, 800.0])
-    scores = scores_of([Status.OK] * 4, direct, conditioned)
-    assert scores.status == [Status.NON_FINITE] * 4  # exp(800) overflows, though 800 - 800 is 0
-    assert np.isnan(scores.ifd).all()
-    assert not np.isinf(scores.loss_direct).any()
-    assert not np.isinf(scores.loss_conditioned).any()
+    found = scores([Status.OK] * 4, [np.inf, np.nan, 1.0, 800.0], [1.0, 1.0, np.inf, 800.0])
+    assert found.status == [Status.NON_FINITE] * 4  # exp(800) overflows, though 800 - 800 is 0
+    assert np.isnan(found.ifd).all()
+    assert not np.isinf(found.loss_direct).any()
+    assert not np.isinf(found.loss_conditioned).any()
 
 
 def test_no_rows_have_no_scores() -> None:
-    scores = scores_of([], np.empty(0), np.empty(0))
-    assert (scores.status, len(scores.ifd)) == ([], 0)
+    found = scores([], [], [])
+    assert (found.status, len(found.ifd)) == ([], 0)
+
+
+def test_a_chat_has_the_means_over_the_tokens_of_its_turns() -> None:
+    turns = TurnLosses(
+        row=np.array([0, 0, 0, 2]),
+        conditioned=np.array([1.0, 2.0, 9.0, 0.5]),
+        direct=np.array([2.0, 4.0, np.nan, 1.0]),
+        conditioned_tokens=np.array([10, 30, 1, 5]),
+        direct_tokens=np.array([9, 29, 0, 5]),  # the third turn is too short for a score
+    )
+    found = scores_of([Status.OK, Status.NO_PROMPT, Status.OK], turns)
+    assert np.isclose(found.loss_conditioned[0], (10 * 1 + 30 * 2) / 40)
+    assert np.isclose(found.loss_direct[0], (9 * 2 + 29 * 4) / 38)
+    assert np.isclose(found.ifd[0], np.exp(found.loss_conditioned[0] - found.loss_direct[0]))
+    assert np.isnan(found.ifd[1])
+    assert found.ifd[2] == np.exp(-0.5)

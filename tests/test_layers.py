@@ -13,8 +13,11 @@ LAYERS = [
     "console",
     "stopping",
     "config",
-    "examples",
     "ifd",
+    "examples",
+    "formats",
+    "sequences",
+    "templates",
     "encoding",
     "batching",
     "streams",
@@ -57,7 +60,19 @@ LAYERS = [
     "__main__",
 ]
 # What a layer must not know, wherever the import stands in its file.
-PURE = ["config", "console", "stopping", "examples", "ifd", "encoding", "batching", "halving"]
+PURE = [
+    "config",
+    "console",
+    "stopping",
+    "ifd",
+    "examples",
+    "formats",
+    "sequences",
+    "templates",
+    "encoding",
+    "batching",
+    "halving",
+]
 PURE += ["streams"]
 PURE += ["selection"]
 IO = ["tables", "locations", "storage", "leases", "units", "shards", "planning", "footers"]

@@ -314,7 +314,7 @@ def test_an_error_in_an_actor_is_the_error_of_the_run(
 def test_reading_and_scoring_stay_apart_whatever_ray_would_fuse(tiny_model: Path) -> None:
     from ray.data._internal.logical.optimizers import get_execution_plan
 
-    from sf_ray.examples import resolve_format
+    from sf_ray.formats import resolve_format
     from sf_ray.locations import Location
     from sf_ray.models import resolve_model
     from sf_ray.rules import EncodeRules, EngineRules, ModelSpec

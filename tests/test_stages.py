@@ -5,9 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sf_ray.bundles import unwrap_unit, wrap_bundle, wrap_unit
-from sf_ray.encoding import EncodedRow, TokenSequence
+from sf_ray.encoding import EncodedRow
 from sf_ray.ifd import Status
 from sf_ray.locations import Location
+from sf_ray.sequences import TokenSequence
 from sf_ray.stages import PieceSink
 from sf_ray.storage import File
 from sf_ray.tables import SCORE_SCHEMA, encoded_table, score_table, sequences_of
@@ -16,10 +17,10 @@ from sf_ray.units import ReadPlan, Unit
 
 def encoded(lengths: list[int]) -> pa.Table:
     def sequence(length: int) -> TokenSequence:
-        return TokenSequence(np.arange(length, dtype=np.int32), 1)
+        return TokenSequence.scored_from(np.arange(length, dtype=np.int32), 1)
 
     return encoded_table(
-        [EncodedRow(Status.OK, 1, n, False, sequence(n), sequence(n + 1)) for n in lengths]
+        [EncodedRow(Status.OK, 1, n, False, (sequence(n),), (sequence(n + 1),)) for n in lengths]
     )
 
 
@@ -30,13 +31,13 @@ def unit_row(number: int, rows: pa.Table) -> pa.Table:
 
 def test_sequences_survive_the_table() -> None:
     sequences = sequences_of(unwrap_unit(unit_row(0, encoded([3, 0, 5]))))
-    assert [len(s.ids) for s in sequences] == [3, 0, 5, 4, 1, 6]
-    assert sequences[2].ids.tolist() == [0, 1, 2, 3, 4]
+    assert [len(s.ids) for s in sequences] == [3, 4, 0, 1, 5, 6]
+    assert sequences[4].ids.tolist() == [0, 1, 2, 3, 4]
     assert sequences_of(encoded([])) == []
 
 
 def test_the_sink_puts_each_unit_of_a_block_and_may_do_so_twice(tmp_path: Path) -> None:
-    losses = np.array([1.0, np.nan, 0.5, 0.25])
+    losses = np.array([0.5, 1.0, 0.25, np.nan])
     tables = [score_table("s", start, encoded([3, 3]), losses) for start in (0, 2)]
     bundles = [wrap_bundle([unit_row(i, table)]) for i, table in enumerate(tables)]
     for blocks in (bundles, [wrap_bundle([unit_row(i, t) for i, t in enumerate(tables)])]):

@@ -2,12 +2,24 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.encoding import TokenSequence
+from sf_ray.sequences import TokenSequence
 from sf_ray.streams import TokenStream, distinct
 
 # Few different tokens, so that much is shared.
 IDS = st.lists(st.integers(0, 2), min_size=2, max_size=9)
-SEQUENCES = IDS.map(lambda ids: TokenSequence(np.array(ids, np.int32), 1 + len(ids) % 2))
+
+
+@st.composite
+def sequences(draw: st.DrawFn) -> TokenSequence:
+    """Any ids, with some spans, of which the last ends where the ids do."""
+    ids = draw(IDS)
+    edges = sorted(draw(st.sets(st.integers(1, len(ids)), max_size=5)) | {len(ids)})
+    edges = edges if len(edges) % 2 == 0 else [edges[0], *edges]
+    spans = tuple(zip(edges[::2], edges[1::2], strict=True))
+    return TokenSequence(np.array(ids, np.int32), spans)
+
+
+SEQUENCES = sequences()
 POOLS = st.lists(SEQUENCES, min_size=1, max_size=12)
 SCORED = st.lists(SEQUENCES.filter(lambda s: s.scored > 0), min_size=1, max_size=12)
 
@@ -32,12 +44,13 @@ def test_every_scored_token_is_predicted_behind_its_own_prefix(pool: list[TokenS
     stream = TokenStream.of(pool)
     paths = paths_of(stream)
     assert (np.diff(stream.slots) >= 0).all()
-    predictions = zip(stream.slots, stream.targets, stream.sequences, strict=True)
+    predictions = zip(stream.slots, stream.targets, stream.spans, strict=True)
     found = [(i, (*stream.ids[paths[slot]].tolist(), target)) for slot, target, i in predictions]
+    spans = [(s, span) for s in pool for span in s.spans]
     expected = [
         (i, tuple(s.ids[: end + 1].tolist()))
-        for i, s in enumerate(pool)
-        for end in range(s.first, len(s.ids))
+        for i, (s, (start, stop)) in enumerate(spans)
+        for end in range(start, stop)
     ]
     assert sorted(found) == sorted(expected)
 
@@ -45,10 +58,10 @@ def test_every_scored_token_is_predicted_behind_its_own_prefix(pool: list[TokenS
 @given(POOLS)
 def test_equal_sequences_are_found(pool: list[TokenSequence]) -> None:
     first, places = distinct(pool)
-    assert len(first) == len({(tuple(s.ids), s.first) for s in pool})
+    assert len(first) == len({(tuple(s.ids), s.spans) for s in pool})
     for sequence, place in zip(pool, places, strict=True):
         same = pool[first[place]]
-        assert (same.ids.tolist(), same.first) == (sequence.ids.tolist(), sequence.first)
+        assert (same.ids.tolist(), same.spans) == (sequence.ids.tolist(), sequence.spans)
 
 
 def test_nothing_is_distinct_in_nothing() -> None:
