@@ -170,6 +170,5 @@ def _told(error: Exception) -> str:
     ]
     line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
     where = f"line {line} of the template: " if line else ""
-    return (
-        f"{where}{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-    )
+    text = str(error).strip().partition("\n")[0]
+    return f"{where}{type(error).__name__}: {text}"

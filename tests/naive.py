@@ -38,6 +38,38 @@ def naive_score(
     return NaiveScore(direct, conditioned, math.exp(conditioned - direct))
 
 
+def naive_chat(
+    model: Any, tokenizer: Any, texts: list[str], answers: list[int], max_length: int = 1024
+) -> tuple[list[NaiveScore], float]:
+    """A chat by its definition: one pass a turn, and the ratio of the means over all tokens.
+
+    Args:
+        model, tokenizer: As transformers loads them.
+        texts: The messages, each with what stands behind it; an answer without.
+        answers: Which of them are answers.
+        max_length: Window.
+    """
+    turns, sums, tokens = [], [0.0, 0.0], [0, 0]
+    for at in answers:
+        before, answer = "".join(texts[:at]), texts[at].removesuffix("\n")
+        turn = naive_score(model, tokenizer, before, answer, max_length)
+        turns.append(turn)
+        if turn.ifd is None:
+            continue
+        start = len(tokenizer.encode(before))
+        counts = (
+            len(tokenizer.encode(before + answer)[:max_length]) - start,
+            len(tokenizer.encode(answer)[: max_length - start + 1]) - 1,
+        )
+        for i, (loss, count) in enumerate(
+            zip((turn.loss_conditioned, turn.loss_direct), counts, strict=True)
+        ):
+            assert loss is not None
+            sums[i] += loss * count
+            tokens[i] += count
+    return turns, math.exp(sums[0] / tokens[0] - sums[1] / tokens[1])
+
+
 def naive_aligned(model: Any, tokenizer: Any, prompt: str, answer: str) -> float:
     """Aligned IFD: the very same answer tokens, behind the prompt and behind the BOS alone."""
     start = len(tokenizer.encode(prompt))
