@@ -6,6 +6,7 @@ Knows no tokens, no model, no files.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,18 +29,40 @@ class Message:
     Attributes:
         role: "system", "user", "assistant" or "tool".
         content: What it says; "" where it only calls tools.
-        tool_calls: As OpenAI's API has them.
+        calls: The tools that it calls.
+        answers: The id of the call that a tool's message answers; "" where it is not known.
     """
 
     role: str
     content: str
-    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    calls: tuple["ToolCall", ...] = ()
+    answers: str = ""
 
     @property
     def text(self) -> str:
         """All of it as text: the content, then each call as a line of JSON."""
-        calls = [_json(call.get("function", call)) for call in self.tool_calls]
+        calls = [call.text for call in self.calls]
         return "\n".join([self.content, *calls] if self.content else calls)
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call of a tool.
+
+    Attributes:
+        name: The tool's.
+        arguments: What JSON holds.
+        call_id: "" where it has none.
+    """
+
+    name: str
+    arguments: Any
+    call_id: str = ""
+
+    @property
+    def text(self) -> str:
+        """As JSON."""
+        return as_json({"name": self.name, "arguments": self.arguments})
 
 
 @dataclass(frozen=True)
@@ -140,12 +163,17 @@ def _message(item: object) -> Message | Problem:
     content = _content(item.get("content", item.get("value")))
     if isinstance(content, Problem):
         return content
-    calls = item.get("tool_calls") or ()
-    if not isinstance(calls, Sequence) or not all(isinstance(call, Mapping) for call in calls):
-        return Problem(Status.BAD_ROW, f"its tool_calls are {_kind(calls)}, expected objects")
+    if name in ("function_call", "tool_call") and (written := _written_calls(content)):
+        return Message(role, "", written)
+    raw = item.get("tool_calls") or ()
+    if isinstance(raw, str) or not isinstance(raw, Sequence):
+        return Problem(Status.BAD_ROW, f"its tool_calls are {_kind(raw)}, expected a list")
+    calls = tuple(call for call in map(_call, raw) if call)
+    if len(calls) < len(raw):
+        return Problem(Status.BAD_ROW, "one of its tool_calls is no function with a name")
     if not content.strip() and not calls and role != "system":
         return Problem(Status.EMPTY_TURN, f"the {role}'s turn is empty")
-    return Message(role, content, tuple(_without_nulls(call) for call in calls))
+    return Message(role, content, calls, str(item.get("tool_call_id") or ""))
 
 
 def _content(value: object) -> str | Problem:
@@ -166,12 +194,35 @@ def _content(value: object) -> str | Problem:
     return "".join(texts)
 
 
+def _written_calls(text: str) -> tuple[ToolCall, ...]:
+    """The calls that a text in JSON is; none where it is something else."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return ()
+    calls = [_call(one) for one in (value if isinstance(value, list) else [value])]
+    return tuple(call for call in calls if call) if all(calls) else ()
+
+
+def _call(value: object) -> ToolCall | None:
+    """A call as OpenAI's API has it, or only its function."""
+    function = value.get("function", value) if isinstance(value, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        return None
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):  # OpenAI has JSON in JSON
+        with suppress(ValueError):
+            arguments = json.loads(arguments)
+    call_id = value.get("id") if isinstance(value, Mapping) else None
+    return ToolCall(function["name"], _without_nulls(arguments), str(call_id or ""))
+
+
 def _tools(value: object) -> str:
     if not value:
         return ""
     if isinstance(value, str):
         return "" if value.strip() in ("[]", "null") else value
-    return _json(value)
+    return as_json(_without_nulls(value))
 
 
 def _without_nulls(value: Any) -> Any:
@@ -181,8 +232,9 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(v) for v in value] if isinstance(value, list) else value
 
 
-def _json(value: object) -> str:
-    return json.dumps(_without_nulls(value), ensure_ascii=False, default=str)
+def as_json(value: object) -> str:
+    """JSON text, on one line."""
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _kind(value: object) -> str:

@@ -13,7 +13,6 @@ import hashlib
 import json
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -122,7 +121,7 @@ class JinjaRenderer:
             messages = [_for_jinja(message) for message in example.messages[: turn + 1]]
             tools = json.loads(example.tools) if example.tools else None
             # An answer that calls tools has no text at whose end the rendering could be cut.
-            is_open = not example.messages[turn].tool_calls
+            is_open = not example.messages[turn].calls
             before = self._ids(messages[:-1], tools, add_generation_prompt=True)
             whole = self._ids(messages, tools, continue_final_message=is_open)
         except Exception as error:  # noqa: BLE001 - a template may do anything with what it gets
@@ -149,16 +148,11 @@ class JinjaRenderer:
 
 
 def _for_jinja(message: Message) -> dict[str, Any]:
-    if not message.tool_calls:
-        return {"role": message.role, "content": message.content}
-    calls = []
-    for call in message.tool_calls:
-        function = dict(call.get("function", call))
-        if isinstance(function.get("arguments"), str):  # templates expect an object
-            with suppress(ValueError):
-                function["arguments"] = json.loads(function["arguments"])
-        calls.append({**call, "function": function})
-    return {"role": message.role, "content": message.content, "tool_calls": calls}
+    told: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.calls:
+        functions = [{"name": c.name, "arguments": c.arguments} for c in message.calls]
+        told["tool_calls"] = [{"type": "function", "function": one} for one in functions]
+    return told
 
 
 def _told(error: Exception) -> str:

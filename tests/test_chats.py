@@ -182,12 +182,14 @@ def test_tools_and_their_calls_are_text_like_any_other() -> None:
         turn("tool", "3"),
         ANSWER,
     ]
-    line = '{"name": "add", "arguments": "{\\"a\\": 1}"}'
+    line = '{"name": "add", "arguments": {"a": 1}}'
     assert plain(chat, tools=[{"name": "add"}]) == (
         f'{{"name": "add"}}\nwhat\n{line}\n3\none word\n'.replace(
             '{"name": "add"}\n', '[{"name": "add"}]\n', 1
         )
     )
+    written = [USER, turn("function_call", line), turn("observation", "3"), ANSWER]
+    assert plain(written) == plain(chat)
     # Arrow gives every message all keys that any has: nulls are none.
     filled = [message | {"tool_calls": message.get("tool_calls")} for message in chat]
     assert chat_of(filled) == chat_of(chat)

@@ -16,6 +16,7 @@ LAYERS = [
     "ifd",
     "examples",
     "formats",
+    "exports",
     "sequences",
     "templates",
     "encoding",

@@ -2,7 +2,7 @@ import pytest
 
 from sf_ray.errors import SfRayError, UsageError
 from sf_ray.examples import Example, Problem
-from sf_ray.formats import resolve_format
+from sf_ray.formats import SampleRow, other_format, resolve_format
 from sf_ray.ifd import Status
 
 
@@ -83,3 +83,75 @@ def test_an_unclear_format_lists_columns_and_what_was_expected(
 def test_a_named_format_resolves_an_ambiguous_corpus() -> None:
     names = ["instruction", "output", "prompt", "completion"]
     assert resolve_format(names, "alpaca").name == "alpaca"
+
+
+def rows(shard: str, *found: dict[str, object]) -> list[SampleRow]:
+    return [SampleRow(shard, number, row) for number, row in enumerate(found)]
+
+
+CHAT = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"instruction": "Q", "output": "A"}, "alpaca"),
+        ({"instruction": "Q", "response": "A"}, "instruction-response"),
+        ({"question": "Q", "answer": "A"}, "question-answer"),
+        ({"prompt": "Q\n", "completion": "A"}, "prompt-completion"),
+        ({"messages": CHAT}, "messages"),
+        (
+            {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]},
+            "sharegpt",
+        ),
+    ],
+)
+def test_every_format_is_found_by_its_columns(row: dict[str, object], name: str) -> None:
+    found = resolve_format([*row, "source"])
+    assert found.name == name
+    assert plain(found.render(row)) == ("Q\n", "A")
+
+
+def test_a_dot_leads_into_a_nested_column() -> None:
+    found = resolve_format(["id", "data"], columns={"messages": "data.chat", "tools": "data.tools"})
+    assert found.name == "messages"
+    assert found.top_columns == ["data"]
+    assert plain(found.render({"data": {"chat": CHAT, "tools": None}})) == ("Q\n", "A")
+    problem = found.render({"data": None})
+    assert problem == Problem(Status.BAD_ROW, "'data.chat' is null")
+    assert str(found) == "messages (messages=data.chat, tools=data.tools)"
+    dotted = resolve_format(["a.b", "c"], columns={"prompt": "a.b", "completion": "c"})
+    assert plain(dotted.render({"a.b": "Q", "c": "A"})) == ("Q", "A")
+
+
+def test_rows_decide_where_the_columns_fit_several_formats() -> None:
+    names = ["instruction", "output", "messages"]
+    sample = rows("a", {"instruction": None, "output": None, "messages": CHAT})
+    assert resolve_format(names, sample=sample).name == "messages"
+    both = rows("a", {"instruction": "Q", "output": "A", "messages": CHAT})
+    with pytest.raises(SfRayError, match="fits alpaca and messages; choose with --format"):
+        resolve_format(names, sample=both)
+
+
+def test_mixed_formats_name_a_row_of_each() -> None:
+    sample = rows("a.jsonl", {"messages": CHAT}) + rows("b.jsonl", {"question": "Q", "answer": "A"})
+    with pytest.raises(SfRayError) as error:
+        resolve_format(["messages", "question", "answer"], sample=sample)
+    assert "row 0 of a.jsonl is messages" in str(error.value)
+    assert "row 0 of b.jsonl is question-answer" in str(error.value)
+
+
+def test_a_row_of_another_format_is_noticed() -> None:
+    alpaca = resolve_format(["instruction", "output"])
+    other = other_format(alpaca, {"messages": CHAT})
+    assert other is not None
+    assert other.name == "messages"
+    assert other_format(alpaca, {"instruction": "Q"}) is None
+    assert other_format(alpaca, {"instruction": "Q", "output": "A", "messages": CHAT}) is None
+
+
+def test_a_system_prompt_stands_before_the_question() -> None:
+    found = resolve_format(["system", "question", "answer"])
+    row: dict[str, object] = {"system": "S", "question": "Q", "answer": "A"}
+    assert plain(found.render(row)) == ("S\nQ\n", "A")
+    assert plain(found.render(row | {"system": None})) == ("Q\n", "A")
