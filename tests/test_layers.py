@@ -42,6 +42,8 @@ LAYERS = [
     "tasks",
     "stages",
     "selection",
+    "facility_location",
+    "diversity",
     "writing",
     "ranking",
     "output",
@@ -58,7 +60,7 @@ LAYERS = [
 # What a layer must not know, wherever the import stands in its file.
 PURE = ["config", "console", "stopping", "examples", "ifd", "encoding", "batching", "halving"]
 PURE += ["streams"]
-PURE += ["selection"]
+PURE += ["selection", "facility_location", "diversity"]
 IO = ["tables", "locations", "storage", "leases", "units", "shards", "planning", "footers"]
 IO += ["score_sets", "reading", "rubbish", "bundles", "tally", "writing", "output"]
 SHELL = [
