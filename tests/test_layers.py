@@ -46,6 +46,8 @@ LAYERS = [
     "tasks",
     "stages",
     "selection",
+    "facility_location",
+    "diversity",
     "pieces",
     "writing",
     "ranking",
@@ -75,7 +77,7 @@ PURE = [
     "halving",
 ]
 PURE += ["streams"]
-PURE += ["selection"]
+PURE += ["selection", "facility_location", "diversity"]
 IO = ["tables", "locations", "storage", "leases", "units", "shards", "planning", "footers"]
 IO += ["score_sets", "reading", "rubbish", "bundles", "tally", "pieces", "writing", "output"]
 SHELL = [
