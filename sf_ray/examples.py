@@ -50,7 +50,7 @@ class Format:
         """Renders a row (column -> value); None where `problem` has something to say."""
         if self.problem(row):
             return None
-        values = {field: str(row[column] or "") for field, column in self.columns.items()}
+        values = {field: str(row.get(column) or "") for field, column in self.columns.items()}
         return self.template(dict.fromkeys(self.optional, "") | values)
 
     def problem(self, row: Mapping[str, object]) -> str | None:

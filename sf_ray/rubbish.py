@@ -8,7 +8,7 @@ from sf_ray.errors import SfRayError
 from sf_ray.examples import Format
 from sf_ray.ifd import BAD, Status
 from sf_ray.planning import Corpus
-from sf_ray.reading import read_units, values_of
+from sf_ray.reading import BadLine, read_units, rows_of
 from sf_ray.units import Unit, group_reads
 
 _REASONS = {
@@ -65,5 +65,7 @@ def _reason(corpus: Corpus, row_format: Format, relative: str, row: int, status:
         table: pa.Table = next(read_units(corpus.location, plan, columns))
     except SfRayError as error:
         return f"it cannot be read again ({error})"
-    values = {name: values_of(table[name])[0] for name in columns}
+    values = next(rows_of(table))
+    if isinstance(values, BadLine):
+        return values.reason
     return row_format.problem(values) or "it cannot be rendered"

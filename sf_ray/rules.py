@@ -12,7 +12,7 @@ from sf_ray.encoding import Encoder
 from sf_ray.errors import SfRayError
 from sf_ray.examples import Format
 from sf_ray.models import Model, load_tokenizer, resolve_model
-from sf_ray.reading import values_of
+from sf_ray.reading import rows_of
 from sf_ray.tables import encoded_table
 
 if TYPE_CHECKING:
@@ -68,9 +68,10 @@ class EncodeRules:
 
     def encode(self, rows: pa.Table) -> pa.Table:
         """Rows of the corpus -> as many encoded rows."""
-        values = [values_of(rows[name]) for name in self.columns]
-        dicts = (dict(zip(self.columns, row, strict=True)) for row in zip(*values, strict=True))
-        return encoded_table(self._encoder.encode([self.format.render(row) for row in dicts]))
+        examples = [
+            self.format.render(row) if isinstance(row, dict) else None for row in rows_of(rows)
+        ]
+        return encoded_table(self._encoder.encode(examples))
 
     @functools.cached_property
     def _encoder(self) -> Encoder:

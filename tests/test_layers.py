@@ -30,6 +30,11 @@ LAYERS = [
     "models",
     "scoring",
     "units",
+    "kinds",
+    "handles",
+    "parquet_shards",
+    "arrow_shards",
+    "json_shards",
     "shards",
     "planning",
     "footers",
@@ -60,7 +65,9 @@ LAYERS = [
 PURE = ["config", "console", "stopping", "examples", "ifd", "encoding", "batching", "halving"]
 PURE += ["streams"]
 PURE += ["selection"]
-IO = ["tables", "locations", "storage", "leases", "units", "shards", "planning", "footers"]
+PURE += ["kinds"]
+IO = ["tables", "locations", "storage", "leases", "units", "handles", "planning", "footers"]
+IO += ["parquet_shards", "arrow_shards", "json_shards", "shards"]
 IO += ["score_sets", "reading", "rubbish", "bundles", "tally", "pieces", "writing", "output"]
 SHELL = [
     "rules",

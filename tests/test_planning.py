@@ -10,6 +10,7 @@ from sf_ray.locations import Location
 from sf_ray.planning import check_text_columns, plan_corpus
 from sf_ray.shards import read_footer
 from sf_ray.storage import File
+from sf_ray.units import Footer
 
 
 def corpus_of(folder: Path, tables: dict[str, pa.Table], row_group_size: int = 10) -> Location:
@@ -101,7 +102,7 @@ def test_footers_that_are_known_are_not_read_again(
     keep_footers(scores, corpus, {})
     read: list[str] = []
 
-    def counted(where: Location, file: File) -> pq.FileMetaData:
+    def counted(where: Location, file: File) -> Footer:
         read.append(file.relative)
         return read_footer(where, file)
 
