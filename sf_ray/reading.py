@@ -104,15 +104,15 @@ def values_of(column: pa.ChunkedArray) -> list[object]:
     try:
         values: list[object] = column.to_pylist()
         return values
-    except ValueError:  # UnicodeDecodeError is one
+    except (ValueError, OverflowError):  # UnicodeDecodeError is a ValueError
         return [_value_of(cell) for cell in column]
 
 
 def _value_of(cell: pa.Scalar) -> object:
     try:
         return cell.as_py()
-    except ValueError:
-        pass
+    except (ValueError, OverflowError):
+        pass  # what is wrong lies deeper, or the cell itself is
     if isinstance(cell, pa.DictionaryScalar):
         return _value_of(cell.value)
     if isinstance(cell, pa.StructScalar):
@@ -121,7 +121,7 @@ def _value_of(cell: pa.Scalar) -> object:
         return [_value_of(value) for value in cell.values]
     if isinstance(cell, pa.StringScalar):
         return cell.as_buffer().to_pybytes()
-    return None  # e.g. a time in nanoseconds, which Python has no value for
+    return None  # e.g. a date that Python's calendar does not reach
 
 
 def _row_of_line(line: bytes) -> Row | BadLine:
