@@ -227,9 +227,18 @@ def _first_rows(location: Location, shard: Shard, rows: int, columns: Sequence[s
 
 
 def field_names(corpus: Corpus, sample: Sequence[SampledRow]) -> list[str]:
-    """The columns of a corpus; of JSON, the fields of the sampled rows as they come."""
+    """The columns of a corpus; of JSON, the fields of the sampled rows as they come.
+
+    Raises:
+        SfRayError: It is JSON without any row.
+    """
     if corpus.kind is not Kind.JSON:
         return list(corpus.schema.names)
+    if not sample:
+        raise SfRayError(
+            f"{corpus.location.public_uri}: its {len(corpus.shards)} JSON shards hold no rows, so "
+            "nothing tells which fields they have"
+        )
     return list(dict.fromkeys(name for row in sample for name in row.values))
 
 
