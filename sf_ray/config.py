@@ -76,6 +76,11 @@ class CorpusOptions(_Options):
         description="A shard that cannot be used: fail, or skip it whole, list it in the manifest "
         "and end with exit code 3.",
     )
+    on_bad_line: Literal["fail", "skip"] = Field(
+        default="fail",
+        description="A line of a JSON shard that is no JSON object: fail, or give its row the "
+        "status bad_row and never keep it.",
+    )
     max_bad_fraction: float = Field(
         default=0.05,
         ge=0,

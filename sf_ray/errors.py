@@ -34,6 +34,31 @@ class BadShardError(SfRayError):
         return BadShardError, (self.shard, self.reason)
 
 
+class BadRowError(SfRayError):
+    """A row of a shard is no JSON object; `--on-bad-line skip` goes on without it.
+
+    Attributes:
+        shard: Its relative path.
+        row: Its number in the shard.
+        place: Where an editor shows it, e.g. "line 7".
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, shard: str, row: int, place: str, reason: str) -> None:
+        super().__init__(
+            f"shard {shard}, {place}: {reason}; mend it, or go on with --on-bad-line skip, which "
+            f"gives row {row} the status bad_row"
+        )
+        self.shard = shard
+        self.row = row
+        self.place = place
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["BadRowError"], tuple[str, int, str, str]]:
+        """Four arguments make it, not the one message: it travels between processes."""
+        return BadRowError, (self.shard, self.row, self.place, self.reason)
+
+
 class EngineFailedError(SfRayError):
     """The model cannot score these rows.
 

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from sf_ray.locations import Location
-from sf_ray.planning import Corpus, Footer
+from sf_ray.planning import Corpus
 from sf_ray.storage import put_bytes, read_bytes_or_none
+from sf_ray.units import Footer
 
 _NAME = "_footers.arrow"  # no Parquet: every *.parquet below SCORES is a score piece
-_VERSION = 1
+_VERSION = 2
 
 
 def read_footers(scores: Location) -> dict[str, Footer]:
@@ -27,8 +28,11 @@ def read_footers(scores: Location) -> dict[str, Footer]:
         if told["version"] != _VERSION:
             return {}
         schema = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(told["schema"])))
-        ids, row_groups = table["shard_id"].to_pylist(), table["row_groups"].to_pylist()
-        return {one: Footer(tuple(rows), schema) for one, rows in zip(ids, row_groups, strict=True)}
+        columns = (table[name].to_pylist() for name in ("shard_id", "row_groups", "starts"))
+        return {
+            one: Footer(tuple(rows), schema, tuple(starts))
+            for one, rows, starts in zip(*columns, strict=True)
+        }
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
         return {}  # it saves requests, and no more: they are made again
 
@@ -38,11 +42,12 @@ def keep_footers(scores: Location, corpus: Corpus, known: Mapping[str, Footer]) 
     if known.keys() == {shard.shard_id for shard in corpus.shards}:
         return
     told = {"version": _VERSION, "schema": corpus.schema.serialize().to_pybytes().hex()}
-    row_groups = [shard.row_groups for shard in corpus.shards]
+    numbers = pa.list_(pa.int64())
     table = pa.table(
         {
             "shard_id": pa.array([shard.shard_id for shard in corpus.shards], pa.string()),
-            "row_groups": pa.array(row_groups, pa.list_(pa.int64())),
+            "row_groups": pa.array([shard.row_groups for shard in corpus.shards], numbers),
+            "starts": pa.array([shard.starts for shard in corpus.shards], numbers),
         }
     ).replace_schema_metadata({"sf_ray": json.dumps(told)})
     buffer = pa.BufferOutputStream()

@@ -1,5 +1,6 @@
 """The whole job: plan, score, select, write, report. Every step may be repeated without harm."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,7 +15,8 @@ from sf_ray.config import (
 from sf_ray.console import say, timed
 from sf_ray.errors import SfRayError, UsageError
 from sf_ray.footers import keep_footers, read_footers
-from sf_ray.formats import resolve_format
+from sf_ray.formats import SampleRow, resolve_format
+from sf_ray.kinds import Kind
 from sf_ray.leases import lease, refuse_if_held
 from sf_ray.locations import Location
 from sf_ray.models import (
@@ -26,7 +28,8 @@ from sf_ray.models import (
     resolve_model,
 )
 from sf_ray.output import Output
-from sf_ray.planning import Corpus, Footer, SkippedShard, check_text_columns, plan_corpus
+from sf_ray.planning import Corpus, SkippedShard, check_text_columns, plan_corpus
+from sf_ray.reading import field_names, sample_rows
 from sf_ray.report import print_scores_summary
 from sf_ray.rules import EncodeRules, ModelSpec
 from sf_ray.score_sets import (
@@ -41,6 +44,7 @@ from sf_ray.selection_run import WallTimes, is_done, select_and_write
 from sf_ray.stopping import stoppable
 from sf_ray.storage import overlap, read_bytes
 from sf_ray.templates import Template
+from sf_ray.units import Footer
 
 Known = dict[str, Footer]
 Skipped = tuple[SkippedShard, ...]
@@ -53,8 +57,9 @@ def run(options: RunOptions) -> Skipped:
     output = _location(options, options.output)
     with stoppable():
         corpus, known = _plan(options, wall_s, scores, options.output)
-        _check_ifd_column(corpus, options.ifd_column)
-        scoring = _prepare(options, corpus, scores, wall_s)
+        sample = sample_rows(corpus)
+        _check_ifd_column(field_names(corpus, sample), options.ifd_column)
+        scoring = _prepare(options, corpus, sample, scores, wall_s)
         score_set = scoring.score_set
         corpus = _without_bad(options, corpus, score_set)
         if is_done(options, corpus, score_set):
@@ -69,7 +74,7 @@ def score(options: ScoreOptions) -> Skipped:
     wall_s: WallTimes = {}
     with stoppable():
         corpus, known = _plan(options, wall_s, options.scores)
-        scoring = _prepare(options, corpus, options.scores, wall_s)
+        scoring = _prepare(options, corpus, sample_rows(corpus), options.scores, wall_s)
         score_set = scoring.score_set
         corpus = _without_bad(options, corpus, score_set)
         with lease(score_set.pieces):
@@ -85,7 +90,7 @@ def select(options: SelectOptions) -> Skipped:
     wall_s: WallTimes = {}
     with stoppable():
         corpus, known = _plan(options, wall_s, options.scores, options.output)
-        _check_ifd_column(corpus, options.ifd_column)
+        _check_ifd_column(field_names(corpus, sample_rows(corpus)), options.ifd_column)
         score_set = find_score_set(_location(options, options.scores), options.scoring_id)
         corpus = _without_bad(options, corpus, score_set)
         if is_done(options, corpus, score_set):
@@ -138,20 +143,29 @@ def _plan(
     return corpus, known
 
 
-def _check_ifd_column(corpus: Corpus, name: str) -> None:
-    if name in corpus.schema.names:
+def _check_ifd_column(names: Sequence[str], name: str) -> None:
+    if name in names:
         raise UsageError(
             f"the corpus has a column {name!r} already; name the added one with --ifd-column"
         )
 
 
-def _prepare(options: ScoringOptions, corpus: Corpus, scores: str, wall_s: WallTimes) -> Scoring:
+def _prepare(
+    options: ScoringOptions,
+    corpus: Corpus,
+    sample: Sequence[SampleRow],
+    scores: str,
+    wall_s: WallTimes,
+) -> Scoring:
     """All that decides the scores, checked before anything is written."""
     with timed("prepare", wall_s):
-        row_format = resolve_format(corpus.schema.names, options.format, options.columns)
+        names = field_names(corpus, sample)
+        row_format = resolve_format(names, options.format, options.columns, sample)
+        if corpus.kind is Kind.JSON:  # a row may have an optional field that no sampled row has
+            optional = {field: field for field in row_format.optional}
+            row_format = replace(row_format, columns=optional | dict(row_format.columns))
         if not row_format.is_chat:
-            names = set(row_format.columns.values()) & set(corpus.schema.names)
-            check_text_columns(corpus, names)
+            check_text_columns(corpus, row_format.columns.values())
         model = _resolve_model(options)
         template = _template(options, model)
         encode = EncodeRules(

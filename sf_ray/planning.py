@@ -4,31 +4,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from sf_ray.errors import BadShardError, SfRayError
+from sf_ray.kinds import EXPECTED, Kind, kind_of, suffix_of
 from sf_ray.locations import Location
 from sf_ray.shards import read_footer
-from sf_ray.storage import File, list_files
-from sf_ray.units import Shard, shard_id
+from sf_ray.storage import File, has_wildcard, list_files
+from sf_ray.units import Footer, Shard, shard_id
 
 _FOOTER_THREADS = 32
 _BAD_SHARDS_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Footer:
-    """What a plan needs to know of a shard beyond the listing.
-
-    Attributes:
-        row_groups: Rows of each row group.
-        schema: Its columns and types.
-    """
-
-    row_groups: tuple[int, ...]
-    schema: pa.Schema
 
 
 @dataclass(frozen=True)
@@ -41,12 +29,19 @@ class SkippedShard:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The shards of a corpus, sorted by relative path, and their common schema."""
+    """The shards of a corpus, sorted by relative path, and their common schema and kind."""
 
     location: Location
     shards: tuple[Shard, ...]
     schema: pa.Schema
     skipped: tuple[SkippedShard, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """What all of its shards are written in."""
+        kind = kind_of(self.shards[0].file.relative)
+        assert kind is not None, "planning took it for a shard"
+        return kind
 
     @property
     def rows(self) -> int:
@@ -73,7 +68,7 @@ class Corpus:
             if shard.shard_id in bad:
                 skipped.append(SkippedShard(shard.file.relative, bad[shard.shard_id]))
             else:
-                left.append(Shard(shard.file, shard.row_groups, position))
+                left.append(replace(shard, position=position))
                 position += shard.rows
         skipped.sort(key=lambda one: one.relative)
         return Corpus(self.location, tuple(left), self.schema, tuple(skipped))
@@ -93,12 +88,13 @@ def plan_corpus(
         SfRayError: There are no shards, or some that cannot be used.
     """
     files = list_files(location)
-    found = [file for file in files if file.relative.endswith(".parquet")]
+    found = [file for file in files if kind_of(file.relative)]
     if not found:
         there = f"{len(files)} other files, e.g. {files[0].relative}" if files else "no files"
         raise SfRayError(
-            f"{location.public_uri}: no shards found: expected *.parquet files; there are {there}"
+            f"{location.public_uri}: no shards found: expected {EXPECTED}; there are {there}"
         )
+    _refuse_several_kinds(location, found)
     bad: dict[str, str] = {}
     footers = _footers(location, found, known or {}, bad)
     schema, example = _most_common_schema(footers)
@@ -111,10 +107,24 @@ def plan_corpus(
     shards, position = [], 0
     for file, one in footers.items():
         if file.relative not in bad:
-            shards.append(Shard(file, one.row_groups, position))
+            shards.append(Shard(file, one.row_groups, position, one.starts))
             position += sum(one.row_groups)
     skipped = tuple(SkippedShard(name, reason) for name, reason in sorted(bad.items()))
     return Corpus(location, tuple(shards), schema, skipped)
+
+
+def _refuse_several_kinds(location: Location, files: list[File]) -> None:
+    examples = {kind_of(file.relative): file.relative for file in reversed(files)}
+    if len(examples) == 1:
+        return
+    there = " and ".join(f"{kind} ({name})" for kind, name in sorted(examples.items()))
+    narrower = "a narrower one"
+    if not has_wildcard(location):
+        narrower = f"{location.public_uri}/**/*{suffix_of(files[0].relative)}"
+    raise SfRayError(
+        f"{location.public_uri} holds shards of several kinds: {there}; a corpus has one kind: "
+        f"choose with a glob, e.g. {narrower}"
+    )
 
 
 def _footers(
@@ -124,7 +134,7 @@ def _footers(
 
     def read(file: File) -> Footer | None:
         try:
-            return _read(location, file)
+            return read_footer(location, file)
         except BadShardError as error:
             bad[file.relative] = error.reason
             return None
@@ -134,15 +144,6 @@ def _footers(
     with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
         found.update(zip(new, threads.map(read, new), strict=True))
     return {file: footer for file, footer in found.items() if footer is not None}
-
-
-def _read(location: Location, file: File) -> Footer:
-    metadata = read_footer(location, file)
-    rows = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-    try:
-        return Footer(rows, metadata.schema.to_arrow_schema())
-    except (pa.ArrowException, OSError) as error:
-        raise BadShardError(file.relative, f"its schema cannot be read ({error})") from error
 
 
 def _most_common_schema(footers: Mapping[File, Footer]) -> tuple[pa.Schema, File | None]:
@@ -189,13 +190,24 @@ def _bad_shards(location: Location, bad: Mapping[str, str], of: int, skip_bad: b
     )
 
 
+def top_level(columns: Iterable[str], names: Iterable[str]) -> list[str]:
+    """The columns to read for `columns`, which may name a field inside one, as `data.messages`."""
+    there = set(names)
+    found = (name if name in there else name.partition(".")[0] for name in columns)
+    return list(dict.fromkeys(found))
+
+
 def check_text_columns(corpus: Corpus, columns: Iterable[str]) -> None:
-    """Refuses a corpus whose prompt or answer columns cannot hold text.
+    """Refuses a corpus whose columns can hold neither text nor what text may lie in.
+
+    Of JSON only its rows can tell.
 
     Raises:
         SfRayError: Names the column and its type.
     """
-    for name in columns:
+    if corpus.kind is Kind.JSON:
+        return
+    for name in top_level(columns, corpus.schema.names):
         kind = corpus.schema.field(name).type
         value = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not (
@@ -203,6 +215,7 @@ def check_text_columns(corpus: Corpus, columns: Iterable[str]) -> None:
             or pa.types.is_large_string(value)
             or pa.types.is_string_view(value)
             or pa.types.is_null(value)
+            or pa.types.is_nested(value)
         ):
             raise SfRayError(
                 f"column {name!r} of {corpus.shards[0].file.relative} has the type {kind}; "

@@ -9,7 +9,7 @@ from sf_ray.examples import Problem
 from sf_ray.formats import Format
 from sf_ray.ifd import BAD, Status
 from sf_ray.planning import Corpus
-from sf_ray.reading import read_units, values_of
+from sf_ray.reading import BadLine, read_units, rows_of
 from sf_ray.units import Unit, group_reads
 
 _REASONS = {
@@ -66,6 +66,8 @@ def _reason(corpus: Corpus, row_format: Format, relative: str, row: int, status:
         table: pa.Table = next(read_units(corpus.location, plan, columns))
     except SfRayError as error:
         return f"it cannot be read again ({error})"
-    values = {name: values_of(table[name])[0] for name in columns}
+    values = next(rows_of(table))
+    if isinstance(values, BadLine):
+        return values.reason
     problem = row_format.render(values)
     return problem.reason if isinstance(problem, Problem) else "the template cannot render it"

@@ -14,7 +14,7 @@ from sf_ray.examples import Example, Problem
 from sf_ray.formats import Format, Row, SampleRow, mixed_formats, other_format
 from sf_ray.ifd import Status
 from sf_ray.models import Model, load_tokenizer, resolve_model
-from sf_ray.reading import values_of
+from sf_ray.reading import BadLine, rows_of
 from sf_ray.tables import encoded_table
 from sf_ray.templates import Template
 
@@ -77,12 +77,14 @@ class EncodeRules:
         Raises:
             SfRayError: A row is of another format.
         """
-        values = [values_of(rows[name]) for name in self.columns]
-        dicts = (dict(zip(self.columns, row, strict=True)) for row in zip(*values, strict=True))
-        examples = [self._render(row, shard, number) for number, row in enumerate(dicts, start)]
+        examples = [
+            self._render(row, shard, number) for number, row in enumerate(rows_of(rows), start)
+        ]
         return encoded_table(self._encoder.encode(examples))
 
-    def _render(self, row: Row, shard: str, number: int) -> Example | Problem:
+    def _render(self, row: Row | BadLine, shard: str, number: int) -> Example | Problem:
+        if isinstance(row, BadLine):
+            return Problem(Status.BAD_ROW, row.reason)
         example = self.format.render(row)
         if isinstance(example, Problem) and example.status is Status.BAD_ROW:
             other = other_format(self.format, row)

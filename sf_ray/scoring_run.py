@@ -147,6 +147,7 @@ def _score_once(
         share_reads(plans, units_a_bundle * _BUNDLES_A_READ),
         units_a_bundle,
         options.on_bad_shard == "skip",
+        options.on_bad_line == "skip",
     )
     rows = sum(unit.rows for _, shard_units in todo for unit in shard_units)
 

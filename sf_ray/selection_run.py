@@ -109,7 +109,8 @@ def _rank(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) -> Ran
     units = score_set.units(corpus)
     ranking = rank(score_set.pieces, units, candidates, wanted, options.stall_s)
     identity = score_set.identity
-    row_format = resolve_format(corpus.schema.names, identity["format"], identity["columns"])
+    columns = identity["columns"]
+    row_format = resolve_format(list(columns.values()), identity["format"], columns)
     check_bad_fraction(
         corpus, row_format, ranking.status_counts, ranking.bad, options.max_bad_fraction
     )

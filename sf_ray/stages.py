@@ -23,8 +23,10 @@ from ray.data.block import BlockMetadata
 from sf_ray.bundles import rewrap_unit, unwrap_bundle, unwrap_unit, wrap_bundle, wrap_unit
 from sf_ray.console import say
 from sf_ray.errors import BadShardError, EngineFailedError, SfRayError
+from sf_ray.ifd import Status
+from sf_ray.kinds import Kind, kind_of
 from sf_ray.locations import Location
-from sf_ray.reading import read_units
+from sf_ray.reading import first_bad_row, read_units
 from sf_ray.rules import EncodeRules, EngineRules
 from sf_ray.score_sets import mark_bad
 from sf_ray.storage import is_there, map_requests, put_table
@@ -78,6 +80,7 @@ class Job:
         tasks: What each read task reads.
         units_a_bundle: Units that travel together, at most.
         skip_bad: A shard that cannot be read gets a mark beside the pieces, instead of failing.
+        skip_bad_lines: A line that is no JSON object is a bad row, instead of failing.
     """
 
     corpus: Location
@@ -85,6 +88,7 @@ class Job:
     tasks: Sequence[Sequence[ReadPlan]]
     units_a_bundle: int
     skip_bad: bool
+    skip_bad_lines: bool
 
 
 class UnitSource(Datasource):  # type: ignore[misc]
@@ -132,13 +136,25 @@ def _read_encoded(job: Job, plans: Sequence[ReadPlan], pickled: bytes) -> Iterat
     held: list[pa.Table] = []
     held_bytes = 0
     for plan, unit, rows in _read(job, plans, rules.columns):
-        held.append(wrap_unit(plan, unit, rules.encode(rows, plan.file.relative, unit.start)))
+        encoded = rules.encode(rows, plan.file.relative, unit.start)
+        if not job.skip_bad_lines and kind_of(plan.file.relative) is Kind.JSON:
+            _refuse_bad_lines(job.corpus, plan, unit, rows, encoded["status"])
+        held.append(wrap_unit(plan, unit, encoded))
         held_bytes += held[-1].nbytes
         if len(held) == job.units_a_bundle or held_bytes >= _BUNDLE_BYTES:
             yield wrap_bundle(held)
             held, held_bytes = [], 0
     if held:
         yield wrap_bundle(held)
+
+
+def _refuse_bad_lines(
+    corpus: Location, plan: ReadPlan, unit: Unit, rows: pa.Table, status: pa.ChunkedArray
+) -> None:
+    """Only bad rows are parsed again, to tell those that are not even JSON from the others."""
+    bad = [i for i, value in enumerate(status.to_pylist()) if value == Status.BAD_ROW.value]
+    if error := first_bad_row(corpus, plan.file, unit.start, rows, bad):
+        raise error
 
 
 def _read(

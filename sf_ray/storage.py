@@ -83,6 +83,11 @@ def list_files(location: Location, suffix: str = "") -> list[File]:
     return sorted(files, key=lambda file: file.relative)
 
 
+def has_wildcard(location: Location) -> bool:
+    """Whether a location is a glob."""
+    return bool(has_magic(location.path))
+
+
 def _glob_root(pattern: str) -> str:
     """The directory above the first wildcard."""
     return pattern[: min(pattern.index(c) for c in "*?[" if c in pattern)].rpartition("/")[0]

@@ -7,12 +7,30 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 
 from sf_ray.storage import File
 
 # Units of one row group that one task reads in a row: a row group is fetched once for all of them,
 # and one of a million rows is still shared between tasks.
 _UNITS_A_READ = 64
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a plan needs to know of a shard beyond the listing.
+
+    Attributes:
+        row_groups: Rows of each row group; where a kind of shard has none, of parts of a size to
+            be read alone.
+        schema: Its columns and types.
+        starts: Where each row group begins, in bytes of the unpacked file; none for Parquet, which
+            says so itself.
+    """
+
+    row_groups: tuple[int, ...]
+    schema: pa.Schema
+    starts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)  # the driver holds every one of them
@@ -41,11 +59,13 @@ class Shard:
         file: Where it is, and its version.
         row_groups: Rows of each row group.
         position: Rows of all shards before this one.
+        starts: Where each row group begins, as in `Footer`.
     """
 
     file: File
     row_groups: tuple[int, ...]
     position: int
+    starts: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -83,6 +103,7 @@ class ReadPlan:
         units: In order.
         row_groups: Indices of the row groups to read.
         first_row: First row of the first of them.
+        offset: Where that one begins, as in `Footer.starts`.
     """
 
     file: File
@@ -90,6 +111,7 @@ class ReadPlan:
     units: tuple[Unit, ...]
     row_groups: range
     first_row: int
+    offset: int = 0
 
 
 def units_of(row_groups: Sequence[int], unit_rows: int) -> list[Unit]:
@@ -136,7 +158,8 @@ def group_reads(shard: Shard, units: Iterable[Unit]) -> list[ReadPlan]:
         last = int(np.searchsorted(ends, group[-1].stop, side="left"))
         first_row = int(ends[first]) - shard.row_groups[first]
         row_groups = range(first, last + 1)
-        plans.append(ReadPlan(shard.file, shard.stem, tuple(group), row_groups, first_row))
+        offset = shard.starts[first] if shard.starts else 0
+        plans.append(ReadPlan(shard.file, shard.stem, tuple(group), row_groups, first_row, offset))
     return plans
 
 

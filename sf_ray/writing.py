@@ -1,17 +1,25 @@
-"""Shards + scores + what is kept -> filtered shards. No Ray, no model.
+"""Shards + scores + what is kept -> filtered shards, of the kind that came in. No Ray, no model.
 
 A shard and its own scores are zipped by row number: no join, no shuffle.
 """
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sf_ray.errors import SfRayError
+from sf_ray.json_shards import LINE, LINES, JsonReader
+from sf_ray.kinds import Kind, codec_of, kind_of
 from sf_ray.locations import Location
-from sf_ray.shards import open_shard
+from sf_ray.shards import Reader, open_shard
 from sf_ray.storage import put_whole
 from sf_ray.units import Shard
 
@@ -27,6 +35,13 @@ class WrittenShard:
     relative: str
     rows: int
     bytes: int
+
+
+class Writer(Protocol):
+    """Takes kept rows, in the order in which they are to lie in the file."""
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Takes some."""
 
 
 def write_shard(
@@ -49,28 +64,154 @@ def write_shard(
 
     Raises:
         BadShardError: The shard changed since it was planned, is gone, or cannot be read.
-        SfRayError: Storage failed.
+        SfRayError: A row has a field of that name already, or storage failed.
     """
-    kept_rows, row = 0, 0
-    with (
-        put_whole(data.join(shard.file.relative)) as path,
-        open_shard(corpus, shard.file) as parquet,
-    ):
-        schema = parquet.schema_arrow.append(pa.field(ifd_column, pa.float64()))
-        with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
-            held: list[pa.RecordBatch] = []
-            for batch in parquet.iter_batches(_BATCH_ROWS, use_threads=False):
-                mask = keep[row : row + batch.num_rows]
-                values = ifd[row : row + batch.num_rows][mask]
-                row += batch.num_rows
-                kept = batch.filter(pa.array(mask))
-                arrays = [*kept.columns, pa.array(values)]
-                held.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
-                kept_rows += len(values)
-                if sum(one.nbytes for one in held) >= _ROW_GROUP_BYTES:
-                    writer.write_table(pa.Table.from_batches(held))
-                    held = []
-            if kept_rows and held:
-                writer.write_table(pa.Table.from_batches(held, schema))
+    kept_rows = 0
+    name = shard.file.relative
+    with put_whole(data.join(name)) as path:
+        with open_shard(corpus, shard.file) as reader:
+            schema = kept_schema(reader.schema, ifd_column)
+            is_array = isinstance(reader, JsonReader) and reader.is_array()
+            with writer_for(name, path, schema, is_array) as writer:
+                for batch in kept_batches(reader, shard, ifd, keep, ifd_column):
+                    writer.write(batch)
+                    kept_rows += batch.num_rows
         size = path.stat().st_size
-    return WrittenShard(shard.file.relative, kept_rows, size)
+    return WrittenShard(name, kept_rows, size)
+
+
+def kept_schema(schema: pa.Schema, ifd_column: str) -> pa.Schema:
+    """That of `kept_batches`: a shard's own columns, and the added one."""
+    return schema.append(pa.field(ifd_column, pa.float64()))
+
+
+def kept_batches(
+    reader: Reader,
+    shard: Shard,
+    ifd: NDArray[np.float64],
+    keep: NDArray[np.bool_],
+    ifd_column: str,
+) -> Iterator[pa.RecordBatch]:
+    """The kept rows of an open shard, in their order, with their IFD; see `write_shard`.
+
+    Raises:
+        BadShardError: The shard cannot be read.
+        SfRayError: A JSON row has a field of that name already, or storage failed.
+    """
+    schema = kept_schema(reader.schema, ifd_column)
+    row = 0
+    for batch in reader.batches(_BATCH_ROWS):
+        mask = keep[row : row + batch.num_rows]
+        kept = batch.filter(pa.array(mask))
+        if batch.schema.equals(LINES):
+            _refuse_field(shard, kept, row + np.flatnonzero(mask), ifd_column)
+        values = pa.array(ifd[row : row + batch.num_rows][mask])
+        yield pa.RecordBatch.from_arrays([*kept.columns, values], schema=schema)
+        row += batch.num_rows
+
+
+def _refuse_field(shard: Shard, kept: pa.RecordBatch, rows: NDArray[np.int64], name: str) -> None:
+    needle = json.dumps(name).encode()
+    for row, line in zip(rows, kept[LINE].to_pylist(), strict=True):
+        # A name may be written with escapes; only then, and where it stands, is the row parsed.
+        if (needle in line or b"\\u" in line) and name in json.loads(line):
+            raise SfRayError(
+                f"row {row} of {shard.file.relative} has a field {name!r} already; name the added "
+                "one with --ifd-column"
+            )
+
+
+@contextmanager
+def writer_for(
+    name: str, path: Path, schema: pa.Schema, is_array: bool = False
+) -> Iterator[Writer]:
+    """Opens a writer for a shard; the same rows make the same bytes.
+
+    Args:
+        name: Of the shard, which tells kind and compression.
+        path: Where its bytes go.
+        schema: Of the batches. For JSON, `kept_schema(LINES, ...)`: columns after the line are
+            added to it as fields.
+        is_array: JSON rows become one array instead of lines.
+    """
+    kind = kind_of(name)
+    if kind is Kind.JSON:
+        with _packed(path, codec_of(name)) as file:
+            rows = _JsonRows(file, schema, is_array)
+            yield rows
+            rows.finish()
+        return
+    file_writer = (
+        pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+        if kind is Kind.PARQUET
+        else pa.ipc.new_stream(path, schema)
+    )
+    with file_writer:
+        gathered = _Gathered(file_writer)
+        yield gathered
+        gathered.finish()
+
+
+@contextmanager
+def _packed(path: Path, codec: str | None) -> Iterator[pa.NativeFile]:
+    with pa.OSFile(str(path), "wb") as file:
+        if codec is None:
+            yield file
+            return
+        with pa.CompressedOutputStream(file, codec) as stream:
+            yield stream
+
+
+class _Gathered:
+    """Holds rows until they make a row group; what stays of one input row group may be few."""
+
+    def __init__(self, writer: pq.ParquetWriter | pa.ipc.RecordBatchStreamWriter) -> None:
+        self._writer = writer
+        self._held: list[pa.RecordBatch] = []
+        self._held_bytes = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        if batch.num_rows:
+            self._held.append(batch)
+            self._held_bytes += batch.nbytes
+        if self._held_bytes >= _ROW_GROUP_BYTES:
+            self.finish()
+
+    def finish(self) -> None:
+        if self._held:
+            self._writer.write_table(pa.Table.from_batches(self._held).combine_chunks())
+        self._held, self._held_bytes = [], 0
+
+
+class _JsonRows:
+    """Writes each row's own text, with fields added at its end."""
+
+    def __init__(self, file: pa.NativeFile, schema: pa.Schema, is_array: bool) -> None:
+        self._file, self._is_array = file, is_array
+        self._names = [json.dumps(name, ensure_ascii=False) for name in schema.names[1:]]
+        self._rows = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        lines, *added = (column.to_pylist() for column in batch.columns)
+        for line, *values in zip(lines, *added, strict=True):
+            fields = [
+                f"{name}: {json.dumps(value)}"
+                for name, value in zip(self._names, values, strict=True)
+            ]
+            text = _with_fields(line, ", ".join(fields).encode())
+            if self._is_array:
+                self._file.write((b",\n" if self._rows else b"[\n") + text)
+            else:  # an element may go over several lines; breaks stand between values only
+                self._file.write(text.replace(b"\n", b" ") + b"\n")
+            self._rows += 1
+
+    def finish(self) -> None:
+        if self._is_array:
+            self._file.write(b"\n]\n" if self._rows else b"[]\n")
+
+
+def _with_fields(line: bytes, fields: bytes) -> bytes:
+    """A JSON object's text with fields before its closing brace; every other byte as it was."""
+    inside = line[: line.rindex(b"}")].rstrip()
+    comma = b"" if inside.endswith(b"{") else b", "
+    return inside + comma + fields + line[len(inside) :]

@@ -18,6 +18,8 @@ import ray.cloudpickle
 from sf_ray import pipeline, scoring_run
 from sf_ray.errors import EngineFailedError
 from sf_ray.formats import Format
+from sf_ray.json_shards import LINES
+from sf_ray.reading import rows_of
 from sf_ray.rules import ModelSpec
 from sf_ray.tables import SCORE_SCHEMA
 from sf_ray.templates import Template
@@ -78,12 +80,22 @@ class FreeEncode:
     def encode(self, rows: pa.Table, shard: str, start: int) -> pa.Table:
         if _settings.read_s:
             time.sleep(_settings.read_s)
-        answers = rows[self.format.columns[self.format.required[-1]]]
+        answer = self.format.columns[self.format.required[-1]]
+        if rows.schema.equals(LINES):
+            return _of_lines(rows, answer)
+        answers = rows[answer]
         encoded = {"tokens": pc.fill_null(pc.binary_length(answers), 0)}
         if _settings.on_poison:
             poisoned = pc.fill_null(pc.match_substring(answers, POISON), False)
             encoded |= {"poisoned": poisoned, "status": ["ok"] * rows.num_rows}
         return pa.table(encoded)
+
+
+def _of_lines(rows: pa.Table, answer: str) -> pa.Table:
+    answers = [row.get(answer) if isinstance(row, dict) else None for row in rows_of(rows)]
+    tokens = [len(str(text or "")) for text in answers]
+    status = ["ok" if isinstance(text, str) else "bad_row" for text in answers]
+    return pa.table({"tokens": tokens, "status": status})
 
 
 @dataclass(frozen=True)
@@ -116,12 +128,24 @@ class FreeScorer:
             time.sleep(_settings.unit_s)
         scores = free_scores(shard, start, encoded.num_rows, encoded["tokens"])
         if not _settings.on_poison:
-            return scores
+            return _with_status(scores, encoded)
         if pc.any(pc.and_(encoded["poisoned"], pc.equal(encoded["status"], "ok"))).as_py():
             if _settings.on_poison == "die":
                 os._exit(1)
             raise EngineFailedError("IndexError: arsenic")
-        return scores.set_column(2, SCORE_SCHEMA.field("status"), encoded["status"])
+        return _with_status(scores, encoded)
+
+
+def _with_status(scores: pa.Table, encoded: pa.Table) -> pa.Table:
+    if "status" not in encoded.column_names:
+        return scores
+    is_ok = pc.equal(encoded["status"], "ok")
+    scores = scores.set_column(2, SCORE_SCHEMA.field("status"), encoded["status"])
+    for name in ("ppl_direct", "ppl_conditioned", "ifd"):
+        values = pc.if_else(is_ok, scores[name], pa.scalar(None, pa.float64()))
+        place = scores.schema.get_field_index(name)
+        scores = scores.set_column(place, SCORE_SCHEMA.field(name), values)
+    return scores
 
 
 def free_scores(shard: str, start: int, rows: int, tokens: pa.ChunkedArray) -> pa.Table:

@@ -34,6 +34,11 @@ LAYERS = [
     "models",
     "scoring",
     "units",
+    "kinds",
+    "handles",
+    "parquet_shards",
+    "arrow_shards",
+    "json_shards",
     "shards",
     "planning",
     "footers",
@@ -77,8 +82,9 @@ PURE = [
     "halving",
 ]
 PURE += ["streams"]
-PURE += ["selection", "facility_location", "diversity"]
-IO = ["tables", "locations", "storage", "leases", "units", "shards", "planning", "footers"]
+PURE += ["selection", "facility_location", "diversity", "kinds"]
+IO = ["tables", "locations", "storage", "leases", "units", "handles", "planning", "footers"]
+IO += ["parquet_shards", "arrow_shards", "json_shards", "shards"]
 IO += ["score_sets", "reading", "rubbish", "bundles", "tally", "pieces", "writing", "output"]
 SHELL = [
     "rules",

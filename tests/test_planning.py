@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,9 +8,10 @@ import pytest
 from sf_ray.errors import BadShardError, SfRayError
 from sf_ray.footers import keep_footers, read_footers
 from sf_ray.locations import Location
-from sf_ray.planning import check_text_columns, plan_corpus
+from sf_ray.planning import check_text_columns, plan_corpus, top_level
 from sf_ray.shards import read_footer
 from sf_ray.storage import File
+from sf_ray.units import Footer
 
 
 def corpus_of(folder: Path, tables: dict[str, pa.Table], row_group_size: int = 10) -> Location:
@@ -101,7 +103,7 @@ def test_footers_that_are_known_are_not_read_again(
     keep_footers(scores, corpus, {})
     read: list[str] = []
 
-    def counted(where: Location, file: File) -> pq.FileMetaData:
+    def counted(where: Location, file: File) -> Footer:
         read.append(file.relative)
         return read_footer(where, file)
 
@@ -152,3 +154,51 @@ def test_a_column_that_holds_no_text_is_refused(tmp_path: Path) -> None:
     check_text_columns(corpus, ["text"])
     with pytest.raises(SfRayError, match="column 'other' of 1.parquet has the type int64"):
         check_text_columns(corpus, ["text", "other"])
+
+
+def test_what_describes_a_data_set_is_no_shard_of_it(tmp_path: Path) -> None:
+    for name in ("dataset_dict.json", "train/dataset_info.json", "train/state.json", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    location = corpus_of(tmp_path, {"train/0.parquet": numbered(3)})
+    assert [shard.file.relative for shard in plan_corpus(location).shards] == ["train/0.parquet"]
+
+
+def test_shards_of_several_kinds_are_refused(tmp_path: Path) -> None:
+    location = corpus_of(tmp_path, {"a/0.parquet": numbered(3), "a/1.parquet": numbered(3)})
+    (tmp_path / "b.jsonl.gz").write_bytes(b"")
+    words = r"several kinds: JSON \(b.jsonl.gz\) and Parquet \(a/0.parquet\).*glob, e.g. (.*)$"
+    with pytest.raises(SfRayError, match=words) as error:
+        plan_corpus(location)
+    glob = re.search(words, str(error.value))
+    assert glob is not None
+    assert len(plan_corpus(Location(glob[1])).shards) == 2
+
+
+def test_rows_of_json_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "c"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"a": 1}\n\n{"a": 2}\n')
+    (folder / "b.json").write_text('[{"a": 1}]')
+    scores = Location(str(tmp_path / "scores"))
+    corpus = plan_corpus(Location(str(folder)))
+    assert [(shard.row_groups, shard.starts) for shard in corpus.shards] == [
+        ((2,), (0,)),
+        ((1,), (1,)),
+    ]
+    keep_footers(scores, corpus, {})
+    monkeypatch.delattr("sf_ray.planning.read_footer")
+    assert plan_corpus(Location(str(folder)), read_footers(scores)) == corpus
+
+
+def test_columns_may_name_fields_inside_them(tmp_path: Path) -> None:
+    assert top_level(["data.messages", "a.b", "data.id", "c"], ["data", "a.b", "c"]) == [
+        "data",
+        "a.b",
+        "c",
+    ]
+    chats = pa.table({"data": [{"messages": [{"content": "a"}]}], "n": [1]})
+    corpus = plan_corpus(corpus_of(tmp_path, {"1.parquet": chats}))
+    check_text_columns(corpus, ["data.messages"])
+    with pytest.raises(SfRayError, match="column 'n' of 1.parquet has the type int64"):
+        check_text_columns(corpus, ["n"])

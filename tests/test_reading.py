@@ -1,15 +1,19 @@
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sf_ray.errors import BadRowError
 from sf_ray.locations import Location
 from sf_ray.planning import plan_corpus
-from sf_ray.reading import read_units, values_of
+from sf_ray.reading import field_names, read_units, rows_of, sample_rows, values_of
 from sf_ray.units import group_reads, units_of
 
 
+@settings(deadline=None)  # each example writes a file
 @given(
     row_groups=st.lists(st.integers(1, 40), min_size=1, max_size=5), unit_rows=st.integers(1, 30)
 )
@@ -45,3 +49,72 @@ def test_one_broken_cell_does_not_take_the_others_with_it() -> None:
     assert values_of(pa.chunked_array([broken])) == ["good", b"\xff\xfe", None]
     words = pa.chunked_array([pa.array(["a", "b", "a"]).dictionary_encode()])
     assert values_of(words) == ["a", "b", "a"]
+
+
+def test_nested_columns_come_out_as_lists_and_dicts() -> None:
+    chats = [[{"role": "user", "content": "hello"}], [], None]
+    table = pa.table({"messages": chats, "meta": [{"n": [1, 2]}, None, {"n": []}]})
+    assert list(rows_of(table)) == table.to_pylist()
+
+
+def test_one_broken_text_deep_inside_does_not_take_the_others_with_it() -> None:
+    kind = pa.struct([("role", pa.string()), ("content", pa.large_string())])
+    texts = pa.array([b"good", b"\xff\xfe", None], pa.large_binary()).view(pa.large_string())
+    turns = pa.StructArray.from_arrays([pa.array(["user"] * 3), texts], fields=list(kind))
+    column = pa.ListArray.from_arrays([0, 1, 2, 3], turns)
+    assert values_of(pa.chunked_array([column])) == [
+        [{"role": "user", "content": content}] for content in ("good", b"\xff\xfe", None)
+    ]
+
+
+def test_what_python_has_no_value_for_is_none() -> None:
+    times = pa.StructArray.from_arrays(
+        [pa.array([10**7], pa.date32()), pa.array(["a"])], names=["at", "text"]
+    )
+    assert values_of(pa.chunked_array([times])) == [{"at": None, "text": "a"}]
+
+
+def test_half_of_a_surrogate_pair_is_bytes(tmp_path: Path) -> None:
+    line = b'{"a": "\\ud83d", "b": ["\\ud83d\\ude00", {"c": "x\\uDE00"}], "d": "\\u00e9"}'
+    (tmp_path / "a.jsonl").write_bytes(line)
+    (row,) = sample_rows(plan_corpus(Location(str(tmp_path))))
+    assert row.row == {
+        "a": b"\xed\xa0\xbd",
+        "b": ["\U0001f600", {"c": b"x\xed\xb8\x80"}],
+        "d": "\u00e9",
+    }
+
+
+def test_a_sample_is_spread_over_the_shards(tmp_path: Path) -> None:
+    for number in range(9):
+        rows = [b'{"n": %d, "f%d": 1}\n' % (number, number)] * (number % 4)
+        (tmp_path / f"{number}.jsonl").write_bytes(b"".join(rows))
+    corpus = plan_corpus(Location(str(tmp_path)))
+    sample = sample_rows(corpus, per_shard=2, shards=3)
+    assert [(row.shard, row.number) for row in sample] == [
+        ("1.jsonl", 0), ("3.jsonl", 0), ("3.jsonl", 1), ("7.jsonl", 0), ("7.jsonl", 1)
+    ]  # fmt: skip
+    assert field_names(corpus, sample) == ["n", "f1", "f3", "f7"]
+    assert sample == sample_rows(corpus, per_shard=2, shards=3)
+
+
+def test_a_sample_of_columns_leaves_out_what_is_no_text(tmp_path: Path) -> None:
+    image = pa.array([{"bytes": b"abc", "path": "a.png"}])
+    table = pa.table({"text": ["a"], "image": image, "n": [1]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    corpus = plan_corpus(Location(str(tmp_path)))
+    sample = sample_rows(corpus)
+    assert sample[0].row == {"text": "a", "n": 1}
+    assert field_names(corpus, sample) == ["text", "image", "n"]
+
+
+def test_broken_lines_and_shards_are_not_sampled_unless_there_are_no_others(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a":\n{"a": 1}\n')
+    corpus = plan_corpus(Location(str(tmp_path)))
+    assert [(row.number, row.row) for row in sample_rows(corpus)] == [(1, {"a": 1})]
+    (tmp_path / "a.jsonl").write_text('{\n"a": 1\n}')
+    corpus = plan_corpus(Location(str(tmp_path)))
+    with pytest.raises(BadRowError, match="shard a.jsonl, line 1: not valid JSON"):
+        sample_rows(corpus)

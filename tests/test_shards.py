@@ -15,8 +15,9 @@ def test_a_footer_is_read_from_the_end_of_the_file(place: Location, rows: int) -
     with put_whole(place.join("a.parquet")) as path:
         pq.write_table(table, path, row_group_size=100)
     file = list_files(place)[0]
-    metadata = read_footer(place, file)
-    assert (metadata.num_rows, metadata.num_row_groups) == (rows, max(1, rows // 100))
+    footer = read_footer(place, file)
+    assert (sum(footer.row_groups), len(footer.row_groups)) == (rows, max(1, rows // 100))
+    assert footer.schema.equals(table.schema)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all", b"PAR1" + b"\xff" * 99])
@@ -51,9 +52,10 @@ def test_what_is_read_of_a_shard_is_what_was_written(place: Location) -> None:
     table = pa.table({"text": [f"row {i}" for i in range(1000)], "n": range(1000)})
     with put_whole(place.join("a.parquet")) as path:
         pq.write_table(table, path, row_group_size=100)
-    with open_shard(place, list_files(place)[0]) as parquet:
-        assert parquet.read().equals(table)
-        assert parquet.read_row_group(3, ["n"])["n"].to_pylist() == list(range(300, 400))
+    with open_shard(place, list_files(place)[0]) as reader:
+        assert pa.Table.from_batches(reader.batches(64)).equals(table)
+        (batch,) = reader.batches(1000, ["n"], range(3, 4))
+        assert batch.to_pydict() == {"n": list(range(300, 400))}
 
 
 def test_a_corrupt_page_in_the_middle_is_noticed(place: Location) -> None:
@@ -66,10 +68,10 @@ def test_a_corrupt_page_in_the_middle_is_noticed(place: Location) -> None:
         path.write_bytes(data)
     with (
         pytest.raises(BadShardError, match="shard a.parquet: cannot be read"),
-        open_shard(place, list_files(place)[0]) as parquet,
+        open_shard(place, list_files(place)[0]) as reader,
     ):
-        assert parquet.read_row_group(0).num_rows == 1000
-        parquet.read_row_group(2)
+        assert [batch.num_rows for batch in reader.batches(1000, groups=range(1))] == [1000]
+        list(reader.batches(1000, groups=range(2, 3)))
 
 
 def test_a_flipped_bit_is_noticed_where_pages_have_checksums(place: Location) -> None:
@@ -82,9 +84,9 @@ def test_a_flipped_bit_is_noticed_where_pages_have_checksums(place: Location) ->
         path.write_bytes(data)
     with (
         pytest.raises(BadShardError, match="shard a.parquet: cannot be read"),
-        open_shard(place, list_files(place)[0]) as parquet,
+        open_shard(place, list_files(place)[0]) as reader,
     ):
-        parquet.read()
+        list(reader.batches(1000))
 
 
 def test_a_shard_that_disappears_is_named(place: Location) -> None:
@@ -105,6 +107,6 @@ def test_a_shard_that_changes_while_it_is_read_is_noticed(place: Location) -> No
         if value == 1:
             file = list_files(place)[0]
             opened = open_shard(place, file)
-            opened.__enter__().read()
+            list(opened.__enter__().batches(10))
     with pytest.raises(BadShardError, match="changed while the job ran"):
         opened.__exit__(None, None, None)
