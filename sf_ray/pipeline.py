@@ -15,7 +15,7 @@ from sf_ray.config import (
 from sf_ray.console import say, timed
 from sf_ray.errors import SfRayError, UsageError
 from sf_ray.footers import keep_footers, read_footers
-from sf_ray.formats import SampleRow, resolve_format
+from sf_ray.formats import resolve_format
 from sf_ray.kinds import Kind
 from sf_ray.leases import lease, refuse_if_held
 from sf_ray.locations import Location
@@ -29,9 +29,10 @@ from sf_ray.models import (
 )
 from sf_ray.output import Output
 from sf_ray.planning import Corpus, SkippedShard, check_text_columns, plan_corpus
-from sf_ray.reading import field_names, sample_rows
+from sf_ray.reading import field_names
 from sf_ray.report import print_scores_summary
 from sf_ray.rules import EncodeRules, ModelSpec
+from sf_ray.samples import Sample, keep_sample, sample_of
 from sf_ray.score_sets import (
     ScoreSet,
     count_units,
@@ -57,14 +58,15 @@ def run(options: RunOptions) -> Skipped:
     output = _location(options, options.output)
     with stoppable():
         corpus, known = _plan(options, wall_s, scores, options.output)
-        sample = sample_rows(corpus)
-        _check_ifd_column(field_names(corpus, sample), options.ifd_column)
+        sample = sample_of(_location(options, scores), corpus)
+        _check_ifd_column(field_names(corpus, sample.rows), options.ifd_column)
         scoring = _prepare(options, corpus, sample, scores, wall_s)
         score_set = scoring.score_set
         corpus = _without_bad(options, corpus, score_set)
         if is_done(options, corpus, score_set):
             return corpus.skipped
         with lease(output), lease(score_set.pieces):
+            keep_sample(score_set.location, sample)
             corpus, scored = _score(options, corpus, known, scoring, wall_s)
             return select_and_write(options, corpus, score_set, scored, wall_s).skipped
 
@@ -74,10 +76,12 @@ def score(options: ScoreOptions) -> Skipped:
     wall_s: WallTimes = {}
     with stoppable():
         corpus, known = _plan(options, wall_s, options.scores)
-        scoring = _prepare(options, corpus, sample_rows(corpus), options.scores, wall_s)
+        sample = sample_of(_location(options, options.scores), corpus)
+        scoring = _prepare(options, corpus, sample, options.scores, wall_s)
         score_set = scoring.score_set
         corpus = _without_bad(options, corpus, score_set)
         with lease(score_set.pieces):
+            keep_sample(score_set.location, sample)
             corpus, _ = _score(options, corpus, known, scoring, wall_s)
     print_scores_summary(
         score_set.pieces, corpus.rows, count_units(score_set.units(corpus)), corpus.skipped
@@ -90,7 +94,8 @@ def select(options: SelectOptions) -> Skipped:
     wall_s: WallTimes = {}
     with stoppable():
         corpus, known = _plan(options, wall_s, options.scores, options.output)
-        _check_ifd_column(field_names(corpus, sample_rows(corpus)), options.ifd_column)
+        sample = sample_of(_location(options, options.scores), corpus)
+        _check_ifd_column(field_names(corpus, sample.rows), options.ifd_column)
         score_set = find_score_set(_location(options, options.scores), options.scoring_id)
         corpus = _without_bad(options, corpus, score_set)
         if is_done(options, corpus, score_set):
@@ -104,6 +109,7 @@ def select(options: SelectOptions) -> Skipped:
             )
         with lease(_location(options, options.output)):
             keep_footers(score_set.location, corpus, known)
+            keep_sample(score_set.location, sample)
             start_ray(options.ray_address)
             return select_and_write(options, corpus, score_set, Scored(), wall_s).skipped
 
@@ -153,14 +159,14 @@ def _check_ifd_column(names: Sequence[str], name: str) -> None:
 def _prepare(
     options: ScoringOptions,
     corpus: Corpus,
-    sample: Sequence[SampleRow],
+    sample: Sample,
     scores: str,
     wall_s: WallTimes,
 ) -> Scoring:
     """All that decides the scores, checked before anything is written."""
     with timed("prepare", wall_s):
-        names = field_names(corpus, sample)
-        row_format = resolve_format(names, options.format, options.columns, sample)
+        names = field_names(corpus, sample.rows)
+        row_format = resolve_format(names, options.format, options.columns, sample.rows)
         if corpus.kind is Kind.JSON:  # a row may have an optional field that no sampled row has
             optional = {field: field for field in row_format.optional}
             row_format = replace(row_format, columns=optional | dict(row_format.columns))

@@ -182,13 +182,10 @@ def sample_rows(
     Raises:
         SfRayError: Not one row can be read, or storage failed.
     """
-    filled = [shard for shard in corpus.shards if shard.rows]
-    count = min(shards, len(filled))
-    chosen = [filled[i * (len(filled) - 1) // max(count - 1, 1)] for i in range(count)]
     columns = [field.name for field in corpus.schema if not _has_binary(field.type)]
     sample: list[SampleRow] = []
     problem: SfRayError | None = None
-    for shard in chosen:
+    for shard in sampled_shards(corpus, shards):
         try:
             table = _first_rows(corpus.location, shard, per_shard, columns)
         except BadShardError as error:
@@ -202,6 +199,13 @@ def sample_rows(
     if problem and not sample:
         raise problem
     return sample
+
+
+def sampled_shards(corpus: Corpus, shards: int = _SAMPLE_SHARDS) -> list[Shard]:
+    """The shards that `sample_rows` reads of: first, last and some between, none without rows."""
+    filled = [shard for shard in corpus.shards if shard.rows]
+    count = min(shards, len(filled))
+    return [filled[i * (len(filled) - 1) // max(count - 1, 1)] for i in range(count)]
 
 
 def _first_rows(location: Location, shard: Shard, rows: int, columns: Sequence[str]) -> pa.Table:

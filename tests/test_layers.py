@@ -44,6 +44,7 @@ LAYERS = [
     "footers",
     "score_sets",
     "reading",
+    "samples",
     "rubbish",
     "bundles",
     "tally",
@@ -85,7 +86,17 @@ PURE += ["streams"]
 PURE += ["selection", "facility_location", "diversity", "kinds"]
 IO = ["tables", "locations", "storage", "leases", "units", "handles", "planning", "footers"]
 IO += ["parquet_shards", "arrow_shards", "json_shards", "shards"]
-IO += ["score_sets", "reading", "rubbish", "bundles", "tally", "pieces", "writing", "output"]
+IO += [
+    "score_sets",
+    "reading",
+    "samples",
+    "rubbish",
+    "bundles",
+    "tally",
+    "pieces",
+    "writing",
+    "output",
+]
 SHELL = [
     "rules",
     "tasks",

@@ -1,0 +1,48 @@
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sf_ray.locations import Location
+from sf_ray.planning import plan_corpus
+from sf_ray.samples import keep_sample, sample_of
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    chat = [{"role": "user", "content": text}]
+    table = pa.table({"text": [text], "chat": [chat], "day": [date(2026, 11, 25)]})
+    pq.write_table(table, folder / f"{name}.parquet")
+
+
+def test_a_sample_is_read_once_for_the_same_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, scores = tmp_path / "corpus", Location(str(tmp_path / "scores"))
+    corpus.mkdir()
+    write(corpus, "a", "one")
+    where = Location(str(corpus))
+    first = sample_of(scores, plan_corpus(where))
+    chat = [{"role": "user", "content": "one"}]
+    assert [row.row for row in first.rows] == [{"text": "one", "chat": chat, "day": None}]
+    keep_sample(scores, first)
+
+    with monkeypatch.context() as patch:
+        patch.delattr("sf_ray.samples.sample_rows")
+        again = sample_of(scores, plan_corpus(where))
+    assert (again.rows, again.is_kept) == (first.rows, True)
+
+    write(corpus, "b", "two")
+    changed = sample_of(scores, plan_corpus(where))
+    assert [row.row["text"] for row in changed.rows] == ["one", "two"]
+    assert not changed.is_kept
+
+
+@pytest.mark.parametrize("data", [b"", b"rubbish", b"[]", b'{"version": 1}'])
+def test_a_kept_sample_that_cannot_be_understood_is_none(tmp_path: Path, data: bytes) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    write(corpus, "a", "one")
+    (tmp_path / "_sample.json").write_bytes(data)
+    assert not sample_of(Location(str(tmp_path)), plan_corpus(Location(str(corpus)))).is_kept
