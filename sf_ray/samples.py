@@ -72,4 +72,4 @@ def _kept(scores: Location, shard_ids: tuple[str, ...]) -> Sample | None:
 
 
 def _rows(told: list[dict[str, object]]) -> tuple[SampleRow, ...]:
-    return tuple(SampleRow(**row) for row in told)
+    return tuple(SampleRow(**row) for row in told)  # type: ignore[arg-type]
