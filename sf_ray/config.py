@@ -170,8 +170,8 @@ class SelectionOptions(CorpusOptions):
     quota: ColumnQuota | None = Field(
         default=None,
         description="Keep so much of each value of a column: source=0.1 (the same of each), or "
-        "'source:{code: 0.2, chat: 5000, \"*\": 0.1}': a fraction of the value's input rows (with a "
-        "point) or a count; \"*\": each other value, which else keeps nothing. meta.source is a "
+        "'source:{code: 0.2, chat: 5000, \"*\": 0.1}': a fraction of the value's input rows (with "
+        'a point) or a count; "*": each other value, which else keeps nothing. meta.source is a '
         "nested column, null a value that is missing.",
     )
     max_ifd: float = Field(default=1.0, gt=0, description="Keep only rows with IFD below this.")

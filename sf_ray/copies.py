@@ -87,9 +87,7 @@ class Bitmap:
     def between(self, start: int, stop: int) -> "Bitmap":
         """The bits of positions [start, stop), and of a few around them; shares their memory."""
         first = start // 8 * 8
-        return Bitmap(
-            first, self.bits[(first - self.first) // 8 : -(-(stop - self.first) // 8)]
-        )
+        return Bitmap(first, self.bits[(first - self.first) // 8 : -(-(stop - self.first) // 8)])
 
     def flags(self, start: int, stop: int) -> NDArray[np.bool_]:
         """[stop - start] whether the set has them."""

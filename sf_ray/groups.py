@@ -44,9 +44,7 @@ class GroupColumn:
             self.check(counts)
         return counts
 
-    def codes(
-        self, corpus: Location, places: Sequence[Place], code_of: Mapping[str, int]
-    ) -> Codes:
+    def codes(self, corpus: Location, places: Sequence[Place], code_of: Mapping[str, int]) -> Codes:
         """[rows] the number of each row's value, for the rows of units that follow each other.
 
         Raises:
@@ -122,7 +120,7 @@ def _is_struct(kind: pa.DataType) -> bool:
 
 
 def _names(kind: pa.DataType, prefix: str = "") -> list[str]:
-    names = []
+    names: list[str] = []
     for field in kind:
         name = prefix + field.name
         names += _names(field.type, f"{name}.") if _is_struct(field.type) else [name]

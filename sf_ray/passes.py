@@ -13,7 +13,7 @@ from sf_ray.score_sets import ShardUnits, mark_bad
 from sf_ray.tasks import parallel_map
 
 # Units of one task that looks at scores: half a million rows.
-_UNITS_A_TASK = 256
+UNITS_A_TASK = 256
 
 
 class MarkedBadError(Exception):
@@ -74,9 +74,10 @@ def _or_mark(
 
 
 def chunks_of(
-    units: ShardUnits, copies: Bitmap | None = None, units_a_task: int = _UNITS_A_TASK
+    units: ShardUnits, copies: Bitmap | None = None, units_a_task: int | None = None
 ) -> list[Chunk]:
     """Groups units, in order, into what one task looks at."""
+    units_a_task = units_a_task or UNITS_A_TASK
     places = [(shard, unit) for shard, shard_units in units for unit in shard_units]
     return [
         Chunk(places[at : at + units_a_task]).without(copies)

@@ -46,9 +46,7 @@ class UnitDigests:
     ifd: NDArray[np.float64]
 
 
-def read_scores(
-    scores: Location, places: Sequence[Place], bounds: Bounds
-) -> Iterator[UnitScores]:
+def read_scores(scores: Location, places: Sequence[Place], bounds: Bounds) -> Iterator[UnitScores]:
     """Reads and checks the pieces of units, several at a time, in the units' order.
 
     Raises:

@@ -9,12 +9,14 @@ from sf_ray.config import (
     RunOptions,
     ScoreOptions,
     ScoringOptions,
+    SelectionOptions,
     SelectOptions,
 )
 from sf_ray.console import say, timed
 from sf_ray.errors import SfRayError, UsageError
 from sf_ray.examples import resolve_format
 from sf_ray.footers import keep_footers, read_footers
+from sf_ray.groups import find_column
 from sf_ray.leases import lease, refuse_if_held
 from sf_ray.locations import Location
 from sf_ray.models import Model, context_window, resolve_dtype, resolve_model
@@ -45,7 +47,7 @@ def run(options: RunOptions) -> Skipped:
     output = _location(options, options.output)
     with stoppable():
         corpus, known = _plan(options, wall_s, scores, options.output)
-        _check_ifd_column(corpus, options.ifd_column)
+        _check_columns(corpus, options)
         scoring = _prepare(options, corpus, scores, wall_s)
         score_set = scoring.score_set
         corpus = _without_bad(options, corpus, score_set)
@@ -77,7 +79,7 @@ def select(options: SelectOptions) -> Skipped:
     wall_s: WallTimes = {}
     with stoppable():
         corpus, known = _plan(options, wall_s, options.scores, options.output)
-        _check_ifd_column(corpus, options.ifd_column)
+        _check_columns(corpus, options)
         score_set = find_score_set(_location(options, options.scores), options.scoring_id)
         corpus = _without_bad(options, corpus, score_set)
         if is_done(options, corpus, score_set):
@@ -130,11 +132,14 @@ def _plan(
     return corpus, known
 
 
-def _check_ifd_column(corpus: Corpus, name: str) -> None:
+def _check_columns(corpus: Corpus, options: SelectionOptions) -> None:
+    name = options.ifd_column
     if name in corpus.schema.names:
         raise UsageError(
             f"the corpus has a column {name!r} already; name the added one with --ifd-column"
         )
+    if options.quota is not None:
+        find_column(corpus.schema, options.quota.column)
 
 
 def _prepare(options: ScoringOptions, corpus: Corpus, scores: str, wall_s: WallTimes) -> Scoring:

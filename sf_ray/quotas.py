@@ -1,8 +1,8 @@
 """Quotas: how much is kept of the rows of each value of a column. Knows no rows, no files.
 
-    source=0.1                        every value of `source` keeps 10 % of its rows
-    source:{code: 0.2, chat: 5000}    a fraction of the value's rows, or a count; others keep none
-    source:{code: 0.2, "*": 0.05}     each other value has the quota of "*"
+source=0.1                        every value of `source` keeps 10 % of its rows
+source:{code: 0.2, chat: 5000}    a fraction of the value's rows, or a count; others keep none
+source:{code: 0.2, "*": 0.05}     each other value has the quota of "*"
 """
 
 import math
@@ -23,7 +23,7 @@ _FORMS = "expected COLUMN=0.1, COLUMN=500 or COLUMN:{VALUE: 0.2, OTHER: 5000, '*
 
 
 def rows_to_keep(rows: int, keep: float) -> int:
-    """k of so many rows: a whole number is a count, one with a point the fraction of the rows.
+    """How many of so many rows: a whole number is a count, one with a point a fraction.
 
     The fraction counts as it is written, rounded down: 0.29 of 100 rows is 29, although the
     nearest binary number is a little less.

@@ -12,6 +12,7 @@ LAYERS = [
     "errors",
     "console",
     "stopping",
+    "quotas",
     "config",
     "examples",
     "ifd",
@@ -42,9 +43,16 @@ LAYERS = [
     "tasks",
     "stages",
     "selection",
+    "copies",
     "pieces",
+    "groups",
+    "candidates",
     "writing",
+    "parts",
+    "passes",
     "ranking",
+    "duplicates",
+    "ordering",
     "output",
     "progress",
     "cluster",
@@ -59,14 +67,18 @@ LAYERS = [
 # What a layer must not know, wherever the import stands in its file.
 PURE = ["config", "console", "stopping", "examples", "ifd", "encoding", "batching", "halving"]
 PURE += ["streams"]
-PURE += ["selection"]
+PURE += ["quotas", "selection", "copies"]
 IO = ["tables", "locations", "storage", "leases", "units", "shards", "planning", "footers"]
-IO += ["score_sets", "reading", "rubbish", "bundles", "tally", "pieces", "writing", "output"]
+IO += ["score_sets", "reading", "rubbish", "bundles", "tally", "pieces", "groups"]
+IO += ["candidates", "writing", "parts", "output"]
 SHELL = [
     "rules",
     "tasks",
     "stages",
+    "passes",
     "ranking",
+    "duplicates",
+    "ordering",
     "cluster",
     "progress",
     "scoring_run",
