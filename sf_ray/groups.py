@@ -128,7 +128,7 @@ def _names(kind: pa.DataType, prefix: str = "") -> list[str]:
 
 
 def _values(rows: pa.Table, path: tuple[str, ...]) -> tuple[list[str], NDArray[np.int64]]:
-    """The values of a unit's rows as text, and which of them each row has: [rows]."""
+    """The values that occur in a unit's rows, as text, and which of them each row has: [rows]."""
     column = rows[path[0]]
     for part in path[1:]:
         column = pc.struct_field(column, part)
@@ -141,4 +141,4 @@ def _values(rows: pa.Table, path: tuple[str, ...]) -> tuple[list[str], NDArray[n
     encoded = column.dictionary_encode().combine_chunks()
     values = [text_of(value) for value in values_of(pa.chunked_array([encoded.dictionary]))]
     which = encoded.indices.fill_null(len(values)).to_numpy().astype(np.int64)
-    return [*values, NULL], which
+    return [*values, NULL] if encoded.indices.null_count else values, which

@@ -61,7 +61,8 @@ def read_parts(
                     columns += [pa.array(ifd[keep]), pa.array(positions)]
                     held.append(pa.Table.from_arrays(columns, schema=schema))
                 at += rows.num_rows
-    table = pa.concat_tables([schema.empty_table(), *held])
+    # Taking rows out of one large chunk is far faster than out of one small one for each unit.
+    table = pa.concat_tables([schema.empty_table(), *held]).combine_chunks()
     part = parts_of(cuts, table[-2].to_numpy(), table[-1].to_numpy())
     return [table.filter(pa.array(part == number)) for number in range(len(cuts) + 1)]
 

@@ -195,7 +195,7 @@ def test_the_best_come_first_in_files_that_are_the_same_on_every_run(
                                  "--max-prompt-tokens", "0", "--drop-duplicates")  # fmt: skip
     assert code == 0
     assert "no more have IFD below 1, 0 prompt tokens or fewer and are no copies" in stdout
-    assert [path.name for path in (tmp_path / "two/data").iterdir()] == ["part-00000.parquet"]
+    assert [p.name for p in (tmp_path / "two/data").rglob("*.parquet")] == ["part-00000.parquet"]
     # The empty answer is a copy of the empty answer.
     assert len(read(tmp_path / "two/data")) == 1
 
