@@ -201,7 +201,7 @@ class SelectionOptions(CorpusOptions):
     order: Literal["input", "ifd"] = Field(
         default="input",
         description="input: filtered shards, as the input's are; ifd: highest IFD first, over "
-        "files data/part-00000.parquet, ... of about 128 MB.",
+        "files data/part-00000.parquet, ... of about 128 MB or a million rows, whichever is less.",
     )
     ifd_column: str = Field(
         default="ifd", min_length=1, description="Name of the column added to filtered shards."

@@ -17,6 +17,7 @@ from sf_ray.copies import Bitmap
 from sf_ray.locations import Location
 from sf_ray.parts import part_schema, read_parts, write_part
 from sf_ray.passes import Passes
+from sf_ray.pieces import Place
 from sf_ray.planning import Corpus
 from sf_ray.ranking import count_rows, gather_rows
 from sf_ray.score_sets import ShardUnits
@@ -24,17 +25,20 @@ from sf_ray.selection import Bounds, Candidates, Cutoff, find_cutoffs
 from sf_ray.tasks import parallel_map
 from sf_ray.writing import WrittenShard
 
-# What a file is to have, as its rows have in the corpus.
-PART_BYTES = 128 << 20
-# What a task reads of the corpus, and what it is to have for each part: Ray keeps small results
-# in the driver's memory.
-_TASK_BYTES, _TASK_PART_BYTES = 64 << 20, 512 << 10
+# What a file has at most: bytes, as its rows take in the corpus, and rows, since well compressed
+# ones are many times larger in the memory of the task that sorts them.
+PART_BYTES, PART_ROWS = 128 << 20, 1_000_000
+# What a task reads of the corpus at most, unless that comes to less for each part than follows:
+# Ray keeps small results in the driver's memory.
+_TASK_BYTES, _TASK_ROWS = 64 << 20, 1_000_000
+_TASK_PART_BYTES, _TASK_PART_ROWS = 512 << 10, 4096
 
 
 def count_parts(corpus: Corpus, kept_rows: int) -> int:
     """How many files so many kept rows make; one where nothing is kept."""
     kept_bytes = corpus.bytes * kept_rows // max(1, corpus.rows)
-    return max(1, min(kept_rows, -(-kept_bytes // PART_BYTES)))
+    parts = max(-(-kept_bytes // PART_BYTES), -(-kept_rows // PART_ROWS))
+    return max(1, min(kept_rows, parts))
 
 
 def find_cuts(
@@ -90,16 +94,19 @@ def chunks_to_write(
     corpus: Corpus, units: ShardUnits, copies: Bitmap | None, kept_rows: int, parts: int
 ) -> list[Chunk]:
     """Groups units, in order, into what one task reads whole rows of."""
-    wanted = max(_TASK_BYTES, _TASK_PART_BYTES * parts * corpus.rows // max(1, kept_rows))
-    chunks: list[list[Any]] = []
-    room = 0
+    of_each_kept = parts * corpus.rows // max(1, kept_rows)
+    task_bytes = max(_TASK_BYTES, _TASK_PART_BYTES * of_each_kept)
+    task_rows = max(_TASK_ROWS, _TASK_PART_ROWS * of_each_kept)
+    chunks: list[list[Place]] = []
+    room_bytes = room_rows = 0
     for shard, shard_units in units:
         for unit in shard_units:
-            if room <= 0:
+            if room_bytes <= 0 or room_rows <= 0:
                 chunks.append([])
-                room = wanted
+                room_bytes, room_rows = task_bytes, task_rows
             chunks[-1].append((shard, unit))
-            room -= shard.file.size * unit.rows // shard.rows
+            room_bytes -= shard.file.size * unit.rows // shard.rows
+            room_rows -= unit.rows
     return [Chunk(places).without(copies) for places in chunks]
 
 
