@@ -217,17 +217,22 @@ def mib(size: float) -> str:
 
 
 def measure_ours(pieces: str, rows: str) -> dict[str, Any]:
-    from sf_ray.ranking import rank
-    from sf_ray.selection import Candidates
+    from sf_ray.candidates import Eligible
+    from sf_ray.passes import Passes, chunks_of
+    from sf_ray.ranking import Wanted, rank
+    from sf_ray.selection import Bounds
 
     start_ray()
 
     def select() -> float:
-        units = [(shard, units_of(shard.row_groups, UNIT_ROWS)) for shard in shards_of(int(rows))]
-        candidates = Candidates.between(0, 1, int(rows))
-        ranking = rank(Location(pieces), units, candidates, int(int(rows) * KEEP), GIVE_UP_S)
-        assert ranking.cutoff
-        return ranking.cutoff.ifd
+        total, scores = int(rows), Location(pieces)
+        units = [(shard, units_of(shard.row_groups, UNIT_ROWS)) for shard in shards_of(total)]
+        passes = Passes(scores, False, GIVE_UP_S)
+        asked = [Wanted("", total, int(total * KEEP))]
+        ranking = rank(passes, chunks_of(units), total, Eligible(scores, Bounds(0, 1)), asked)
+        (cutoff,) = ranking.cutoffs.of
+        assert cutoff
+        return cutoff.ifd
 
     return measured(select)
 

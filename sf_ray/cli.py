@@ -107,6 +107,8 @@ def _metavar(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return "|".join(get_args(annotation))
     text = str(annotation)
+    if "Quota" in text:
+        return "COLUMN=QUOTA"
     if "dict" in text:
         return "JSON" if "Any" in text else "FIELD=COLUMN,..."
     if "tuple" in text:

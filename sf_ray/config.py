@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sf_ray.errors import UsageError
+from sf_ray.quotas import Quota, quota_from
 
 
 def _columns_from_text(value: object) -> object:
@@ -51,6 +52,9 @@ Columns = Annotated[dict[str, str], BeforeValidator(_columns_from_text)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object_from_text)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Actors = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_actors_from_text)]
+ColumnQuota = Annotated[Quota, BeforeValidator(quota_from)]
+# The options of which exactly one says how much is kept.
+HOW_MUCH = ("keep_fraction", "keep_count", "quota")
 
 
 class _Options(BaseModel):
@@ -184,23 +188,72 @@ class SelectionOptions(CorpusOptions):
         default=None, gt=0, le=1, description="Keep this fraction of all input rows."
     )
     keep_count: int | None = Field(default=None, ge=1, description="Keep this many rows.")
+    quota: ColumnQuota | None = Field(
+        default=None,
+        description="Keep so much of each value of a column: source=0.1 (the same of each), or "
+        "'source:{code: 0.2, chat: 5000, \"*\": 0.1}': a fraction of the value's input rows (with "
+        'a point) or a count; "*": each other value, which else keeps nothing. meta.source is a '
+        "nested column, null a value that is missing.",
+    )
     max_ifd: float = Field(default=1.0, gt=0, description="Keep only rows with IFD below this.")
     min_ifd: float = Field(default=0.0, ge=0, description="Keep only rows with IFD from this on.")
+    min_prompt_tokens: int | None = Field(
+        default=None, ge=0, description="Keep only rows whose prompt has at least so many tokens."
+    )
+    max_prompt_tokens: int | None = Field(
+        default=None, ge=0, description="Keep only rows whose prompt has at most so many tokens."
+    )
+    min_answer_tokens: int | None = Field(
+        default=None,
+        ge=0,
+        description="Keep only rows of which at least so many answer tokens were scored: a "
+        "truncated row counts with what the window left of it.",
+    )
+    max_answer_tokens: int | None = Field(
+        default=None,
+        ge=0,
+        description="Keep only rows of which at most so many answer tokens were scored.",
+    )
+    drop_duplicates: bool = Field(
+        default=False,
+        description="Of rows with the same prompt and answer keep at most the best, wherever they "
+        "are; before anything is counted for a fraction, count or quota.",
+    )
+    order: Literal["input", "ifd"] = Field(
+        default="input",
+        description="input: filtered shards, as the input's are; ifd: highest IFD first, over "
+        "files data/part-00000.parquet, ... of about 128 MB or a million rows, whichever is less.",
+    )
     ifd_column: str = Field(
         default="ifd", min_length=1, description="Name of the column added to filtered shards."
     )
 
     @model_validator(mode="after")
     def _one_way_to_say_how_much(self) -> "SelectionOptions":
-        if self.keep_fraction is not None and self.keep_count is not None:
-            raise ValueError("--keep-fraction and --keep-count exclude each other: give one")
-        if self.keep_fraction is None and self.keep_count is None:
-            raise ValueError("how much to keep is missing: give --keep-fraction or --keep-count")
+        given = [name for name in HOW_MUCH if getattr(self, name) is not None]
+        if len(given) > 1:
+            flags = " and ".join("--" + name.replace("_", "-") for name in given)
+            raise ValueError(f"{flags} exclude each other: give one")
+        if not given:
+            raise ValueError(
+                "how much to keep is missing: give --keep-fraction, --keep-count or --quota"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _some_row_can_lie_within_the_bounds(self) -> "SelectionOptions":
         if self.min_ifd >= self.max_ifd:
             raise ValueError(
                 f"--min-ifd {self.min_ifd} must be below --max-ifd {self.max_ifd}: "
                 "no row can lie between them"
             )
+        for what in ("prompt", "answer"):
+            low, high = (getattr(self, f"{end}_{what}_tokens") for end in ("min", "max"))
+            if low is not None and high is not None and low > high:
+                raise ValueError(
+                    f"--min-{what}-tokens {low} must not be above --max-{what}-tokens {high}: "
+                    "no row can lie between them"
+                )
         return self
 
 
@@ -276,10 +329,9 @@ def load(command: Command, flags: Mapping[str, object], config_path: str | None)
     values = _from_yaml(config_path) if config_path else {}
     values = {name: value for name, value in values.items() if name in command.options.model_fields}
     given = {name: value for name, value in flags.items() if value is not None}
-    # A count on the command line replaces a fraction in the file, and the reverse.
-    for this, other in (("keep_count", "keep_fraction"), ("keep_fraction", "keep_count")):
-        if this in given and other not in given:
-            values.pop(other, None)
+    # A count on the command line replaces a fraction in the file, and so on.
+    if any(name in given for name in HOW_MUCH):
+        values = {name: value for name, value in values.items() if name not in HOW_MUCH}
     values.update(given)
     try:
         return command.options.model_validate(values)

@@ -10,12 +10,14 @@ from sf_ray.config import (
     RunOptions,
     ScoreOptions,
     ScoringOptions,
+    SelectionOptions,
     SelectOptions,
 )
 from sf_ray.console import say, timed
 from sf_ray.errors import SfRayError, UsageError
 from sf_ray.footers import keep_footers, read_footers
 from sf_ray.formats import resolve_format
+from sf_ray.groups import find_column
 from sf_ray.kinds import Kind
 from sf_ray.leases import lease, refuse_if_held
 from sf_ray.locations import Location
@@ -59,7 +61,7 @@ def run(options: RunOptions) -> Skipped:
     with stoppable():
         corpus, known = _plan(options, wall_s, scores, options.output)
         sample = sample_of(_location(options, scores), corpus)
-        _check_ifd_column(field_names(corpus, sample.rows), options.ifd_column)
+        _check_columns(corpus, field_names(corpus, sample.rows), options)
         scoring = _prepare(options, corpus, sample, scores, wall_s)
         score_set = scoring.score_set
         corpus = _without_bad(options, corpus, score_set)
@@ -95,7 +97,7 @@ def select(options: SelectOptions) -> Skipped:
     with stoppable():
         corpus, known = _plan(options, wall_s, options.scores, options.output)
         sample = sample_of(_location(options, options.scores), corpus)
-        _check_ifd_column(field_names(corpus, sample.rows), options.ifd_column)
+        _check_columns(corpus, field_names(corpus, sample.rows), options)
         score_set = find_score_set(_location(options, options.scores), options.scoring_id)
         corpus = _without_bad(options, corpus, score_set)
         if is_done(options, corpus, score_set):
@@ -149,11 +151,14 @@ def _plan(
     return corpus, known
 
 
-def _check_ifd_column(names: Sequence[str], name: str) -> None:
+def _check_columns(corpus: Corpus, names: Sequence[str], options: SelectionOptions) -> None:
+    name = options.ifd_column
     if name in names:
         raise UsageError(
             f"the corpus has a column {name!r} already; name the added one with --ifd-column"
         )
+    if options.quota is not None:
+        find_column(corpus.schema, options.quota.column)
 
 
 def _prepare(

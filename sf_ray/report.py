@@ -1,10 +1,12 @@
 """One run -> its manifest, and the table that the command line prints of it."""
 
+import bisect
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import sf_ray
 from sf_ray.config import SelectionOptions
@@ -13,13 +15,14 @@ from sf_ray.ifd import Status
 from sf_ray.locations import Location
 from sf_ray.output import MANIFEST_VERSION
 from sf_ray.planning import Corpus, SkippedShard
-from sf_ray.ranking import Ranking
+from sf_ray.ranking import Group, Ranking
 from sf_ray.score_sets import ScoreSet, count_units
 from sf_ray.scoring_run import Scored
 from sf_ray.storage import now_utc
 from sf_ray.writing import WrittenShard
 
 _SKIPPED_SHOWN = 5
+_GROUPS_SHOWN = 12
 
 
 def manifest_of(
@@ -30,20 +33,13 @@ def manifest_of(
     scored: Scored,
     options: SelectionOptions,
     ranking: Ranking,
+    dropped_duplicates: int | None,
     written: list[WrittenShard],
     wall_s: dict[str, float],
 ) -> dict[str, Any]:
     """What went in, what was asked, which model, what came out."""
     total = count_units(score_set.units(corpus))
-    cutoff = None
-    if ranking.cutoff is not None:
-        position = ranking.cutoff.position
-        shard = max((s for s in corpus.shards if s.position <= position), key=lambda s: s.position)
-        cutoff = {
-            "ifd": ranking.cutoff.ifd,
-            "shard": shard.file.relative,
-            "row": position - shard.position,
-        }
+    quota = options.quota
     return {
         "manifest_version": MANIFEST_VERSION,
         "sf_ray_version": sf_ray.__version__,
@@ -71,12 +67,32 @@ def manifest_of(
             "keep_fraction": options.keep_fraction,
             "keep_fraction_of": "all input rows",
             "keep_count": options.keep_count,
+            "quota": None if quota is None else {quota.column: dict(quota.shares)},
             "min_ifd": options.min_ifd,
             "max_ifd": options.max_ifd,
+            "min_prompt_tokens": options.min_prompt_tokens,
+            "max_prompt_tokens": options.max_prompt_tokens,
+            "min_answer_tokens": options.min_answer_tokens,
+            "max_answer_tokens": options.max_answer_tokens,
+            "dropped_duplicates": dropped_duplicates,
+            "order": options.order,
             "wanted_rows": ranking.wanted,
             "eligible_rows": ranking.eligible,
             "kept_rows": ranking.kept,
-            "cutoff": cutoff,
+            "cutoff": None if quota is not None else _cutoff(corpus, ranking.groups[0]),
+            "groups": None
+            if quota is None
+            else {
+                group.name: {
+                    "asked": quota.share(group.name),
+                    "rows": group.rows,
+                    "eligible": group.eligible,
+                    "wanted": group.wanted,
+                    "kept": group.kept,
+                    "cutoff": _cutoff(corpus, group),
+                }
+                for group in ranking.groups
+            },
         },
         "status_counts": {
             status.value: ranking.status_counts.get(status.value, 0) for status in Status
@@ -88,6 +104,20 @@ def manifest_of(
                 for shard in sorted(written, key=lambda shard: shard.relative)
             ],
         },
+    }
+
+
+def _cutoff(corpus: Corpus, group: Group) -> dict[str, Any] | None:
+    """The last row that a group keeps, as the manifest has it."""
+    if group.cutoff is None:
+        return None
+    position = group.cutoff.position
+    at = bisect.bisect_right(corpus.shards, position, key=lambda one: one.position) - 1
+    shard = corpus.shards[at]
+    return {
+        "ifd": group.cutoff.ifd,
+        "shard": shard.file.relative,
+        "row": position - shard.position,
     }
 
 
@@ -126,23 +156,28 @@ def print_manifest(manifest: dict[str, Any], output: Location) -> None:
     for status, count in manifest["status_counts"].items():
         if count:
             line(f"  {status}", count)
-    low, high = selection["min_ifd"], selection["max_ifd"]
-    bounds = f"below {high:g}" if not low else f"from {low:g} to {high:g}"
-    line(f"ok, with IFD {bounds}", selection["eligible_rows"])
+    bounds = _bounds_as_text(selection)
+    dropped = selection["dropped_duplicates"]
+    line(f"ok, with {bounds}", selection["eligible_rows"] + (dropped or 0))
+    if dropped is not None:
+        line("  of them copies of better rows", dropped)
     line("kept", selection["kept_rows"], style="bold")
     console.print(table)
     cutoff = selection["cutoff"]
     if cutoff:
-        console.print(
+        _tell(
+            console,
             f"cut-off  IFD {cutoff['ifd']:.6f} (row {cutoff['row']} of {cutoff['shard']})",
-            soft_wrap=True, highlight=False, markup=False,
-        )  # fmt: skip
-    if selection["kept_rows"] < selection["wanted_rows"]:
-        console.print(
-            f"note     {selection['wanted_rows']:,} rows were asked for; no more have an IFD "
-            f"{bounds}",
-            soft_wrap=True, highlight=False, markup=False,
-        )  # fmt: skip
+        )
+    if selection["groups"] is not None:
+        _print_groups(console, selection)
+    elif selection["kept_rows"] < selection["wanted_rows"]:
+        copies = "" if dropped is None else " and are no copies"
+        _tell(
+            console,
+            f"note     {selection['wanted_rows']:,} rows were asked for; no more have "
+            f"{bounds}{copies}",
+        )
     elif not selection["kept_rows"]:
         console.print("note     the fraction comes to less than one row: nothing is kept")
     for shard in skipped[:_SKIPPED_SHOWN]:
@@ -160,3 +195,56 @@ def print_manifest(manifest: dict[str, Any], output: Location) -> None:
         ("time", ", ".join(f"{k} {duration(v)}" for k, v in manifest["wall_s"].items())),
     ):
         console.print(f"{name:8} {value}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _print_groups(console: Console, selection: dict[str, Any]) -> None:
+    """One line for each of the largest groups, and a note where one is smaller than asked for."""
+    ((column, _),) = selection["quota"].items()
+    groups = sorted(
+        selection["groups"].items(), key=lambda one: (-one[1]["kept"], -one[1]["rows"], one[0])
+    )
+    table = Table(show_header=True, box=None, pad_edge=False)
+    table.add_column(Text(column), overflow="fold")
+    for name in ("asked", "rows", "eligible", "wanted", "kept", "cut-off"):
+        table.add_column(name, justify="right")
+    for value, group in groups[:_GROUPS_SHOWN]:
+        asked, cutoff = group["asked"], group["cutoff"]
+        counts = [f"{group[name]:,}" for name in ("rows", "eligible", "wanted", "kept")]
+        table.add_row(
+            Text(value),
+            "" if asked is None else str(asked),
+            *counts,
+            f"{cutoff['ifd']:.6f}" if cutoff else "",
+        )
+    console.print(table)
+    if len(groups) > _GROUPS_SHOWN:
+        console.print(f"and {len(groups) - _GROUPS_SHOWN:,} more values; see the manifest")
+    absent = [value for value, group in groups if not group["rows"]]
+    short = [value for value, group in groups if group["rows"] and group["kept"] < group["wanted"]]
+    for values, what in (
+        (absent, "do not occur in the corpus"),
+        (short, "have fewer eligible rows than were asked for: all of those are kept"),
+    ):
+        if values:
+            shown = ", ".join(map(repr, values[:_SKIPPED_SHOWN]))
+            more = len(values) - _SKIPPED_SHOWN
+            shown += f" and {more:,} more" if more > 0 else ""
+            _tell(console, f"note     values of {column} that {what}: {shown}")
+
+
+def _bounds_as_text(selection: dict[str, Any]) -> str:
+    low, high = selection["min_ifd"], selection["max_ifd"]
+    texts = [f"IFD below {high:g}" if not low else f"an IFD from {low:g} to {high:g}"]
+    for what in ("prompt", "answer"):
+        least, most = (selection[f"{end}_{what}_tokens"] for end in ("min", "max"))
+        if least is not None and most is not None:
+            texts.append(f"{least:,} to {most:,} {what} tokens")
+        elif least is not None:
+            texts.append(f"{least:,} {what} tokens or more")
+        elif most is not None:
+            texts.append(f"{most:,} {what} tokens or fewer")
+    return ", ".join(texts)
+
+
+def _tell(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)

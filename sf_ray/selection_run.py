@@ -1,34 +1,52 @@
-"""Selecting and writing on a cluster: scores -> cut-off -> filtered shards, and the manifest."""
+"""Selecting and writing on a cluster: scores -> cut-offs -> filtered shards, and the manifest."""
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from sf_ray.config import SelectionOptions
+from sf_ray.candidates import Chunk, Eligible, Grouping, Kept
+from sf_ray.config import CorpusOptions, SelectionOptions
 from sf_ray.console import say, timed
+from sf_ray.copies import Bitmap
+from sf_ray.duplicates import find_copies
 from sf_ray.errors import BadShardError
 from sf_ray.formats import resolve_format
+from sf_ray.groups import find_column
 from sf_ray.locations import Location
+from sf_ray.ordering import chunks_to_write, count_parts, find_cuts, write_in_order
 from sf_ray.output import Output
-from sf_ray.pieces import read_ifd
+from sf_ray.parts import part_names
+from sf_ray.passes import MarkedBadError, Passes, chunks_of
 from sf_ray.planning import Corpus
-from sf_ray.ranking import Ranking, rank
+from sf_ray.quotas import Quota, rows_to_keep
+from sf_ray.ranking import Ranking, Wanted, count_values, rank
 from sf_ray.report import manifest_of, print_manifest
 from sf_ray.rubbish import check_bad_fraction
 from sf_ray.score_sets import ScoreSet, ShardUnits, digest, mark_bad, share_shards
 from sf_ray.scoring_run import Scored
-from sf_ray.selection import Candidates, Cutoff, rows_to_keep
+from sf_ray.selection import Bounds, TokenBounds
 from sf_ray.storage import map_requests
 from sf_ray.tasks import parallel_map
-from sf_ray.units import Shard, Unit
+from sf_ray.units import Shard
 from sf_ray.writing import WrittenShard, write_shard
 
 # Small shards of one task that wait for storage together.
 _WRITES_AT_ONCE = 8
 
 WallTimes = dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """What is kept of a corpus, and all that tells which rows those are."""
+
+    passes: Passes
+    units: ShardUnits
+    kept: Kept
+    copies: Bitmap | None
+    ranking: Ranking
 
 
 def is_done(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) -> bool:
@@ -48,42 +66,32 @@ def select_and_write(
     scored: Scored,
     wall_s: WallTimes,
 ) -> Corpus:
-    """Finds the cut-off, writes the filtered shards and, last of all, the manifest.
+    """Finds the cut-offs, writes the filtered shards and, last of all, the manifest.
 
     Returns:
         The corpus without the shards that turned out to be bad.
     """
     output = _output(options)
     while True:
-        with timed("select", wall_s):
-            ranking = _rank(options, corpus, score_set)
-        with timed("write", wall_s):
-            output.begin(shard.file.relative for shard in corpus.shards)
-            write = functools.partial(
-                _write,
-                corpus.location,
-                score_set.pieces,
-                ranking.cutoff,
-                output.data,
-                options.ifd_column,
-                options.on_bad_shard == "skip",
-            )
-            tasks = share_shards(score_set.units(corpus))
-            done = parallel_map(write, tasks, options.stall_s)
-            written = [shard for shards in done for shard in shards]
-        if len(written) == len(corpus.shards):
+        try:
+            with timed("select", wall_s):
+                selection = _select(options, corpus, score_set)
+            with timed("write", wall_s):
+                written = _write(options, corpus, selection, output)
             break
-        known, corpus = corpus.skipped, corpus.without(score_set.bad_shards())
-        for shard in corpus.skipped:
-            if shard not in known:
-                say(f"note: skipping shard {shard.relative}: {shard.reason}; selecting again")
+        except MarkedBadError:
+            known, corpus = corpus.skipped, corpus.without(score_set.bad_shards())
+            for shard in corpus.skipped:
+                if shard not in known:
+                    say(f"note: skipping shard {shard.relative}: {shard.reason}; selecting again")
     manifest = manifest_of(
         request_id=_request_id(options, corpus, score_set),
         corpus=corpus,
         score_set=score_set,
         scored=scored,
         options=options,
-        ranking=ranking,
+        ranking=selection.ranking,
+        dropped_duplicates=None if selection.copies is None else len(selection.copies),
         written=written,
         wall_s=wall_s,
     )
@@ -97,50 +105,125 @@ def _output(options: SelectionOptions) -> Output:
 
 
 def _request_id(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) -> str:
-    asked: dict[str, Any] = options.model_dump(
-        include={"keep_fraction", "keep_count", "min_ifd", "max_ifd", "ifd_column"}
-    )
+    """Names all that decides what is written."""
+    decides = SelectionOptions.model_fields.keys() - CorpusOptions.model_fields.keys() - {"output"}
+    asked = options.model_dump(include=set(decides))
     return digest([corpus.fingerprint, score_set.scoring_id, asked])
 
 
-def _rank(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) -> Ranking:
-    wanted = rows_to_keep(corpus.rows, options.keep_fraction, options.keep_count)
-    candidates = Candidates.between(options.min_ifd, options.max_ifd, corpus.rows)
+def _select(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) -> _Selection:
+    passes = Passes(score_set.pieces, options.on_bad_shard == "skip", options.stall_s)
     units = score_set.units(corpus)
-    ranking = rank(score_set.pieces, units, candidates, wanted, options.stall_s)
+    chunks = chunks_of(units)
+    bounds = _bounds(options)
+    if options.quota is None:
+        grouping = None
+        keep = options.keep_count or options.keep_fraction or 0
+        asked = [Wanted("", corpus.rows, rows_to_keep(corpus.rows, keep))]
+    else:
+        grouping, asked = _groups(options.quota, corpus, passes, chunks)
+    copies = None
+    if options.drop_duplicates:
+        copies = find_copies(passes, units, corpus.rows, Eligible(score_set.pieces, bounds))
+        chunks = [chunk.without(copies) for chunk in chunks]
+    eligible = Eligible(score_set.pieces, bounds, grouping)
+    ranking = rank(passes, chunks, corpus.rows, eligible, asked)
     identity = score_set.identity
     columns = identity["columns"]
     row_format = resolve_format(list(columns.values()), identity["format"], columns)
     check_bad_fraction(
         corpus, row_format, ranking.status_counts, ranking.bad, options.max_bad_fraction
     )
-    return ranking
+    return _Selection(passes, units, Kept(eligible, ranking.cutoffs), copies, ranking)
+
+
+def _bounds(options: SelectionOptions) -> Bounds:
+    tokens = (
+        TokenBounds("prompt_tokens", options.min_prompt_tokens, options.max_prompt_tokens),
+        TokenBounds("answer_tokens", options.min_answer_tokens, options.max_answer_tokens),
+    )
+    asked = tuple(one for one in tokens if (one.low, one.high) != (None, None))
+    return Bounds(options.min_ifd, options.max_ifd, asked)
+
+
+def _groups(
+    quota: Quota, corpus: Corpus, passes: Passes, chunks: Sequence[Chunk]
+) -> tuple[Grouping, list[Wanted]]:
+    """The values of the quota's column, and how many rows of each are wanted."""
+    column = find_column(corpus.schema, quota.column)
+    rows = count_values(passes, chunks, corpus.location, column)
+    values = sorted({*rows, *quota.named})
+    asked = [Wanted(value, rows[value], quota.wanted(value, rows[value])) for value in values]
+    code_of = {value: code for code, value in enumerate(values)}
+    return Grouping(corpus.location, column, code_of), asked
 
 
 def _write(
+    options: SelectionOptions, corpus: Corpus, selection: _Selection, output: Output
+) -> list[WrittenShard]:
+    """Writes what is kept, in the order that was asked for.
+
+    Raises:
+        MarkedBadError: Shards turned out to be bad.
+    """
+    passes, copies = selection.passes, selection.copies
+    if options.order == "ifd":
+        kept_rows = selection.ranking.kept
+        names = part_names(count_parts(corpus, kept_rows))
+        chunks = chunks_of(selection.units, copies)
+        cuts = find_cuts(passes, chunks, corpus.rows, selection.kept, kept_rows, len(names))
+        output.begin(names)
+        return write_in_order(
+            passes,
+            corpus,
+            chunks_to_write(corpus, selection.units, copies, kept_rows, len(names)),
+            selection.kept,
+            cuts,
+            names,
+            output.data,
+            options.ifd_column,
+        )
+    output.begin(shard.file.relative for shard in corpus.shards)
+    write = functools.partial(
+        _write_shards,
+        corpus.location,
+        selection.kept,
+        output.data,
+        options.ifd_column,
+        passes.skip_bad,
+    )
+    tasks = [
+        [
+            (shard, Chunk([(shard, unit) for unit in units]).without(copies))
+            for shard, units in shards
+        ]
+        for shards in share_shards(selection.units)
+    ]
+    written = [one for done in parallel_map(write, tasks, passes.stall_s) for one in done]
+    if len(written) < len(corpus.shards):
+        raise MarkedBadError
+    return written
+
+
+def _write_shards(
     corpus: Location,
-    scores: Location,
-    cutoff: Cutoff | None,
+    kept: Kept,
     data: Location,
     ifd_column: str,
     skip_bad: bool,
-    shards: ShardUnits,
+    shards: Sequence[tuple[Shard, Chunk]],
 ) -> list[WrittenShard]:
     """Writes some filtered shards; a bad one is left out, which a mark then says."""
 
-    def write(place: tuple[Shard, Sequence[Unit]]) -> WrittenShard | None:
-        shard, units = place
-        pieces = list(read_ifd(scores, [(shard, unit) for unit in units]))
-        ifd = np.concatenate(pieces) if pieces else np.empty(0)
-        keep = np.zeros(shard.rows, dtype=bool)
-        if cutoff is not None:
-            keep = cutoff.keeps(ifd, shard.position + np.arange(shard.rows))
+    def write(place: tuple[Shard, Chunk]) -> WrittenShard | None:
+        shard, chunk = place
         try:
-            return write_shard(corpus, shard, ifd, keep, data, ifd_column)
+            ifd = kept.read(chunk).ifd if chunk.places else np.empty(0)
+            return write_shard(corpus, shard, ifd, ~np.isnan(ifd), data, ifd_column)
         except BadShardError as error:
             if not skip_bad:
                 raise
-            mark_bad(scores, shard.stem, error.reason)
+            mark_bad(kept.eligible.scores, shard.stem, error.reason)
             return None
 
     return [shard for shard in map_requests(data, write, shards, _WRITES_AT_ONCE) if shard]

@@ -22,7 +22,7 @@ _TASKS_AHEAD = 1000
 
 
 def parallel_map(
-    function: Callable[[Any], Any], items: Sequence[Any], stall_s: float
+    function: Callable[[Any], Any], items: Sequence[Any], stall_s: float, stored: int = 0
 ) -> Iterator[Any]:
     """Applies a function to items in Ray tasks; yields results as they come, in no order.
 
@@ -32,6 +32,8 @@ def parallel_map(
         function: Takes an item; may be called twice for one.
         items: What Ray can send.
         stall_s: How long to wait for the next result.
+        stored: How many more values each call returns, in a list with the first, that stay in the
+            object store; what is yielded then is [the first, references to the others...].
 
     Raises:
         ClusterError: Three times in a row nothing got done.
@@ -42,7 +44,7 @@ def parallel_map(
         before = len(left)
         try:
             with user_errors():
-                for index, result in _map_once(function, left, stall_s):
+                for index, result in _map_once(function, left, stall_s, stored):
                     del left[index]
                     yield result
         except ClusterError as error:
@@ -53,18 +55,20 @@ def parallel_map(
 
 
 def _map_once(
-    function: Callable[[Any], Any], items: dict[int, Any], stall_s: float
+    function: Callable[[Any], Any], items: dict[int, Any], stall_s: float, stored: int
 ) -> Iterator[tuple[int, Any]]:
     # Ray takes no partial.
-    task = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(lambda item: function(item))
+    task = ray.remote(num_cpus=1, scheduling_strategy="SPREAD", num_returns=1 + stored)(
+        lambda item: function(item)
+    )
     # A signal ends the wait for a future at once, and is held back in `ray.wait`.
-    waiting: dict[Future[Any], tuple[ray.ObjectRef, int]] = {}
+    waiting: dict[Future[Any], tuple[list[ray.ObjectRef], int]] = {}
     next_items = iter(list(items.items()))
     try:
         while True:
             for index, item in islice(next_items, _TASKS_AHEAD - len(waiting)):
-                result = task.remote(item)
-                waiting[result.future()] = result, index
+                results = task.remote(item) if stored else [task.remote(item)]
+                waiting[results[0].future()] = results, index
             if not waiting:
                 return
             done, _ = wait(waiting, timeout=stall_s, return_when=FIRST_COMPLETED)
@@ -74,11 +78,11 @@ def _map_once(
                     "CPU, or storage may hang; look at `ray status`, or raise --stall-s"
                 )
             for future in done:
-                _, index = waiting.pop(future)
-                yield index, future.result()
+                results, index = waiting.pop(future)
+                yield index, [future.result(), *results[1:]] if stored else future.result()
     finally:
         for unfinished, _ in waiting.values():
-            ray.cancel(unfinished)
+            ray.cancel(unfinished[0])
 
 
 def set_context() -> None:

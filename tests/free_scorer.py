@@ -4,6 +4,7 @@
 are a hash of a row's place, spread over all IFD bins as those of a large corpus are.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -37,6 +38,7 @@ class Settings:
         log: File in which it writes down, before each unit, shard, first row, time and process.
         on_poison: What it does about an answer with the word `POISON` in it: "", "raise" or "die".
         dies_at_start: Ends the process instead of starting.
+        digests: Tells rows of equal answers to be copies.
     """
 
     unit_s: float = 0
@@ -44,6 +46,7 @@ class Settings:
     log: str = ""
     on_poison: str = ""
     dies_at_start: bool = False
+    digests: bool = False
 
 
 _settings = Settings()
@@ -85,6 +88,8 @@ class FreeEncode:
             return _of_lines(rows, answer)
         answers = rows[answer]
         encoded = {"tokens": pc.fill_null(pc.binary_length(answers), 0)}
+        if _settings.digests:
+            encoded["digest"] = pa.array(map(_digest, answers.to_pylist()), pa.binary(16))
         if _settings.on_poison:
             poisoned = pc.fill_null(pc.match_substring(answers, POISON), False)
             encoded |= {"poisoned": poisoned, "status": ["ok"] * rows.num_rows}
@@ -127,6 +132,9 @@ class FreeScorer:
         if _settings.unit_s:
             time.sleep(_settings.unit_s)
         scores = free_scores(shard, start, encoded.num_rows, encoded["tokens"])
+        if _settings.digests:
+            at = SCORE_SCHEMA.get_field_index("digest")
+            scores = scores.set_column(at, SCORE_SCHEMA.field(at), encoded["digest"])
         if not _settings.on_poison:
             return _with_status(scores, encoded)
         if pc.any(pc.and_(encoded["poisoned"], pc.equal(encoded["status"], "ok"))).as_py():
@@ -146,6 +154,10 @@ def _with_status(scores: pa.Table, encoded: pa.Table) -> pa.Table:
         place = scores.schema.get_field_index(name)
         scores = scores.set_column(place, SCORE_SCHEMA.field(name), values)
     return scores
+
+
+def _digest(answer: str | None) -> bytes | None:
+    return None if answer is None else hashlib.blake2b(answer.encode(), digest_size=16).digest()
 
 
 def free_scores(shard: str, start: int, rows: int, tokens: pa.ChunkedArray) -> pa.Table:

@@ -4,6 +4,7 @@ import pytest
 
 from sf_ray.config import COMMANDS, RunOptions, load
 from sf_ray.errors import UsageError
+from sf_ray.quotas import Quota
 
 RUN = COMMANDS["run"]
 GIVEN = {"input": "in", "output": "out", "model": "demo", "keep_fraction": "0.1"}
@@ -25,6 +26,11 @@ def test_flags_are_text_and_become_typed_values() -> None:
         ({"keep_fraction": "1.5"}, "--keep-fraction: input should be less than or equal to 1"),
         ({"keep_count": "5"}, "exclude each other"),
         ({"keep_fraction": None}, "how much to keep is missing"),
+        ({"quota": "source=0.1"}, "--keep-fraction and --quota exclude each other"),
+        ({"keep_fraction": None, "quota": "source"}, "--quota: expected COLUMN=0.1"),
+        ({"min_answer_tokens": "9", "max_answer_tokens": "8"}, "--min-answer-tokens 9 must not"),
+        ({"max_prompt_tokens": "-1"}, "--max-prompt-tokens: input should be greater than or"),
+        ({"order": "score"}, "--order: input should be 'input' or 'ifd'"),
         ({"model": None}, "--model is missing"),
         ({"input": None}, "INPUT is missing"),
         ({"dtype": "float8"}, "--dtype: input should be 'auto', 'float32'"),
@@ -57,6 +63,15 @@ def test_flags_win_over_the_file_and_a_count_replaces_a_fraction(tmp_path: Path)
     counted = load(RUN, {"keep_count": "7"}, str(file))
     assert isinstance(counted, RunOptions)
     assert (counted.keep_count, counted.keep_fraction) == (7, None)
+
+
+def test_a_quota_in_the_file_is_a_mapping_and_gives_way_to_a_count(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("input: i\noutput: o\nmodel: demo\nquota: {source: {code: 0.2, chat: 50}}\n")
+    options = load(RUN, {}, str(file))
+    assert isinstance(options, RunOptions)
+    assert options.quota == Quota("source", {"code": 0.2, "chat": 50})
+    assert load(RUN, {"keep_count": "7"}, str(file)).quota is None  # type: ignore[attr-defined]
 
 
 def test_one_file_serves_several_commands(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ LAYERS = [
     "errors",
     "console",
     "stopping",
+    "quotas",
     "config",
     "ifd",
     "examples",
@@ -54,9 +55,16 @@ LAYERS = [
     "selection",
     "facility_location",
     "diversity",
+    "copies",
     "pieces",
+    "groups",
+    "candidates",
     "writing",
+    "parts",
+    "passes",
     "ranking",
+    "duplicates",
+    "ordering",
     "output",
     "progress",
     "cluster",
@@ -83,25 +91,19 @@ PURE = [
     "halving",
 ]
 PURE += ["streams"]
-PURE += ["selection", "facility_location", "diversity", "kinds"]
+PURE += ["quotas", "selection", "copies", "facility_location", "diversity", "kinds"]
 IO = ["tables", "locations", "storage", "leases", "units", "handles", "planning", "footers"]
-IO += ["parquet_shards", "arrow_shards", "json_shards", "shards"]
-IO += [
-    "score_sets",
-    "reading",
-    "samples",
-    "rubbish",
-    "bundles",
-    "tally",
-    "pieces",
-    "writing",
-    "output",
-]
+IO += ["parquet_shards", "arrow_shards", "json_shards", "shards", "score_sets", "reading"]
+IO += ["samples", "rubbish", "bundles", "tally", "pieces", "groups", "candidates", "writing"]
+IO += ["parts", "output"]
 SHELL = [
     "rules",
     "tasks",
     "stages",
+    "passes",
     "ranking",
+    "duplicates",
+    "ordering",
     "cluster",
     "progress",
     "scoring_run",

@@ -1,9 +1,23 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.selection import Candidates, Cutoff, find_cutoff, rows_to_keep
+from sf_ray.selection import (
+    Bits,
+    Bounds,
+    Candidates,
+    Cutoff,
+    Cutoffs,
+    Positions,
+    Range,
+    TokenBounds,
+    find_cutoffs,
+    first_ranges,
+    parts_of,
+)
 
 # Few distinct values, so that ties are the rule; NaN is a row without a score.
 scores = st.lists(
@@ -13,62 +27,131 @@ scores = st.lists(
     ),
     max_size=200,
 )
+some_bounds = st.sampled_from([(0.0, 1.0), (0.25, 1.0), (0.0, 2.0), (0.5, 0.6)])
+some_bins = st.sampled_from([2, 3, 16, 1 << 18])
 
 
-def brute_force(ifd: list[float], wanted: int, low: float, high: float) -> list[int]:
-    good = [i for i, value in enumerate(ifd) if low <= value < high]
-    return sorted(sorted(good, key=lambda i: (-ifd[i], i))[:wanted])
+class Corpus:
+    """Rows in arrays, counted and gathered as tasks would."""
 
+    def __init__(self, ifd: np.ndarray, codes: np.ndarray, few: int) -> None:
+        self.ifd, self.codes, self.few = ifd, codes, few
+        self.positions = np.arange(len(ifd))
 
-@given(
-    scores,
-    st.integers(1, 250),
-    st.sampled_from([(0.0, 1.0), (0.25, 1.0), (0.0, 2.0), (0.5, 0.6)]),
-    st.sampled_from([2, 3, 16, 1 << 18]),
-    st.sampled_from([1, 5, 1000]),
-)
-def test_the_k_best_are_those_of_sorting(
-    values: list[float], wanted: int, bounds: tuple[float, float], bins: int, few: int
-) -> None:
-    ifd, positions = np.array(values, float), np.arange(len(values))
-    start = Candidates.between(*bounds, rows=max(len(values), 1))
-    start = Candidates(start.low, start.high, start.first, start.end, bins)
-
-    def count(candidates: Candidates) -> np.ndarray:
-        counts = np.zeros(bins, np.int64)
-        for part in np.array_split(positions, 3):  # as several tasks would
-            found, rows = candidates.count(ifd[part], part)
-            counts[found] += rows
+    def count(self, ranges: Sequence[Range]) -> np.ndarray:
+        counts = np.zeros((len(ranges), max(one.bins for _, one in ranges)), np.int64)
+        for part in np.array_split(self.positions, 3):
+            for number, (group, candidates) in enumerate(ranges):
+                rows = part[self.codes[part] == group]
+                found, found_rows = candidates.count(self.ifd[rows], rows)
+                counts[number, found] += found_rows
         return counts
 
-    def gather(candidates: Candidates) -> tuple[np.ndarray, np.ndarray]:
-        bits, where = candidates.select(ifd, positions)
-        assert len(bits) <= few
-        return bits, where
+    def gather(self, ranges: Sequence[Range]) -> list[tuple[Bits, Positions]]:
+        found = []
+        for group, candidates in ranges:
+            rows = self.positions[self.codes == group]
+            found.append(candidates.select(self.ifd[rows], rows))
+        assert sum(len(bits) for bits, _ in found) <= max(self.few, len(ranges))
+        return found
 
-    expected = brute_force(values, wanted, *bounds)
-    counts = count(start)
-    assert counts.sum() == len(brute_force(values, len(values), *bounds))
-    wanted = min(wanted, int(counts.sum()))
-    if not wanted:
-        assert expected == []
-        return
-    cutoff = find_cutoff(start, counts, wanted, count, gather, few)
-    assert np.flatnonzero(cutoff.keeps(ifd, positions)).tolist() == expected
+
+def by_place(ifd: np.ndarray, rows: np.ndarray) -> list[int]:
+    return sorted(rows.tolist(), key=lambda row: (-ifd[row], row))
+
+
+@given(scores, st.data(), some_bounds, some_bins, st.sampled_from([1, 5, 1000]), st.integers(1, 5))
+def test_the_k_best_of_each_group_are_those_of_sorting(
+    values: list[float],
+    data: st.DataObject,
+    bounds: tuple[float, float],
+    bins: int,
+    few: int,
+    groups: int,
+) -> None:
+    codes = np.array(data.draw(st.lists(
+        st.integers(0, groups - 1), min_size=len(values), max_size=len(values)
+    )), np.int64)  # fmt: skip
+    wanted = data.draw(st.lists(st.integers(0, 80), min_size=groups, max_size=groups))
+    ifd = np.array(values, float)
+    good = Bounds(*bounds).holds(ifd)
+    ifd = np.where(good, ifd, np.nan)
+    expected, searches = [], []
+    ranges = [
+        (group, replace(candidates, bins=bins))
+        for group, candidates in first_ranges(Bounds(*bounds), max(len(values), 1), groups)
+    ]
+    for group in range(groups):
+        places = by_place(ifd, np.flatnonzero(good & (codes == group)))
+        kept = places[: wanted[group]]
+        expected += kept
+        if kept:
+            searches.append((ranges[group], len(kept)))
+    corpus = Corpus(ifd, codes, few)
+    counts = corpus.count(ranges)
+    assert counts.sum() == good.sum()
+    searched = [group for (group, _), _ in searches]
+    found = find_cutoffs(searches, counts[searched], corpus.count, corpus.gather, few)
+    cutoffs = dict(zip(searched, found, strict=True))
+    keeps = Cutoffs(tuple(cutoffs.get(group) for group in range(groups))).keeps(
+        ifd, corpus.positions, codes
+    )
+    assert np.flatnonzero(keeps).tolist() == sorted(expected)
+
+
+@given(scores, st.data(), some_bounds, some_bins, st.sampled_from([1, 5, 1000]))
+def test_cuts_share_the_rows_in_their_order(
+    values: list[float], data: st.DataObject, bounds: tuple[float, float], bins: int, few: int
+) -> None:
+    ifd = np.array(values, float)
+    good = Bounds(*bounds).holds(ifd)
+    ifd = np.where(good, ifd, np.nan)
+    places = by_place(ifd, np.flatnonzero(good))
+    ends = sorted(data.draw(st.sets(st.integers(1, len(places) - 1))) if len(places) > 1 else [])
+    everything = (0, Candidates(*_bits(bounds), 0, max(len(values), 1), bins))
+    corpus = Corpus(ifd, np.zeros(len(ifd), np.int64), few)
+    counts = np.broadcast_to(corpus.count([everything]), (len(ends), bins))
+    searches = [(everything, end) for end in ends]
+    cuts = find_cutoffs(searches, counts, corpus.count, corpus.gather, few)
+    kept = np.array(places, np.int64)
+    rng = np.random.default_rng(0)
+    kept = rng.permutation(kept)
+    parts = parts_of(cuts, ifd[kept], kept)
+    edges = [0, *ends, len(places)]
+    for part in range(len(ends) + 1):
+        assert by_place(ifd, kept[parts == part]) == places[edges[part] : edges[part + 1]]
+
+
+def _bits(bounds: tuple[float, float]) -> tuple[int, int]:
+    candidates = Candidates.between(*bounds, 1)
+    return candidates.low, candidates.high
 
 
 def test_rows_without_a_score_are_never_kept() -> None:
-    kept = Cutoff(0.0, 5, 1.0).keeps(np.array([np.nan, 0.0, 0.5, 1.0]), np.array([0, 6, 7, 8]))
-    assert kept.tolist() == [False, False, True, False]
+    cutoffs = Cutoffs((Cutoff(0.0, 5),))
+    kept = cutoffs.keeps(np.array([np.nan, 0.0, 0.5, 1.0]), np.array([0, 6, 7, 8]))
+    assert kept.tolist() == [False, False, True, True]
 
 
-@pytest.mark.parametrize(
-    ("rows", "fraction", "kept"),
-    [(999, 0.1, 99), (100, 0.29, 29), (10, 0.05, 0), (7, 1.0, 7), (0, 0.5, 0)],
-)
-def test_a_fraction_counts_as_it_is_written(rows: int, fraction: float, kept: int) -> None:
-    assert rows_to_keep(rows, fraction, None) == kept
+def test_a_group_without_a_cutoff_keeps_nothing() -> None:
+    kept = Cutoffs((None, Cutoff(0.5, 1))).keeps(
+        np.array([0.9, 0.9, 0.5]), np.array([0, 1, 2]), np.array([0, 1, 1])
+    )
+    assert kept.tolist() == [False, True, False]
 
 
-def test_a_count_is_a_count() -> None:
-    assert rows_to_keep(10, None, 3) == 3
+@given(st.lists(st.integers(0, 9)), st.none() | st.integers(0, 9), st.none() | st.integers(0, 9))
+def test_bounds_in_tokens_hold_at_both_ends(
+    tokens: list[int], low: int | None, high: int | None
+) -> None:
+    within = TokenBounds("answer_tokens", low, high).holds(np.array(tokens, np.int64))
+    assert within.tolist() == [
+        (low is None or low <= one) and (high is None or one <= high) for one in tokens
+    ]
+
+
+def test_counts_of_many_groups_stay_small() -> None:
+    for groups in (1, 32, 33, 10_000):
+        ranges = first_ranges(Bounds(0, 1), 10**9, groups)
+        assert sum(one.bins for _, one in ranges) * 8 <= 64 << 20
+    assert first_ranges(Bounds(0, 1), 10**9, 32)[0][1].bins == 1 << 18

@@ -1,0 +1,140 @@
+"""Quotas: how much is kept of the rows of each value of a column. Knows no rows, no files.
+
+source=0.1                        every value of `source` keeps 10 % of its rows
+source:{code: 0.2, chat: 5000}    a fraction of the value's rows, or a count; others keep none
+source:{code: 0.2, "*": 0.05}     each other value has the quota of "*"
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Number
+
+import yaml
+
+# The quota of each value that is not named.
+OTHERS = "*"
+# How a value that is null or missing is shown, and named in a quota.
+NULL = "null"
+
+_FORMS = "expected COLUMN=0.1, COLUMN=500 or COLUMN:{VALUE: 0.2, OTHER: 5000, '*': 0.1}"
+
+
+def rows_to_keep(rows: int, keep: float) -> int:
+    """How many of so many rows: a whole number is a count, one with a point a fraction.
+
+    The fraction counts as it is written, rounded down: 0.29 of 100 rows is 29, although the
+    nearest binary number is a little less.
+    """
+    return keep if isinstance(keep, int) else int(Decimal(str(keep)) * rows)
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What each value of a column may keep.
+
+    Attributes:
+        column: Its name; dots lead into nested columns.
+        shares: Value -> a count (int), or the fraction of the value's rows (float).
+    """
+
+    column: str
+    shares: Mapping[str, int | float]
+
+    def share(self, value: str) -> int | float | None:
+        """What was asked for a value; None where nothing was."""
+        return self.shares.get(value, self.shares.get(OTHERS))
+
+    def wanted(self, value: str, rows: int) -> int:
+        """Rows that a value is to keep of its `rows` rows."""
+        return rows_to_keep(rows, self.share(value) or 0)
+
+    @property
+    def named(self) -> list[str]:
+        """The values that have a quota of their own."""
+        return [value for value in self.shares if value != OTHERS]
+
+
+def quota_from(given: object) -> object:
+    """A quota as a flag's text or a YAML mapping -> `Quota`.
+
+    Raises:
+        ValueError: It is none; says what is expected.
+    """
+    if isinstance(given, str):
+        given = _mapping_of(given)
+    if not isinstance(given, Mapping):
+        return given  # None, or a quota
+    if len(given) != 1:
+        raise ValueError(f"one column can have quotas; {_FORMS}")
+    column, asked = next(iter(given.items()))
+    if not isinstance(asked, Mapping):
+        return Quota(str(column), {OTHERS: _share(OTHERS, asked)})
+    shares: dict[str, int | float] = {}
+    for key, share in asked.items():
+        if isinstance(key, bool):
+            raise ValueError(f"YAML reads a value of {column} as {key}: put it in quotes")
+        text = text_of(key)
+        if text in shares:
+            raise ValueError(f"the value {text!r} of {column} has two quotas")
+        shares[text] = _share(text, share)
+    if not shares:
+        raise ValueError(f"no value of {column} has a quota; {_FORMS}")
+    return Quota(str(column), shares)
+
+
+def text_of(value: object) -> str:
+    """How a value of the column is named in a quota.
+
+    Raises:
+        ValueError: It is neither text nor a number nor a truth value nor null.
+    """
+    if value is None:
+        return NULL
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, bytes):  # text that is not valid UTF-8
+        return value.decode(errors="backslashreplace")
+    if isinstance(value, str | Number):
+        return str(value)
+    raise ValueError(f"is of type {type(value).__name__}; expected text, numbers or truth values")
+
+
+def _mapping_of(text: str) -> dict[str, object]:
+    if text.rstrip().endswith("}"):
+        head, _, inside = text.partition("{")
+        column = head.rstrip()[:-1].strip()
+        if not column or head.rstrip()[-1] not in ":=":
+            raise ValueError(_FORMS)
+        try:
+            # A loader that takes all for text: a language `no` is not a truth value.
+            shares = yaml.load("{" + inside, yaml.BaseLoader)
+        except yaml.YAMLError as error:
+            problem = getattr(error, "problem", None) or "no YAML"
+            raise ValueError(f"cannot be read ({problem}); {_FORMS}") from None
+        return {column: shares}
+    column, sign, share = text.rpartition("=")
+    if not (column.strip() and sign):
+        raise ValueError(_FORMS)
+    return {column.strip(): share.strip()}
+
+
+def _share(value: str, given: object) -> int | float:
+    number = given
+    if isinstance(given, str):
+        try:
+            number = int(given) if re.fullmatch(r"[0-9]+", given) else float(given)
+        except ValueError:
+            number = None
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(f"{value}: expected a count like 5000 or a fraction like 0.2, not {given}")
+    if not (number >= 0 and math.isfinite(number)):
+        raise ValueError(f"{value}: {given} is below 0 or no number")
+    if isinstance(number, float) and number > 1:
+        raise ValueError(
+            f"{value}: {given} is more than all rows; a fraction is at most 1.0, and a count has "
+            "no point"
+        )
+    return number

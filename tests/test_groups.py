@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sf_ray import groups
+from sf_ray.errors import SfRayError
+from sf_ray.groups import find_column
+from sf_ray.locations import Location
+from sf_ray.planning import plan_corpus
+from sf_ray.units import units_of
+
+COLUMNS = {
+    "text": (pa.array(["b", "a", "b", "c", "a"]), "b a b c a"),
+    "gaps": (pa.array(["b", None, "b", None, "null"]), "b null b null null"),
+    "large": (pa.array(["b", "a", None, "c", "a"], pa.large_string()), "b a null c a"),
+    "coded": (pa.array(["b", "a", None, "c", "a"]).dictionary_encode(), "b a null c a"),
+    "whole": (pa.array([3, 1, None, 3, 2]), "3 1 null 3 2"),
+    "truth": (pa.array([True, False, None, True, True]), "true false null true true"),
+    "broken": (pa.array([b"\xff", b"a", b"a", b"a", b"a"]).cast(pa.string(), safe=False), ""),
+    "nothing": (pa.nulls(5), "null null null null null"),
+    "a.b": (pa.array(["x", "y", "x", "y", "x"]), "x y x y x"),
+    "a.c": (None, "1 null null 2 1"),
+}
+NESTED = pa.array([{"b": "no", "c": 1}, None, {"b": "no", "c": None}, {"c": 2}, {"c": 1}])
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    table = pa.table({name: one for name, (one, _) in COLUMNS.items() if one is not None})
+    pq.write_table(table.append_column("a", NESTED), tmp_path / "x.parquet", row_group_size=3)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_rows_have_the_values_of_the_column(corpus: Path, name: str) -> None:
+    plan = plan_corpus(Location(str(corpus)))
+    (shard,) = plan.shards
+    places = [(shard, unit) for unit in units_of(shard.row_groups, 2)]
+    assert len(places) == 3
+    column = find_column(plan.schema, name)
+    counts = column.count(plan.location, places)
+    values = sorted(counts)
+    codes = column.codes(plan.location, places, {value: at for at, value in enumerate(values)})
+    expected = COLUMNS[name][1].split() or ["\\xff", "a", "a", "a", "a"]
+    assert [values[code] for code in codes] == expected
+    assert counts == {value: expected.count(value) for value in expected}
+    assert column.codes(plan.location, [], {}).tolist() == []
+
+
+def test_a_column_of_too_many_values_is_refused(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "MOST_VALUES", 2)
+    plan = plan_corpus(Location(str(corpus)))
+    places = [(plan.shards[0], unit) for unit in units_of((3, 2), 5)]
+    with pytest.raises(SfRayError, match="'text' has more than 2 values, e.g. 'b', 'a', 'c'"):
+        find_column(plan.schema, "text").count(plan.location, places)
