@@ -11,10 +11,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sf_ray.errors import SfRayError, UsageError
+from sf_ray.formats import value_at
+from sf_ray.json_shards import LINES
 from sf_ray.locations import Location
 from sf_ray.pieces import Place
 from sf_ray.quotas import NULL, text_of
-from sf_ray.reading import read_units, values_of
+from sf_ray.reading import BadLine, read_units, rows_of, values_of
 from sf_ray.selection import Codes
 from sf_ray.units import group_reads
 
@@ -85,6 +87,8 @@ def find_column(schema: pa.Schema, name: str) -> GroupColumn:
     Raises:
         UsageError: There is none, or it holds neither text nor numbers nor truth values.
     """
+    if schema.equals(LINES):  # which fields a row has, it tells itself
+        return GroupColumn((name,))
     path = (name,) if name in schema.names else tuple(name.split("."))
     kind: pa.DataType = pa.struct(list(schema))
     for part in path:
@@ -128,7 +132,13 @@ def _names(kind: pa.DataType, prefix: str = "") -> list[str]:
 
 
 def _values(rows: pa.Table, path: tuple[str, ...]) -> tuple[list[str], NDArray[np.int64]]:
-    """The values that occur in a unit's rows, as text, and which of them each row has: [rows]."""
+    """The values that occur in a unit's rows, as text, and which of them each row has: [rows].
+
+    Raises:
+        SfRayError: A JSON row holds an object or a list there.
+    """
+    if rows.schema.equals(LINES):
+        return _values_of_lines(rows, path[0])
     column = rows[path[0]]
     for part in path[1:]:
         column = pc.struct_field(column, part)
@@ -142,3 +152,16 @@ def _values(rows: pa.Table, path: tuple[str, ...]) -> tuple[list[str], NDArray[n
     values = [text_of(value) for value in values_of(pa.chunked_array([encoded.dictionary]))]
     which = encoded.indices.fill_null(len(values)).to_numpy().astype(np.int64)
     return [*values, NULL] if encoded.indices.null_count else values, which
+
+
+def _values_of_lines(rows: pa.Table, name: str) -> tuple[list[str], NDArray[np.int64]]:
+    try:
+        texts = [
+            NULL if isinstance(row, BadLine) else text_of(value_at(row, name))
+            for row in rows_of(rows)
+        ]
+    except ValueError as error:
+        raise SfRayError(f"--quota: field {name!r} {error}") from None
+    code_of: dict[str, int] = {}
+    which = [code_of.setdefault(text, len(code_of)) for text in texts]
+    return list(code_of), np.array(which, np.int64)

@@ -15,7 +15,7 @@ import ray
 from sf_ray.candidates import Chunk, Kept
 from sf_ray.copies import Bitmap
 from sf_ray.locations import Location
-from sf_ray.parts import part_schema, read_parts, write_part
+from sf_ray.parts import read_parts, write_part
 from sf_ray.passes import Passes
 from sf_ray.pieces import Place
 from sf_ray.planning import Corpus
@@ -23,7 +23,7 @@ from sf_ray.ranking import count_rows, gather_rows
 from sf_ray.score_sets import ShardUnits
 from sf_ray.selection import Bounds, Candidates, Cutoff, find_cutoffs
 from sf_ray.tasks import parallel_map
-from sf_ray.writing import WrittenShard
+from sf_ray.writing import WrittenShard, kept_schema
 
 # What a file has at most: bytes, as its rows take in the corpus, and rows, since well compressed
 # ones are many times larger in the memory of the task that sorts them.
@@ -81,7 +81,7 @@ def write_in_order(
         data: Where they go.
         ifd_column: Name of the added column.
     """
-    schema = part_schema(corpus.schema, ifd_column)
+    schema = kept_schema(corpus.schema, ifd_column)
     split = functools.partial(_split, corpus.location, schema, kept, cuts)
     # In the order of the corpus: what comes out must not depend on what was read first.
     stored = sorted(passes.over(split, chunks, stored=len(names)), key=lambda one: one[0])

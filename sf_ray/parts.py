@@ -9,27 +9,23 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sf_ray.candidates import Chunk, Kept
+from sf_ray.kinds import Kind
 from sf_ray.locations import Location
 from sf_ray.reading import read_units
 from sf_ray.selection import Cutoff, parts_of
 from sf_ray.storage import put_whole
 from sf_ray.units import group_reads
-from sf_ray.writing import WrittenShard
+from sf_ray.writing import WrittenShard, refuse_field, writer_for
 
 _ROW_GROUP_BYTES = 64 << 20
 
 
-def part_names(parts: int) -> list[str]:
+def part_names(kind: Kind, parts: int) -> list[str]:
     """Names of so many output files, in their order."""
-    return [f"part-{number:05d}.parquet" for number in range(parts)]
-
-
-def part_schema(schema: pa.Schema, ifd_column: str) -> pa.Schema:
-    """Columns of an output file, of those of the corpus."""
-    return schema.append(pa.field(ifd_column, pa.float64()))
+    suffix = {Kind.PARQUET: "parquet", Kind.ARROW: "arrow", Kind.JSON: "jsonl"}[kind]
+    return [f"part-{number:05d}.{suffix}" for number in range(parts)]
 
 
 def read_parts(
@@ -56,6 +52,8 @@ def read_parts(
                 ifd = selected.ifd[at : at + rows.num_rows]
                 keep = ~np.isnan(ifd)
                 if keep.any():
+                    numbers = selected.positions[at : at + rows.num_rows][keep] - shard.position
+                    refuse_field(shard, rows.filter(pa.array(keep)), numbers, schema.names[-2])
                     columns = rows.filter(pa.array(keep)).select(schema.names[:-2]).columns
                     positions = selected.positions[at : at + rows.num_rows][keep]
                     columns += [pa.array(ifd[keep]), pa.array(positions)]
@@ -86,9 +84,11 @@ def write_part(
     table = pa.Table.from_arrays(table.columns[:-1], schema=schema)
     rows = max(1, _ROW_GROUP_BYTES * len(order) // max(1, table.nbytes))
     with put_whole(data.join(name)) as path:
-        with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
+        with writer_for(name, path, schema) as writer:
             for start in range(0, len(order), rows):
                 # Rows a row group at a time: the part is held once, not twice.
-                writer.write_table(table.take(pa.array(order[start : start + rows])))
+                taken = table.take(pa.array(order[start : start + rows])).combine_chunks()
+                for batch in taken.to_batches():
+                    writer.write(batch)
         size = path.stat().st_size
     return WrittenShard(name, len(order), size)

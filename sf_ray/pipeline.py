@@ -159,6 +159,11 @@ def _check_columns(corpus: Corpus, names: Sequence[str], options: SelectionOptio
         )
     if options.quota is not None:
         find_column(corpus.schema, options.quota.column)
+        column = options.quota.column
+        if corpus.kind is Kind.JSON and not {column, column.partition(".")[0]} & set(names):
+            raise UsageError(
+                f"--quota: no row of a sample has the field {column!r}; they have {list(names)}"
+            )
 
 
 def _prepare(

@@ -169,7 +169,7 @@ def _write(
     passes, copies = selection.passes, selection.copies
     if options.order == "ifd":
         kept_rows = selection.ranking.kept
-        names = part_names(count_parts(corpus, kept_rows))
+        names = part_names(corpus.kind, count_parts(corpus, kept_rows))
         chunks = chunks_of(selection.units, copies)
         cuts = find_cuts(passes, chunks, corpus.rows, selection.kept, kept_rows, len(names))
         output.begin(names)

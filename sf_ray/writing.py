@@ -103,14 +103,28 @@ def kept_batches(
     for batch in reader.batches(_BATCH_ROWS):
         mask = keep[row : row + batch.num_rows]
         kept = batch.filter(pa.array(mask))
-        if batch.schema.equals(LINES):
-            _refuse_field(shard, kept, row + np.flatnonzero(mask), ifd_column)
+        refuse_field(shard, kept, row + np.flatnonzero(mask), ifd_column)
         values = pa.array(ifd[row : row + batch.num_rows][mask])
         yield pa.RecordBatch.from_arrays([*kept.columns, values], schema=schema)
         row += batch.num_rows
 
 
-def _refuse_field(shard: Shard, kept: pa.RecordBatch, rows: NDArray[np.int64], name: str) -> None:
+def refuse_field(
+    shard: Shard, kept: pa.RecordBatch | pa.Table, rows: NDArray[np.int64], name: str
+) -> None:
+    """Sees to it that no kept JSON row has a field of the name of the added one.
+
+    Args:
+        shard: Where the rows stand.
+        kept: The rows; those with columns of their own were looked at when they were planned.
+        rows: Their numbers.
+        name: Of the added field.
+
+    Raises:
+        SfRayError: A row has one.
+    """
+    if not kept.schema.equals(LINES):
+        return
     needle = json.dumps(name).encode()
     for row, line in zip(rows, kept[LINE].to_pylist(), strict=True):
         # A name may be written with escapes; only then, and where it stands, is the row parsed.
