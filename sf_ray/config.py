@@ -219,6 +219,11 @@ class SelectionOptions(CorpusOptions):
         description="Of rows with the same prompt and answer keep at most the best, wherever they "
         "are; before anything is counted for a fraction, count or quota.",
     )
+    export: Literal["llama-factory", "trl", "openai", "alpaca"] | None = Field(
+        default=None,
+        description="Write what is kept once more, as JSON Lines that this framework reads, to "
+        "OUTPUT/export.",
+    )
     order: Literal["input", "ifd"] = Field(
         default="input",
         description="input: filtered shards, as the input's are; ifd: highest IFD first, over "

@@ -13,6 +13,8 @@ from sf_ray.locations import Location
 from sf_ray.storage import list_files, put_bytes, read_bytes_or_none, remove
 
 MANIFEST_VERSION = 1
+# No shard's relative path begins like this.
+_EXPORT = "//export/"
 
 
 class Output:
@@ -21,6 +23,7 @@ class Output:
     def __init__(self, location: Location) -> None:
         self.location = location
         self.data = location.join("data")
+        self.exports = location.join("export")
         self.manifest_location = location.join("manifest.json")
         self._writing = location.join("_writing.json")
 
@@ -50,34 +53,55 @@ class Output:
         manifest = self.manifest()
         if manifest is None or manifest["request_id"] != request_id:
             return None
-        present = {file.relative: file.size for file in list_files(self.data)}
-        recorded = {shard["path"]: shard["bytes"] for shard in manifest["output"]["shards"]}
-        return manifest if present == recorded else None
+        return manifest if self._present() == _recorded(manifest) else None
 
-    def begin(self, names: Iterable[str]) -> None:
+    def begin(self, names: Iterable[str], exports: Iterable[str] = ()) -> None:
         """Claims the names that are about to be written and clears what an older run left.
+
+        Args:
+            names: Of filtered shards, below `data`.
+            exports: Of files below `exports`.
 
         Raises:
             SfRayError: Files are in the way that no run of ours has written.
         """
-        names = set(names)
+        names = {*names} | {_EXPORT + name for name in exports}
         manifest = self.manifest()
-        owned = {shard["path"] for shard in manifest["output"]["shards"]} if manifest else set()
+        owned = {*_recorded(manifest)} if manifest else set()
         unfinished = read_bytes_or_none(self._writing)
         owned |= set(json.loads(unfinished)["names"]) if unfinished else set()
-        present = {file.relative for file in list_files(self.data)}
+        present = {*self._present()}
         if foreign := sorted(present - owned):
             raise SfRayError(
-                f"{self.data.public_uri} holds {len(foreign)} files that no finished or "
-                f"interrupted run wrote, e.g. {foreign[0]}; choose another output or move them"
+                f"{self.data.public_uri} or {self.exports.public_uri} holds {len(foreign)} files "
+                "that no finished or interrupted run wrote, e.g. "
+                f"{self._place(foreign[0]).public_uri}; choose another output or move them"
             )
         put_bytes(self._writing, json.dumps({"names": sorted(owned | names)}).encode())
         remove(self.manifest_location)
         for name in sorted(present - names):
-            remove(self.data.join(name))
+            remove(self._place(name))
+
+    def _present(self) -> dict[str, int]:
+        """Bytes of every file that a run of ours may own."""
+        data = {file.relative: file.size for file in list_files(self.data)}
+        return data | {_EXPORT + file.relative: file.size for file in list_files(self.exports)}
+
+    def _place(self, name: str) -> Location:
+        if name.startswith(_EXPORT):
+            return self.exports.join(name.removeprefix(_EXPORT))
+        return self.data.join(name)
 
     def finish(self, manifest: dict[str, Any]) -> None:
         """Writes the manifest, last of all."""
         text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False)
         put_bytes(self.manifest_location, text.encode())
         remove(self._writing)
+
+
+def _recorded(manifest: dict[str, Any]) -> dict[str, int]:
+    """Bytes of every file that a finished run wrote."""
+    output = manifest["output"]
+    exported = (output.get("export") or {"files": []})["files"]
+    data = {shard["path"]: shard["bytes"] for shard in output["shards"]}
+    return data | {_EXPORT + file["path"]: file["bytes"] for file in exported}

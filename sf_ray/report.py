@@ -11,6 +11,7 @@ from rich.text import Text
 import sf_ray
 from sf_ray.config import SelectionOptions
 from sf_ray.console import duration
+from sf_ray.export_run import Exported
 from sf_ray.ifd import Status
 from sf_ray.locations import Location
 from sf_ray.output import MANIFEST_VERSION
@@ -35,6 +36,7 @@ def manifest_of(
     ranking: Ranking,
     dropped_duplicates: int | None,
     written: list[WrittenShard],
+    exported: Exported | None,
     wall_s: dict[str, float],
 ) -> dict[str, Any]:
     """What went in, what was asked, which model, what came out."""
@@ -103,6 +105,16 @@ def manifest_of(
                 {"path": shard.relative, "rows": shard.rows, "bytes": shard.bytes}
                 for shard in sorted(written, key=lambda shard: shard.relative)
             ],
+            "export": None
+            if exported is None
+            else {
+                "name": exported.name,
+                "left_out_rows": exported.left_out,
+                "files": [
+                    {"path": file.relative, "rows": file.rows, "bytes": file.bytes}
+                    for file in exported.files
+                ],
+            },
         },
     }
 
@@ -188,8 +200,16 @@ def print_manifest(manifest: dict[str, Any], output: Location) -> None:
     if len(skipped) > _SKIPPED_SHOWN:
         console.print(f"skipped  {len(skipped) - _SKIPPED_SHOWN} more shards; see the manifest")
     where = output.public_uri.rstrip("/")
+    exported = manifest["output"].get("export")
+    if exported and exported["left_out_rows"]:
+        console.print(
+            f"note     {exported['left_out_rows']:,} kept rows are not exported, only in data: "
+            f"{exported['name']} has no form for them",
+            soft_wrap=True, highlight=False, markup=False,
+        )  # fmt: skip
     for name, value in (
         ("data", f"{where}/data"),
+        *([("export", f"{where}/export/{exported['name']}")] if exported else []),
         ("scores", f"{manifest['scores']['uri']}/{manifest['scores']['scoring_id']}"),
         ("manifest", f"{where}/manifest.json"),
         ("time", ", ".join(f"{k} {duration(v)}" for k, v in manifest["wall_s"].items())),

@@ -12,7 +12,8 @@ from sf_ray.console import say, timed
 from sf_ray.copies import Bitmap
 from sf_ray.duplicates import find_copies
 from sf_ray.errors import BadShardError
-from sf_ray.formats import resolve_format
+from sf_ray.export_run import export, export_names
+from sf_ray.formats import Format, resolve_format
 from sf_ray.groups import find_column
 from sf_ray.locations import Location
 from sf_ray.ordering import chunks_to_write, count_parts, find_cuts, write_in_order
@@ -84,6 +85,12 @@ def select_and_write(
             for shard in corpus.skipped:
                 if shard not in known:
                     say(f"note: skipping shard {shard.relative}: {shard.reason}; selecting again")
+    exported = None
+    if options.export is not None:
+        with timed("export", wall_s):
+            row_format = _format_of(score_set)
+            where = output.data, output.exports
+            exported = export(options.export, row_format, *where, options.stall_s)
     manifest = manifest_of(
         request_id=_request_id(options, corpus, score_set),
         corpus=corpus,
@@ -93,6 +100,7 @@ def select_and_write(
         ranking=selection.ranking,
         dropped_duplicates=None if selection.copies is None else len(selection.copies),
         written=written,
+        exported=exported,
         wall_s=wall_s,
     )
     output.finish(manifest)
@@ -128,11 +136,8 @@ def _select(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) -> _
         chunks = [chunk.without(copies) for chunk in chunks]
     eligible = Eligible(score_set.pieces, bounds, grouping)
     ranking = rank(passes, chunks, corpus.rows, eligible, asked)
-    identity = score_set.identity
-    columns = identity["columns"]
-    row_format = resolve_format(list(columns.values()), identity["format"], columns)
     check_bad_fraction(
-        corpus, row_format, ranking.status_counts, ranking.bad, options.max_bad_fraction
+        corpus, _format_of(score_set), ranking.status_counts, ranking.bad, options.max_bad_fraction
     )
     return _Selection(passes, units, Kept(eligible, ranking.cutoffs), copies, ranking)
 
@@ -158,6 +163,13 @@ def _groups(
     return Grouping(corpus.location, column, code_of), asked
 
 
+def _format_of(score_set: ScoreSet) -> Format:
+    """The format that the rows had when they were scored."""
+    identity = score_set.identity
+    columns = identity["columns"]
+    return resolve_format(list(columns.values()), identity["format"], columns)
+
+
 def _write(
     options: SelectionOptions, corpus: Corpus, selection: _Selection, output: Output
 ) -> list[WrittenShard]:
@@ -172,7 +184,7 @@ def _write(
         names = part_names(corpus.kind, count_parts(corpus, kept_rows))
         chunks = chunks_of(selection.units, copies)
         cuts = find_cuts(passes, chunks, corpus.rows, selection.kept, kept_rows, len(names))
-        output.begin(names)
+        output.begin(names, export_names(options.export, len(names)))
         return write_in_order(
             passes,
             corpus,
@@ -183,7 +195,8 @@ def _write(
             output.data,
             options.ifd_column,
         )
-    output.begin(shard.file.relative for shard in corpus.shards)
+    names = [shard.file.relative for shard in corpus.shards]
+    output.begin(names, export_names(options.export, len(names)))
     write = functools.partial(
         _write_shards,
         corpus.location,
