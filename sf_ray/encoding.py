@@ -36,6 +36,7 @@ class EncodedRow:
         conditioned: Sequences whose spans, in order, are those of the turns; mostly one.
         direct: The answers of the turns, each on its own.
         digest: [16] bytes that copies of the example share.
+        reason: Why the row did not render, for people; "" where it did.
     """
 
     status: Status
@@ -45,6 +46,7 @@ class EncodedRow:
     conditioned: tuple[TokenSequence, ...] = ()
     direct: tuple[TokenSequence, ...] = ()
     digest: bytes | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Encoder:
         for i, example in enumerate(examples):
             found = example if isinstance(example, Problem) else turns[i]
             if isinstance(found, Problem):
-                rows.append(EncodedRow(found.status, None, None, False))
+                rows.append(EncodedRow(found.status, None, None, False, reason=found.reason))
             else:
                 rows.append(_row(found, whole[i].digest))
         return rows

@@ -41,7 +41,6 @@ def manifest_of(
 ) -> dict[str, Any]:
     """What went in, what was asked, which model, what came out."""
     total = count_units(score_set.units(corpus))
-    quota = options.quota
     return {
         "manifest_version": MANIFEST_VERSION,
         "sf_ray_version": sf_ray.__version__,
@@ -65,37 +64,7 @@ def manifest_of(
             "units": {"total": total, "scored": scored.units, "reused": total - scored.units},
             "tokens": {"scored": scored.tokens, "saved": scored.tokens_saved},
         },
-        "selection": {
-            "keep_fraction": options.keep_fraction,
-            "keep_fraction_of": "all input rows",
-            "keep_count": options.keep_count,
-            "quota": None if quota is None else {quota.column: dict(quota.shares)},
-            "min_ifd": options.min_ifd,
-            "max_ifd": options.max_ifd,
-            "min_prompt_tokens": options.min_prompt_tokens,
-            "max_prompt_tokens": options.max_prompt_tokens,
-            "min_answer_tokens": options.min_answer_tokens,
-            "max_answer_tokens": options.max_answer_tokens,
-            "dropped_duplicates": dropped_duplicates,
-            "order": options.order,
-            "wanted_rows": ranking.wanted,
-            "eligible_rows": ranking.eligible,
-            "kept_rows": ranking.kept,
-            "cutoff": None if quota is not None else _cutoff(corpus, ranking.groups[0]),
-            "groups": None
-            if quota is None
-            else {
-                group.name: {
-                    "asked": quota.share(group.name),
-                    "rows": group.rows,
-                    "eligible": group.eligible,
-                    "wanted": group.wanted,
-                    "kept": group.kept,
-                    "cutoff": _cutoff(corpus, group),
-                }
-                for group in ranking.groups
-            },
-        },
+        "selection": _selection_of(options, corpus, ranking, dropped_duplicates),
         "status_counts": {
             status.value: ranking.status_counts.get(status.value, 0) for status in Status
         },
@@ -115,6 +84,44 @@ def manifest_of(
                     for file in exported.files
                 ],
             },
+        },
+    }
+
+
+def _selection_of(
+    options: SelectionOptions, corpus: Corpus, ranking: Ranking, dropped_duplicates: int | None
+) -> dict[str, Any]:
+    """What was asked of the selection, and what it came to."""
+    quota = options.quota
+    return {
+        "keep_fraction": options.keep_fraction,
+        "keep_fraction_of": "all input rows",
+        "keep_count": options.keep_count,
+        "quota": None if quota is None else {quota.column: dict(quota.shares)},
+        "min_ifd": options.min_ifd,
+        "max_ifd": options.max_ifd,
+        "min_prompt_tokens": options.min_prompt_tokens,
+        "max_prompt_tokens": options.max_prompt_tokens,
+        "min_answer_tokens": options.min_answer_tokens,
+        "max_answer_tokens": options.max_answer_tokens,
+        "dropped_duplicates": dropped_duplicates,
+        "order": options.order,
+        "wanted_rows": ranking.wanted,
+        "eligible_rows": ranking.eligible,
+        "kept_rows": ranking.kept,
+        "cutoff": None if quota is not None else _cutoff(corpus, ranking.groups[0]),
+        "groups": None
+        if quota is None
+        else {
+            group.name: {
+                "asked": quota.share(group.name),
+                "rows": group.rows,
+                "eligible": group.eligible,
+                "wanted": group.wanted,
+                "kept": group.kept,
+                "cutoff": _cutoff(corpus, group),
+            }
+            for group in ranking.groups
         },
     }
 

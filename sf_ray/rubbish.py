@@ -70,4 +70,8 @@ def _reason(corpus: Corpus, row_format: Format, relative: str, row: int, status:
     if isinstance(values, BadLine):
         return values.reason
     problem = row_format.render(values)
-    return problem.reason if isinstance(problem, Problem) else "the template cannot render it"
+    return (
+        problem.reason
+        if isinstance(problem, Problem)
+        else "the template fails on it; the log says where"
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import ray
 
+from sf_ray.console import say
 from sf_ray.encoding import Encoder
 from sf_ray.errors import SfRayError
 from sf_ray.examples import Example, Problem
@@ -80,7 +81,15 @@ class EncodeRules:
         examples = [
             self._render(row, shard, number) for number, row in enumerate(rows_of(rows), start)
         ]
-        return encoded_table(self._encoder.encode(examples))
+        encoded = self._encoder.encode(examples)
+        failed = [i for i, row in enumerate(encoded) if row.status is Status.TEMPLATE_ERROR]
+        if failed:  # nothing but this rendering tells where in the template it was
+            say(
+                f"note: the template fails on {len(failed)} rows of {shard}, first on row "
+                f"{start + failed[0]} ({encoded[failed[0]].reason}); they get the status "
+                f"{Status.TEMPLATE_ERROR.value}"
+            )
+        return encoded_table(encoded)
 
     def _render(self, row: Row | BadLine, shard: str, number: int) -> Example | Problem:
         if isinstance(row, BadLine):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import WORDS
 from naive import mean_loss, naive_chat
@@ -13,6 +14,7 @@ from test_engine import load
 from sf_ray import Scorer, SfRayError
 from sf_ray.encoding import Encoder
 from sf_ray.examples import Example, Problem, chat_of
+from sf_ray.formats import resolve_format
 from sf_ray.ifd import Status
 from sf_ray.templates import Template
 
@@ -287,6 +289,29 @@ def test_a_template_that_fails_on_a_row_gives_it_a_status(tiny_model: Path) -> N
     assert problem == Problem(
         Status.TEMPLATE_ERROR, "message 3: line 2 of the template: TemplateError: too long"
     )
+
+
+def test_a_run_says_on_which_row_and_line_a_template_fails(
+    tiny_model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from sf_ray.models import resolve_model
+    from sf_ray.rules import EncodeRules, ModelSpec
+
+    model = resolve_model(str(tiny_model))
+    jinja = "{% if messages|length > 2 %}\n{{ raise_exception('too long') }}{% endif %}" + JINJA
+    rules = EncodeRules(
+        resolve_format(["messages"]),
+        ModelSpec(str(tiny_model), model.fingerprint),
+        256,
+        "reference",
+        Template("t.jinja", jinja),
+        "last",
+    )
+    rows = pa.table({"messages": [[USER, ANSWER], [USER, ANSWER, USER, ANSWER]]})
+    encoded = rules.encode(rows, "a.parquet", 40)
+    assert encoded["status"].to_pylist() == ["ok", "template_error"]
+    told = "".join(capfd.readouterr())
+    assert "fails on 1 rows of a.parquet, first on row 41 (message 3: line 2 of the tem" in told
 
 
 @pytest.mark.weights
