@@ -47,6 +47,7 @@ class ScoringProgress:
             Tally
         ).remote()
         self.counts = Counts()
+        self._has_interrupted = False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._first: tuple[float, Counts] | None = None
@@ -75,7 +76,10 @@ class ScoringProgress:
         try:
             self._check(self.counts)
         except SfRayError as error:
-            if not self._done.is_set():
+            # Once: Ray Data takes up to seconds to end an execution, and does not begin again
+            # where a second one meets it in that.
+            if not (self._done.is_set() or self._has_interrupted):
+                self._has_interrupted = True
                 interrupt(error)
 
     def _watch(self) -> None:

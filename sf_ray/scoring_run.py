@@ -1,5 +1,6 @@
 """Scoring units on a cluster until they all have scores, whatever is lost on the way."""
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,7 +80,7 @@ def score_units(
         try:
             _score_once(options, corpus, scoring, todo, tries)
         except ClusterError as error:
-            problem = error
+            problem = ClusterError(str(error))  # without its traceback, which holds the actors
         if options.on_bad_shard == "skip":
             known = corpus.skipped
             corpus = corpus.without(scoring.score_set.bad_shards())
@@ -129,6 +130,9 @@ def _score_once(
     todo: ShardUnits,
     tries: list[ScoringProgress],
 ) -> None:
+    # Ray ends an actor when nobody holds it any more: those of an execution that was stopped hang
+    # in the cycles of its traceback, and keep the CPUs that the new ones wait for.
+    gc.collect()
     dtype = scoring.score_set.identity["dtype"]
     units = count_units(todo)
     pool, threads = size_pool(

@@ -1,6 +1,7 @@
 """What may go wrong in a run, caused for real: the result is that of an undisturbed run, or an
 error that says what to do, and never a hang."""
 
+import gc
 import json
 import os
 import shutil
@@ -289,6 +290,20 @@ def test_a_corpus_of_rubbish_fails_with_what_is_wrong_in_it(
         in (stderr.splitlines()[-1])
     )
     assert sf_ray_cli(*select, "--max-bad-fraction", "0.3")[0] == 0
+
+
+@pytest.mark.timeout(120)
+def test_a_run_that_was_stopped_leaves_the_next_one_its_cpus(
+    tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli
+) -> None:
+    corpus = write_shards(tmp_path / "corpus", [row | {"output": None} for row in make_rows(30)])
+    command = ["score", corpus, tmp_path / "scores", "--model", tiny_model, "--max-length", "128"]
+    gc.disable()  # as when nothing happens to collect in between
+    try:
+        assert sf_ray_cli(*command)[0] == 1
+        assert sf_ray_cli(*command, "--max-bad-fraction", "1")[0] == 0
+    finally:
+        gc.enable()
 
 
 def test_a_second_run_is_refused_before_it_does_anything(

@@ -1,6 +1,7 @@
 import pytest
 
 from sf_ray.console import duration
+from sf_ray.errors import SfRayError
 from sf_ray.progress import ScoringProgress
 from sf_ray.tally import Counts
 
@@ -56,3 +57,23 @@ def test_progress_without_a_terminal_is_plain_lines(
     assert "scoring: 2 of 10 rows, 0 of 1 units" in lines
     assert all(line.startswith("scoring: ") for line in lines)
     assert shown.counts.tokens == 30
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_run_that_is_being_stopped_is_not_interrupted_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import time
+
+    from sf_ray import progress
+
+    def check(counts: Counts) -> None:
+        raise SfRayError("too bad")
+
+    interrupted: list[SfRayError] = []
+    monkeypatch.setattr(progress, "_LOOK_S", 0.05)
+    monkeypatch.setattr(progress, "interrupt", interrupted.append)
+    with ScoringProgress(rows=10, units=1, check=check):
+        time.sleep(1)
+    assert [str(error) for error in interrupted] == ["too bad"]
