@@ -66,6 +66,8 @@ def test_a_run_that_is_being_stopped_is_not_interrupted_again(
 ) -> None:
     import time
 
+    import ray
+
     from sf_ray import progress
 
     def check(counts: Counts) -> None:
@@ -74,6 +76,7 @@ def test_a_run_that_is_being_stopped_is_not_interrupted_again(
     interrupted: list[SfRayError] = []
     monkeypatch.setattr(progress, "_LOOK_S", 0.05)
     monkeypatch.setattr(progress, "interrupt", interrupted.append)
-    with ScoringProgress(rows=10, units=1, check=check):
+    with ScoringProgress(rows=10, units=1, check=check) as shown:
+        ray.get(shown.tally.counts.remote())  # it has started
         time.sleep(1)
     assert [str(error) for error in interrupted] == ["too bad"]
