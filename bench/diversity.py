@@ -29,13 +29,13 @@ import numpy as np
 
 from sf_ray.diversity import (
     PART_ROWS,
-    budgets,
     choose,
     divide,
     fit_centres,
     nearest,
     ratio_to_exact,
     sample_of,
+    share_of,
 )
 from sf_ray.facility_location import EXACT_ROWS, coverage, greedy, objective
 
@@ -125,8 +125,8 @@ def choose_kmeans(embeddings: np.ndarray, budget: int) -> np.ndarray:
     """The row nearest to each of `budget` centres, fitted within the parts that ours works in."""
     parts = divide(embeddings, PART_ROWS)
     chosen = []
-    for part, share in zip(parts, budgets(list(map(len, parts)), budget, 1.0), strict=True):
-        rows = embeddings[part]
+    for part in parts:
+        rows, share = embeddings[part], share_of(len(part), len(embeddings), budget, 1.0)
         centres = fit_centres(rows, share, seed=0)
         labels = nearest(rows, centres)
         likeness = np.einsum("nd,nd->n", rows, centres[labels])
@@ -228,7 +228,7 @@ def on_many_rows(embeddings: np.ndarray, source: str, repeat: int) -> None:
         )
     times = median(run[0] for run in whole) / median(quarter)
     print(f"ours: {times:.2f} times as long as for {n // 4} rows")
-    ratio = ratio_to_exact(embeddings, n // 10, sample_rows=EXACT_ROWS)
+    ratio = ratio_to_exact(embeddings[sample_of(n, EXACT_ROWS, 0)], n, n // 10)
     print(f"ours: f over that of exact greedy, on a sample of {EXACT_ROWS} rows: {ratio:.4f}")
 
 

@@ -3,7 +3,7 @@
 Knows where all of it lies and reads it; not how a corpus is spread over tasks. No Ray, no model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,9 @@ from sf_ray.locations import Location
 from sf_ray.pieces import Place, read_digests, read_ifd, read_scores
 from sf_ray.selection import Bounds, Codes, Cutoffs, Positions
 
+# Of rows, in their shard.
+Numbers = NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -23,11 +26,11 @@ class Chunk:
 
     Attributes:
         places: The units.
-        copies: Which of their rows are dropped as copies; None where none are.
+        dropped: Which of their rows do not count, whatever their scores; None where all do.
     """
 
     places: Sequence[Place]
-    copies: Bitmap | None = None
+    dropped: Bitmap | None = None
 
     @property
     def start(self) -> int:
@@ -46,11 +49,11 @@ class Chunk:
         """[rows]"""
         return np.arange(self.start, self.stop)
 
-    def without(self, copies: Bitmap | None) -> "Chunk":
+    def without(self, dropped: Bitmap | None) -> "Chunk":
         """The same rows, of which those that the set has are dropped."""
-        if copies is None or not self.places:
+        if dropped is None or not self.places:
             return Chunk(self.places)
-        return Chunk(self.places, copies.between(self.start, self.stop))
+        return Chunk(self.places, dropped.between(self.start, self.stop))
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Eligible:
-    """Reads which rows may be kept: `ok`, within the bounds, and no dropped copy."""
+    """Reads which rows may be kept: `ok`, within the bounds, and not dropped."""
 
     scores: Location
     bounds: Bounds
@@ -119,8 +122,8 @@ class Eligible:
         else:
             ifd = list(read_ifd(self.scores, chunk.places, self.bounds))
         all_ifd = np.concatenate(ifd)
-        if chunk.copies is not None:
-            all_ifd[chunk.copies.flags(chunk.start, chunk.stop)] = np.nan
+        if chunk.dropped is not None:
+            all_ifd[chunk.dropped.flags(chunk.start, chunk.stop)] = np.nan
         codes = self.grouping.codes(chunk.places) if self.grouping else None
         return Rows(all_ifd, chunk.positions, codes, tuple(statuses))
 
@@ -137,7 +140,12 @@ class Eligible:
 
 @dataclass(frozen=True)
 class Kept:
-    """Reads which rows are kept."""
+    """Reads which rows are kept.
+
+    Attributes:
+        eligible: Reads which rows may be.
+        cutoffs: Up to where they are.
+    """
 
     eligible: Eligible
     cutoffs: Cutoffs
@@ -147,3 +155,13 @@ class Kept:
         rows = self.eligible.read(chunk)
         keeps = self.cutoffs.keeps(rows.ifd, rows.positions, rows.codes)
         return Rows(np.where(keeps, rows.ifd, np.nan), rows.positions, None)
+
+    def of_units(self, chunk: Chunk) -> Iterator[tuple[Place, Numbers]]:
+        """The units of a chunk of which rows are kept, and the numbers of those in the shard."""
+        is_kept, at = ~np.isnan(self.read(chunk).ifd), 0
+        for place in chunk.places:
+            _, unit = place
+            numbers = unit.start + np.flatnonzero(is_kept[at : at + unit.rows])
+            at += unit.rows
+            if len(numbers):
+                yield place, numbers

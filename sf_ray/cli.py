@@ -104,8 +104,9 @@ def _click_command(command: Command) -> click.Command:
 
 def _metavar(annotation: Any) -> str:
     """What stands behind a flag in --help: the choices, or the type."""
-    if get_origin(annotation) is Literal:
-        return "|".join(get_args(annotation))
+    for one in (annotation, *get_args(annotation)):  # which may be optional
+        if get_origin(one) is Literal:
+            return "|".join(get_args(one))
     text = str(annotation)
     if "Quota" in text:
         return "COLUMN=QUOTA"
@@ -113,6 +114,8 @@ def _metavar(annotation: Any) -> str:
         return "JSON" if "Any" in text else "FIELD=COLUMN,..."
     if "tuple" in text:
         return "N|MIN:MAX"
+    if "share_from" in text:
+        return "NUMBER"
     for kind, name in ((int, "INTEGER"), (float, "NUMBER")):
         if annotation is kind or kind in get_args(annotation):
             return name

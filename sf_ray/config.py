@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from sf_ray.errors import UsageError
-from sf_ray.quotas import Quota, quota_from
+from sf_ray.quotas import Quota, quota_from, share_from
 
 
 def _columns_from_text(value: object) -> object:
@@ -52,6 +52,7 @@ Columns = Annotated[dict[str, str], BeforeValidator(_columns_from_text)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object_from_text)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Actors = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_actors_from_text)]
+Share = Annotated[int | float, BeforeValidator(share_from), Field(gt=0)]
 ColumnQuota = Annotated[Quota, BeforeValidator(quota_from)]
 # The options of which exactly one says how much is kept.
 HOW_MUCH = ("keep_fraction", "keep_count", "quota")
@@ -74,6 +75,10 @@ class CorpusOptions(_Options):
         default=None,
         description="Ray cluster to join; 'local' starts one. Default: RAY_ADDRESS, then a "
         "cluster running on this machine, then a local one.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="Where models run; auto: cuda where the cluster has a GPU now, else cpu.",
     )
     on_bad_shard: Literal["fail", "skip"] = Field(
         default="fail",
@@ -146,9 +151,6 @@ class ScoringOptions(CorpusOptions):
         default="auto",
         description="Matmul type; auto: float32 on CPU, float16 autocast on CUDA.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="auto: cuda where the cluster has a GPU now, else cpu."
-    )
     token_budget: int | None = Field(
         default=None,
         ge=1,
@@ -218,6 +220,16 @@ class SelectionOptions(CorpusOptions):
         default=False,
         description="Of rows with the same prompt and answer keep at most the best, wherever they "
         "are; before anything is counted for a fraction, count or quota.",
+    )
+    diversify_to: Share | None = Field(
+        default=None,
+        description="Of the rows that would be kept, keep those that best stand for all of them: "
+        "this fraction of all input rows (with a point), or this many.",
+    )
+    encoder: str = Field(
+        default="minilm",
+        description="What tells --diversify-to how alike rows are: hub name, local directory or "
+        "URI of a sentence encoder, or 'minilm' (all-MiniLM-L6-v2).",
     )
     export: Literal["llama-factory", "trl", "openai", "alpaca"] | None = Field(
         default=None,

@@ -84,6 +84,10 @@ class Bitmap:
         at = positions - self.first
         np.bitwise_or.at(self.bits, at >> 3, (1 << (at & 7)).astype(np.uint8))
 
+    def others(self) -> "Bitmap":
+        """All positions that the set does not have, and a few behind the last one."""
+        return Bitmap(self.first, ~self.bits)
+
     def between(self, start: int, stop: int) -> "Bitmap":
         """The bits of positions [start, stop), and of a few around them; shares their memory."""
         first = start // 8 * 8

@@ -25,6 +25,8 @@ MAX_CENTRES = 2048
 SAMPLE_ROWS = 128
 # How many times its share of the budget a part may choose: rare rows deserve more than theirs.
 SLACK = 3.0
+# Rows of the sample on which parts are compared with exact greedy, and the fewest of a part in it.
+RATIO_ROWS, _RATIO_PART_ROWS = 6000, 64
 _ITERATIONS = 8
 _BLOCK = 8192
 
@@ -51,8 +53,8 @@ def choose(
 def choose_by_parts(embeddings: Embeddings, budget: int, part_rows: int, seed: int = 0) -> Chosen:
     """`choose`, part by part whatever the number of rows."""
     parts = divide(embeddings, part_rows, seed)
-    shares = budgets([len(rows) for rows in parts], budget)
-    inside = [greedy(embeddings[rows], share) for rows, share in zip(parts, shares, strict=True)]
+    total = len(embeddings)
+    inside = [greedy(embeddings[rows], share_of(len(rows), total, budget)) for rows in parts]
     kept = merge([chosen.gains for chosen in inside], budget)
     rows = [rows[chosen.rows[:k]] for rows, chosen, k in zip(parts, inside, kept, strict=True)]
     gains = [chosen.gains[:k] for chosen, k in zip(inside, kept, strict=True)]
@@ -147,10 +149,9 @@ def split(embeddings: Embeddings, part_rows: int, seed: int = 0) -> list[Rows]:
     return parts
 
 
-def budgets(sizes: Sequence[int], budget: int, slack: float = SLACK) -> list[int]:
-    """How many rows each part may choose: `slack` times its share, and no more than it has."""
-    total = sum(sizes)
-    return [min(size, ceil(slack * budget * size / total)) if size else 0 for size in sizes]
+def share_of(size: int, total: int, budget: int, slack: float = SLACK) -> int:
+    """How many rows a part of `size` of all `total` rows may choose: `slack` times its share."""
+    return min(size, ceil(slack * budget * size / total))
 
 
 def merge(gains: Sequence[Gains], budget: int) -> NDArray[np.int64]:
@@ -173,26 +174,23 @@ def merge(gains: Sequence[Gains], budget: int) -> NDArray[np.int64]:
 
 
 def ratio_to_exact(
-    embeddings: Embeddings,
-    budget: int,
-    part_rows: int = PART_ROWS,
-    sample_rows: int = 6000,
-    seed: int = 0,
+    sample: Embeddings, n: int, budget: int, part_rows: int = PART_ROWS, seed: int = 0
 ) -> float:
-    """On a sample, f by parts over f by exact greedy: as many parts, the same share to choose.
+    """On a sample, f by parts over f by exact greedy: the same share to choose, and as many parts.
+
+    Of very many rows it has fewer parts than all of them, each with a few dozen rows at least.
 
     Args:
-        embeddings: [n, d].
+        sample: [s, d] of n rows; s at most `EXACT_ROWS`.
+        n: How many rows there are.
         budget: How many of the n rows are chosen.
         part_rows: The most rows of a part of all n.
-        sample_rows: At most `EXACT_ROWS`.
-        seed: Of the sample, and of the centres.
+        seed: Of the centres.
     """
-    n = len(embeddings)
-    sample = embeddings[sample_of(n, sample_rows, seed)]
     share = len(sample) / max(1, n)
     wanted = max(1, round(budget * share))
-    by_parts = choose_by_parts(sample, wanted, max(1, round(part_rows * share)), seed)
+    part_rows = max(min(part_rows, _RATIO_PART_ROWS), round(part_rows * share))
+    by_parts = choose_by_parts(sample, wanted, part_rows, seed)
     exact = greedy(sample, wanted)
     best = objective(sample, exact.rows)
     return objective(sample, by_parts.rows) / best if best else 1.0

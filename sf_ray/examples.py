@@ -100,6 +100,11 @@ class Example:
         return "".join(text + self.separator for text in texts)
 
     @property
+    def text(self) -> str:
+        """The plain rendering of all that is said."""
+        return self.before(len(self.messages)).removesuffix(self.separator)
+
+    @property
     def digest(self) -> bytes:
         """[16] bytes that tell this text from any other; copies of an example have the same."""
         text = hashlib.blake2b(digest_size=16)

@@ -8,7 +8,9 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +23,11 @@ from sf_ray.errors import SfRayError
 from sf_ray.locations import Location
 from sf_ray.storage import File, copy_here, list_files
 
-# What defines a model's scores, and all that is fetched of it.
+# What defines what a model computes, and all that is fetched of it.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")
+# Where sentence-transformers keeps what comes after the transformer: `1_Pooling/config.json`.
+_MODULE = re.compile(r"\d+_\w+")
+_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ def resolve_model(name: str, storage_options: Mapping[str, Any] | None = None) -
     """Brings a model to this node, once, and says what it is.
 
     Args:
-        name: Hub name, local directory, URI of a directory, .gguf file (path or URI), or "demo".
+        name: Hub name, local directory, URI of a directory, .gguf file (path or URI), or one that
+            is known: "demo", or the encoder "minilm".
         storage_options: fsspec options, where `name` is a URI.
 
     Raises:
@@ -53,7 +59,9 @@ def resolve_model(name: str, storage_options: Mapping[str, Any] | None = None) -
     location = Location(name, storage_options or {})
     if name == "demo":
         return _from_gguf(name, _demo_gguf())
-    if location.is_remote:
+    if name == "minilm":
+        source = _minilm()
+    elif location.is_remote:
         source = _fetch(location)
     elif Path(name).exists():
         source = Path(name)
@@ -68,7 +76,8 @@ def resolve_model(name: str, storage_options: Mapping[str, Any] | None = None) -
             f"model {name}: no *.safetensors in it; sf_ray loads no pickled weights: convert it "
             "with save_pretrained"
         )
-    files = sorted({path for pattern in _MODEL_FILES for path in source.glob(pattern)})
+    folders = [source, *(path for path in source.iterdir() if _MODULE.fullmatch(path.name))]
+    files = sorted({p for folder in folders for each in _MODEL_FILES for p in folder.glob(each)})
     return Model(name, source, _content_hash(files))
 
 
@@ -136,6 +145,21 @@ def _demo_gguf() -> Path:
     return files[0]
 
 
+def _minilm() -> Path:
+    """The default encoder: of the package that carries it, or from the hub."""
+    spec = importlib.util.find_spec("all_minilm_l6_v2")
+    folders = spec.submodule_search_locations if spec else None
+    packed = [path for folder in folders or () for path in Path(folder).glob("model.zip")]
+    if not packed:
+        return _from_hub(_MINILM)
+
+    def unpack(folder: Path) -> None:
+        with zipfile.ZipFile(packed[0]) as archive:
+            archive.extractall(folder)
+
+    return _made_once(_cache_dir() / f"minilm-{_content_hash(packed)}", unpack)
+
+
 def _from_hub(name: str) -> Path:
     """A hub model's files, from the hub's own cache where they are there."""
     from huggingface_hub import snapshot_download
@@ -172,7 +196,9 @@ def _fetch(location: Location) -> Path:
 
 
 def _is_model_file(file: File) -> bool:
-    return "/" not in file.relative and any(Path(file.relative).match(p) for p in _MODEL_FILES)
+    folder, _, name = file.relative.rpartition("/")
+    is_wanted = any(Path(name).match(pattern) for pattern in _MODEL_FILES)
+    return is_wanted and (not folder or bool(_MODULE.fullmatch(folder)))
 
 
 def _from_gguf(name: str, gguf: Path) -> Model:

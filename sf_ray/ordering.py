@@ -91,7 +91,7 @@ def write_in_order(
 
 
 def chunks_to_write(
-    corpus: Corpus, units: ShardUnits, copies: Bitmap | None, kept_rows: int, parts: int
+    corpus: Corpus, units: ShardUnits, dropped: Bitmap | None, kept_rows: int, parts: int
 ) -> list[Chunk]:
     """Groups units, in order, into what one task reads whole rows of."""
     of_each_kept = parts * corpus.rows // max(1, kept_rows)
@@ -107,7 +107,7 @@ def chunks_to_write(
             chunks[-1].append((shard, unit))
             room_bytes -= shard.file.size * unit.rows // shard.rows
             room_rows -= unit.rows
-    return [Chunk(places).without(copies) for places in chunks]
+    return [Chunk(places).without(dropped) for places in chunks]
 
 
 def _split(

@@ -74,12 +74,12 @@ def _or_mark(
 
 
 def chunks_of(
-    units: ShardUnits, copies: Bitmap | None = None, units_a_task: int | None = None
+    units: ShardUnits, dropped: Bitmap | None = None, units_a_task: int | None = None
 ) -> list[Chunk]:
     """Groups units, in order, into what one task looks at."""
     units_a_task = units_a_task or UNITS_A_TASK
     places = [(shard, unit) for shard, shard_units in units for unit in shard_units]
     return [
-        Chunk(places[at : at + units_a_task]).without(copies)
+        Chunk(places[at : at + units_a_task]).without(dropped)
         for at in range(0, len(places), units_a_task)
     ]

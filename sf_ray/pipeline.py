@@ -14,6 +14,7 @@ from sf_ray.config import (
     SelectOptions,
 )
 from sf_ray.console import say, timed
+from sf_ray.embedding import require_library
 from sf_ray.errors import SfRayError, UsageError
 from sf_ray.footers import keep_footers, read_footers
 from sf_ray.formats import resolve_format
@@ -59,18 +60,19 @@ def run(options: RunOptions) -> Skipped:
     scores = options.scores or f"{options.output.rstrip('/')}/scores"
     output = _location(options, options.output)
     with stoppable():
+        encoder = _encoder(options)
         corpus, known = _plan(options, wall_s, scores, options.output)
         sample = sample_of(_location(options, scores), corpus)
         _check_columns(corpus, field_names(corpus, sample.rows), options)
         scoring = _prepare(options, corpus, sample, scores, wall_s)
         score_set = scoring.score_set
         corpus = _without_bad(options, corpus, score_set)
-        if is_done(options, corpus, score_set):
+        if is_done(options, corpus, score_set, encoder):
             return corpus.skipped
         with lease(output), lease(score_set.pieces):
             keep_sample(score_set.location, sample)
             corpus, scored = _score(options, corpus, known, scoring, wall_s)
-            return select_and_write(options, corpus, score_set, scored, wall_s).skipped
+            return select_and_write(options, corpus, score_set, encoder, scored, wall_s).skipped
 
 
 def score(options: ScoreOptions) -> Skipped:
@@ -92,15 +94,16 @@ def score(options: ScoreOptions) -> Skipped:
 
 
 def select(options: SelectOptions) -> Skipped:
-    """Selects from existing scores and writes; loads no model."""
+    """Selects from existing scores and writes; loads no model, or only the encoder."""
     wall_s: WallTimes = {}
     with stoppable():
+        encoder = _encoder(options)
         corpus, known = _plan(options, wall_s, options.scores, options.output)
         sample = sample_of(_location(options, options.scores), corpus)
         _check_columns(corpus, field_names(corpus, sample.rows), options)
         score_set = find_score_set(_location(options, options.scores), options.scoring_id)
         corpus = _without_bad(options, corpus, score_set)
-        if is_done(options, corpus, score_set):
+        if is_done(options, corpus, score_set, encoder):
             return corpus.skipped
         units = score_set.units(corpus)
         if missing := count_units(score_set.missing(units)):
@@ -113,7 +116,7 @@ def select(options: SelectOptions) -> Skipped:
             keep_footers(score_set.location, corpus, known)
             keep_sample(score_set.location, sample)
             start_ray(options.ray_address)
-            return select_and_write(options, corpus, score_set, Scored(), wall_s).skipped
+            return select_and_write(options, corpus, score_set, encoder, Scored(), wall_s).skipped
 
 
 def _location(options: CorpusOptions, uri: str) -> Location:
@@ -248,6 +251,15 @@ def _resolve_model(options: ScoringOptions) -> Model:
             "or less"
         )
     return model
+
+
+def _encoder(options: SelectionOptions) -> ModelSpec | None:
+    """The encoder, where one is needed: found before anything else costs hours."""
+    if options.diversify_to is None:
+        return None
+    require_library()
+    found = resolve_model(options.encoder, options.storage_options)
+    return ModelSpec(options.encoder, found.fingerprint, options.storage_options)
 
 
 def _score(

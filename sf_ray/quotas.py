@@ -122,6 +122,18 @@ def _mapping_of(text: str) -> dict[str, object]:
 
 
 def _share(value: str, given: object) -> int | float:
+    try:
+        return share_from(given)
+    except ValueError as error:
+        raise ValueError(f"{value}: {error}") from None
+
+
+def share_from(given: object) -> int | float:
+    """How much to keep, as a flag's text or a YAML number: `5000` is a count, `0.2` a fraction.
+
+    Raises:
+        ValueError: It is neither; says what is expected.
+    """
     number = given
     if isinstance(given, str):
         try:
@@ -129,12 +141,11 @@ def _share(value: str, given: object) -> int | float:
         except ValueError:
             number = None
     if isinstance(number, bool) or not isinstance(number, int | float):
-        raise ValueError(f"{value}: expected a count like 5000 or a fraction like 0.2, not {given}")
+        raise ValueError(f"expected a count like 5000 or a fraction like 0.2, not {given}")
     if not (number >= 0 and math.isfinite(number)):
-        raise ValueError(f"{value}: {given} is below 0 or no number")
+        raise ValueError(f"{given} is below 0 or no number")
     if isinstance(number, float) and number > 1:
         raise ValueError(
-            f"{value}: {given} is more than all rows; a fraction is at most 1.0, and a count has "
-            "no point"
+            f"{given} is more than all rows; a fraction is at most 1.0, and a count has no point"
         )
     return number

@@ -11,12 +11,14 @@ from rich.text import Text
 import sf_ray
 from sf_ray.config import SelectionOptions
 from sf_ray.console import duration
+from sf_ray.diversity_run import Diversified
 from sf_ray.export_run import Exported
 from sf_ray.ifd import Status
 from sf_ray.locations import Location
 from sf_ray.output import MANIFEST_VERSION
 from sf_ray.planning import Corpus, SkippedShard
 from sf_ray.ranking import Group, Ranking
+from sf_ray.rules import ModelSpec
 from sf_ray.score_sets import ScoreSet, count_units
 from sf_ray.scoring_run import Scored
 from sf_ray.storage import now_utc
@@ -35,6 +37,8 @@ def manifest_of(
     options: SelectionOptions,
     ranking: Ranking,
     dropped_duplicates: int | None,
+    diversity: Diversified | None,
+    encoder: ModelSpec | None,
     written: list[WrittenShard],
     exported: Exported | None,
     wall_s: dict[str, float],
@@ -64,7 +68,8 @@ def manifest_of(
             "units": {"total": total, "scored": scored.units, "reused": total - scored.units},
             "tokens": {"scored": scored.tokens, "saved": scored.tokens_saved},
         },
-        "selection": _selection_of(options, corpus, ranking, dropped_duplicates),
+        "selection": _selection_of(options, corpus, ranking, dropped_duplicates)
+        | _diversity_of(options, ranking, diversity, encoder),
         "status_counts": {
             status.value: ranking.status_counts.get(status.value, 0) for status in Status
         },
@@ -108,7 +113,6 @@ def _selection_of(
         "order": options.order,
         "wanted_rows": ranking.wanted,
         "eligible_rows": ranking.eligible,
-        "kept_rows": ranking.kept,
         "cutoff": None if quota is not None else _cutoff(corpus, ranking.groups[0]),
         "groups": None
         if quota is None
@@ -124,6 +128,33 @@ def _selection_of(
             for group in ranking.groups
         },
     }
+
+
+def _diversity_of(
+    options: SelectionOptions,
+    ranking: Ranking,
+    diversity: Diversified | None,
+    encoder: ModelSpec | None,
+) -> dict[str, Any]:
+    """What was asked of `--diversify-to`, what it came to, and how many rows are kept after all."""
+    if encoder is None:
+        return {"diversity": None, "kept_rows": ranking.kept}
+    asked = {
+        "diversify_to": options.diversify_to,
+        "encoder": Location(encoder.name).public_uri,
+        "encoder_fingerprint": encoder.fingerprint,
+        "of_rows": ranking.kept,
+    }
+    if diversity is None:  # no fewer rows were asked for than there are
+        return {"diversity": asked, "kept_rows": ranking.kept}
+    found = {
+        "wanted_rows": diversity.wanted,
+        "objective": diversity.objective,
+        "mean_similarity": diversity.objective / ranking.kept,
+        "is_exact": diversity.is_exact,
+        "ratio_to_exact": diversity.ratio_to_exact,
+    }
+    return {"diversity": asked | found, "kept_rows": len(diversity.rows)}
 
 
 def _cutoff(corpus: Corpus, group: Group) -> dict[str, Any] | None:
@@ -180,6 +211,10 @@ def print_manifest(manifest: dict[str, Any], output: Location) -> None:
     line(f"ok, with {bounds}", selection["eligible_rows"] + (dropped or 0))
     if dropped is not None:
         line("  of them copies of better rows", dropped)
+    diversity = selection.get("diversity")
+    ranked = diversity["of_rows"] if diversity else selection["kept_rows"]
+    if diversity:
+        line("of the best IFD", ranked)
     line("kept", selection["kept_rows"], style="bold")
     console.print(table)
     cutoff = selection["cutoff"]
@@ -190,15 +225,17 @@ def print_manifest(manifest: dict[str, Any], output: Location) -> None:
         )
     if selection["groups"] is not None:
         _print_groups(console, selection)
-    elif selection["kept_rows"] < selection["wanted_rows"]:
+    elif ranked < selection["wanted_rows"]:
         copies = "" if dropped is None else " and are no copies"
         _tell(
             console,
             f"note     {selection['wanted_rows']:,} rows were asked for; no more have "
             f"{bounds}{copies}",
         )
-    elif not selection["kept_rows"]:
+    elif not ranked:
         console.print("note     the fraction comes to less than one row: nothing is kept")
+    if diversity:
+        _tell(console, _diversity_as_text(diversity))
     for shard in skipped[:_SKIPPED_SHOWN]:
         console.print(
             f"skipped  {shard['path']}: {shard['reason']}",
@@ -257,6 +294,24 @@ def _print_groups(console: Console, selection: dict[str, Any]) -> None:
             more = len(values) - _SKIPPED_SHOWN
             shown += f" and {more:,} more" if more > 0 else ""
             _tell(console, f"note     values of {column} that {what}: {shown}")
+
+
+def _diversity_as_text(diversity: dict[str, Any]) -> str:
+    """How well the chosen rows stand for those that they were chosen from."""
+    if "wanted_rows" not in diversity:
+        return (
+            f"note     no more than {diversity['of_rows']:,} rows are left of the IFD cut for "
+            "--diversify-to: all of them are kept"
+        )
+    how = "exact greedy"
+    at_least = ""
+    if not diversity["is_exact"]:
+        how = f"by parts, {diversity['ratio_to_exact']:.2%} of exact greedy on a sample"
+        at_least = "at least "
+    return (
+        f"variety  facility location {at_least}{diversity['objective']:,.1f}: a row is to the kept "
+        f"one most like it {at_least}{diversity['mean_similarity']:.3f} similar, on average ({how})"
+    )
 
 
 def _bounds_as_text(selection: dict[str, Any]) -> str:

@@ -55,12 +55,17 @@ class ScoreSet:
 
     def bad_shards(self) -> dict[str, str]:
         """Shards that could not be read to their end: shard id -> what is wrong with it."""
-        folder = self.pieces.join(_BAD)
-        marks = [file.relative for file in list_files(folder, ".json")]
-        return {
-            mark.rsplit(".", 2)[1]: json.loads(read_bytes(folder.join(mark)))["reason"]
-            for mark in marks
-        }
+        return bad_shards(self.pieces)
+
+
+def bad_shards(pieces: Location) -> dict[str, str]:
+    """Shards that are marked beside the pieces: shard id -> what is wrong with it."""
+    folder = pieces.join(_BAD)
+    marks = [file.relative for file in list_files(folder, ".json")]
+    return {
+        mark.rsplit(".", 2)[1]: json.loads(read_bytes(folder.join(mark)))["reason"]
+        for mark in marks
+    }
 
 
 def mark_bad(pieces: Location, stem: str, reason: str) -> None:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,7 +10,10 @@ from sf_ray.candidates import Chunk, Eligible, Grouping, Kept
 from sf_ray.config import CorpusOptions, SelectionOptions
 from sf_ray.console import say, timed
 from sf_ray.copies import Bitmap
+from sf_ray.diversity_run import Diversified, diversify
 from sf_ray.duplicates import find_copies
+from sf_ray.embedding_run import embed_kept
+from sf_ray.embedding_sets import embedding_set_of
 from sf_ray.errors import BadShardError
 from sf_ray.export_run import export, export_names
 from sf_ray.formats import Format, resolve_format
@@ -25,6 +28,7 @@ from sf_ray.quotas import Quota, rows_to_keep
 from sf_ray.ranking import Ranking, Wanted, count_values, rank
 from sf_ray.report import manifest_of, print_manifest
 from sf_ray.rubbish import check_bad_fraction
+from sf_ray.rules import ModelSpec
 from sf_ray.score_sets import ScoreSet, ShardUnits, digest, mark_bad, share_shards
 from sf_ray.scoring_run import Scored
 from sf_ray.selection import Bounds, TokenBounds
@@ -48,12 +52,25 @@ class _Selection:
     kept: Kept
     copies: Bitmap | None
     ranking: Ranking
+    diversity: Diversified | None = None
+
+    @property
+    def dropped(self) -> Bitmap | None:
+        """Rows that are not kept whatever their IFD is."""
+        return self.copies if self.diversity is None else self.diversity.rows.others()
+
+    @property
+    def rows(self) -> int:
+        """How many are kept."""
+        return self.ranking.kept if self.diversity is None else len(self.diversity.rows)
 
 
-def is_done(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) -> bool:
+def is_done(
+    options: SelectionOptions, corpus: Corpus, score_set: ScoreSet, encoder: ModelSpec | None
+) -> bool:
     """Whether the output answers this very request; then says so and what is in it."""
     output = _output(options)
-    manifest = output.finished(_request_id(options, corpus, score_set))
+    manifest = output.finished(_request_id(options, corpus, score_set, encoder))
     if manifest is not None:
         say("nothing to do: the output is there, whole, and of this very request")
         print_manifest(manifest, output.location)
@@ -64,10 +81,19 @@ def select_and_write(
     options: SelectionOptions,
     corpus: Corpus,
     score_set: ScoreSet,
+    encoder: ModelSpec | None,
     scored: Scored,
     wall_s: WallTimes,
 ) -> Corpus:
     """Finds the cut-offs, writes the filtered shards and, last of all, the manifest.
+
+    Args:
+        options: Of the run.
+        corpus: The corpus.
+        score_set: Scores of all of its units.
+        encoder: What `--diversify-to` needs; None without it.
+        scored: What this run scored.
+        wall_s: Gets the time of each stage.
 
     Returns:
         The corpus without the shards that turned out to be bad.
@@ -77,6 +103,8 @@ def select_and_write(
         try:
             with timed("select", wall_s):
                 selection = _select(options, corpus, score_set)
+            if encoder is not None:
+                selection = _diversified(options, corpus, score_set, encoder, selection, wall_s)
             with timed("write", wall_s):
                 written = _write(options, corpus, selection, output)
             break
@@ -92,13 +120,15 @@ def select_and_write(
             where = output.data, output.exports
             exported = export(options.export, row_format, *where, options.stall_s)
     manifest = manifest_of(
-        request_id=_request_id(options, corpus, score_set),
+        request_id=_request_id(options, corpus, score_set, encoder),
         corpus=corpus,
         score_set=score_set,
         scored=scored,
         options=options,
         ranking=selection.ranking,
         dropped_duplicates=None if selection.copies is None else len(selection.copies),
+        diversity=selection.diversity,
+        encoder=encoder,
         written=written,
         exported=exported,
         wall_s=wall_s,
@@ -112,11 +142,14 @@ def _output(options: SelectionOptions) -> Output:
     return Output(Location(options.output, options.storage_options, options.storage_retry_s))
 
 
-def _request_id(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) -> str:
+def _request_id(
+    options: SelectionOptions, corpus: Corpus, score_set: ScoreSet, encoder: ModelSpec | None
+) -> str:
     """Names all that decides what is written."""
     decides = SelectionOptions.model_fields.keys() - CorpusOptions.model_fields.keys() - {"output"}
     asked = options.model_dump(include=set(decides))
-    return digest([corpus.fingerprint, score_set.scoring_id, asked])
+    encoded_by = encoder and encoder.fingerprint
+    return digest([corpus.fingerprint, score_set.scoring_id, asked, encoded_by])
 
 
 def _select(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) -> _Selection:
@@ -140,6 +173,38 @@ def _select(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) -> _
         corpus, _format_of(score_set), ranking.status_counts, ranking.bad, options.max_bad_fraction
     )
     return _Selection(passes, units, Kept(eligible, ranking.cutoffs), copies, ranking)
+
+
+def _diversified(
+    options: SelectionOptions,
+    corpus: Corpus,
+    score_set: ScoreSet,
+    encoder: ModelSpec,
+    selection: _Selection,
+    wall_s: WallTimes,
+) -> _Selection:
+    """The selection, of which only those rows are kept that stand for all of it.
+
+    Raises:
+        MarkedBadError: Shards turned out to be bad.
+    """
+    passes, units, copies = selection.passes, selection.units, selection.copies
+    kept, kept_rows = selection.kept, selection.ranking.kept
+    wanted = rows_to_keep(corpus.rows, options.diversify_to or 0)
+    if wanted >= kept_rows:  # all of them: nothing to compare
+        return selection
+    if not wanted:
+        none = Diversified(0, kept_rows, Bitmap.empty(corpus.rows), 0.0, True, 1.0)
+        return replace(selection, diversity=none)
+    row_format = _format_of(score_set)
+    target = embedding_set_of(score_set.location, encoder.fingerprint, row_format)
+    with timed("embed", wall_s):
+        embed_kept(
+            options, corpus, selection.passes, units, copies, kept, encoder, row_format, target
+        )
+    with timed("diversify", wall_s):
+        found = diversify(passes, units, copies, corpus.rows, kept, kept_rows, wanted, target)
+    return replace(selection, diversity=found)
 
 
 def _bounds(options: SelectionOptions) -> Bounds:
@@ -178,17 +243,17 @@ def _write(
     Raises:
         MarkedBadError: Shards turned out to be bad.
     """
-    passes, copies = selection.passes, selection.copies
+    passes, dropped = selection.passes, selection.dropped
     if options.order == "ifd":
-        kept_rows = selection.ranking.kept
+        kept_rows = selection.rows
         names = part_names(corpus.kind, count_parts(corpus, kept_rows))
-        chunks = chunks_of(selection.units, copies)
+        chunks = chunks_of(selection.units, dropped)
         cuts = find_cuts(passes, chunks, corpus.rows, selection.kept, kept_rows, len(names))
         output.begin(names, export_names(options.export, len(names)))
         return write_in_order(
             passes,
             corpus,
-            chunks_to_write(corpus, selection.units, copies, kept_rows, len(names)),
+            chunks_to_write(corpus, selection.units, dropped, kept_rows, len(names)),
             selection.kept,
             cuts,
             names,
@@ -207,7 +272,7 @@ def _write(
     )
     tasks = [
         [
-            (shard, Chunk([(shard, unit) for unit in units]).without(copies))
+            (shard, Chunk([(shard, unit) for unit in units]).without(dropped))
             for shard, units in shards
         ]
         for shards in share_shards(selection.units)

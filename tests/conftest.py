@@ -21,6 +21,13 @@ WORDS = (
 ).split()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run side by side, all that need a Ray go one after another: there is one Ray."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch = pytest.MonkeyPatch()
@@ -83,6 +90,38 @@ def tiny_bos_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("bos-model"), bos=True)
 
 
+def make_encoder(folder: Path, seed: int = 0) -> Path:
+    """A tiny random BERT with a tokenizer of whole words, saved as any encoder is; window 64."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", *dict.fromkeys(WORDS)])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    plain = folder / "plain"
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=64
+    ).save_pretrained(plain)
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+    )
+    BertModel(config).save_pretrained(plain)
+    transformer = Transformer(str(plain))
+    pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
+    SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder / "encoder"))
+    return folder / "encoder"
+
+
 def make_rows(count: int, seed: int = 0) -> list[dict[str, str | None]]:
     """Alpaca rows of words, some of them awkward."""
     import random
@@ -107,6 +146,12 @@ def make_rows(count: int, seed: int = 0) -> list[dict[str, str | None]]:
     if count > 17:
         rows[17]["input"] = None
     return rows
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence encoder of 32 dimensions; window 64."""
+    return make_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 def write_shards(folder: Path, rows: list[dict[str, str | None]], shards: int = 3) -> Path:

@@ -6,7 +6,6 @@ from hypothesis.extra.numpy import arrays
 
 from sf_ray import diversity, facility_location
 from sf_ray.diversity import (
-    budgets,
     choose,
     choose_by_parts,
     divide,
@@ -15,6 +14,7 @@ from sf_ray.diversity import (
     nearest,
     ratio_to_exact,
     sample_of,
+    share_of,
     split,
 )
 from sf_ray.facility_location import EXACT_ROWS, Chosen, coverage, greedy, objective
@@ -148,11 +148,11 @@ def test_of_equal_gains_the_earlier_parts_are_kept() -> None:
 
 
 @given(st.lists(st.integers(0, 1000), max_size=20), st.floats(0, 1), st.floats(1, 4))
-def test_budgets_of_parts_suffice(sizes: list[int], share: float, slack: float) -> None:
+def test_shares_of_parts_suffice(sizes: list[int], share: float, slack: float) -> None:
     budget = int(share * sum(sizes))
-    shares = budgets(sizes, budget, slack)
+    shares = [share_of(size, sum(sizes), budget, slack) for size in sizes if size]
     assert sum(shares) >= budget
-    assert all(0 <= each <= size for each, size in zip(shares, sizes, strict=True))
+    assert all(0 <= each <= size for each, size in zip(shares, filter(None, sizes), strict=True))
 
 
 @given(whole, st.integers(1, 30), seeds)
@@ -234,6 +234,7 @@ def test_by_parts_comes_near_exact_greedy_and_says_how_near() -> None:
     drawn = objective(embeddings, sample_of(480, 48, 0))
     assert drawn < by_parts
     assert 0.97 < by_parts / exact <= 1.001
-    assert ratio_to_exact(embeddings, 48, 120) == pytest.approx(by_parts / exact)
-    assert 0.95 < ratio_to_exact(embeddings, 48, 120, sample_rows=200) <= 1.01
-    assert ratio_to_exact(embeddings[:0], 4) == 1.0
+    assert ratio_to_exact(embeddings, 480, 48, 120) == pytest.approx(by_parts / exact)
+    sample = embeddings[sample_of(480, 240, 0)]
+    assert 0.95 < ratio_to_exact(sample, 480, 48, 120) <= 1.01
+    assert ratio_to_exact(embeddings[:0], 0, 4) == 1.0

@@ -33,6 +33,7 @@ LAYERS = [
     "storage",
     "leases",
     "models",
+    "embedding",
     "scoring",
     "units",
     "kinds",
@@ -65,11 +66,13 @@ LAYERS = [
     "ranking",
     "duplicates",
     "ordering",
-    "export_run",
+    "embedding_sets",
+    "diversity_run",
     "output",
     "progress",
     "cluster",
     "scoring_run",
+    "embedding_run",
     "export_run",
     "report",
     "selection_run",
@@ -97,7 +100,7 @@ PURE += ["quotas", "selection", "copies", "facility_location", "diversity", "kin
 IO = ["tables", "locations", "storage", "leases", "units", "handles", "planning", "footers"]
 IO += ["parquet_shards", "arrow_shards", "json_shards", "shards", "score_sets", "reading"]
 IO += ["samples", "rubbish", "bundles", "tally", "pieces", "groups", "candidates", "writing"]
-IO += ["parts", "output"]
+IO += ["parts", "output", "embedding_sets"]
 SHELL = [
     "rules",
     "tasks",
@@ -106,6 +109,8 @@ SHELL = [
     "ranking",
     "duplicates",
     "ordering",
+    "diversity_run",
+    "embedding_run",
     "cluster",
     "progress",
     "scoring_run",
@@ -115,10 +120,19 @@ SHELL = [
     "pipeline",
 ]
 FOREIGN = {
-    "ray": [*PURE, *IO, "engine", "models", "scoring"],
+    "ray": [*PURE, *IO, "engine", "models", "embedding", "scoring"],
     "torch": [*PURE, *IO, *SHELL],
-    "pyarrow": [*PURE, "engine"],
-    "fsspec": [*PURE, "engine", "tables", "stages", "scoring_run", "selection_run", "pipeline"],
+    "pyarrow": [*PURE, "engine", "embedding"],
+    "fsspec": [
+        *PURE,
+        "engine",
+        "embedding",
+        "tables",
+        "stages",
+        "scoring_run",
+        "selection_run",
+        "pipeline",
+    ],
 }
 
 

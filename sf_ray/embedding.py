@@ -1,0 +1,86 @@
+"""Texts -> embeddings of length 1, by a small encoder on a device. No Ray, no files of a corpus.
+
+The encoder is any that sentence-transformers loads: with its own pooling, or the mean over tokens.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sf_ray.errors import SfRayError
+
+# What is stored: a cosine is off by less than 0.001.
+Stored = NDArray[np.float16]
+
+_BATCH_ROWS = {"cpu": 32, "cuda": 256}
+# No text is so long-winded: what an encoder cannot see of a long one need not be tokenised.
+_CHARACTERS_A_TOKEN = 64
+
+
+class Embedder:
+    """An encoder, loaded."""
+
+    def __init__(self, path: Path, device: str = "cpu", threads: int | None = None) -> None:
+        """
+        Args:
+            path: Directory of the encoder.
+            device: "cpu" or "cuda".
+            threads: To compute with on CPU; None leaves torch's own choice.
+
+        Raises:
+            SfRayError: It cannot be loaded.
+        """
+        require_library()
+        import torch
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            self._encoder = SentenceTransformer(str(path), device=device, local_files_only=True)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise SfRayError(f"encoder {path} cannot be loaded: {error}") from error
+        self._batch_rows = _BATCH_ROWS[device]
+        window = self._encoder.get_max_seq_length()
+        self._characters = window * _CHARACTERS_A_TOKEN if window else None
+
+    def embed(self, texts: Sequence[str]) -> Stored:
+        """[n] texts -> [n, d]; n at least 1. Of a long text an encoder sees only the beginning.
+
+        Raises:
+            SfRayError: An embedding is not finite.
+        """
+        cut = [text[: self._characters] for text in texts]
+        embeddings = self._encoder.encode(
+            cut,
+            batch_size=self._batch_rows,
+            show_progress_bar=False,
+            convert_to_numpy=True,
+            normalize_embeddings=True,
+        )
+        finite = np.isfinite(embeddings).all(axis=1)
+        if not finite.all():
+            text = texts[int(finite.argmin())][:80]
+            raise SfRayError(
+                f"the encoder gives an embedding that is not finite, e.g. of {text!r}; use another "
+                "--encoder"
+            )
+        return np.asarray(embeddings, np.float16)
+
+
+def require_library() -> None:
+    """Sees to it that encoders can be loaded at all.
+
+    Raises:
+        SfRayError: sentence-transformers is not installed.
+    """
+    if importlib.util.find_spec("sentence_transformers") is None:
+        raise SfRayError(
+            "--diversify-to needs one more package; install it with "
+            "`pip install 'sf_ray[diversity]'`"
+        )

@@ -1,0 +1,177 @@
+"""`--diversify-to` on a real Ray, with a real encoder (tiny), against greedy by hand."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.dataset as ds
+import pytest
+from conftest import make_rows, write_shards
+
+from sf_ray import diversity_run, passes
+from sf_ray.embedding import Embedder
+from sf_ray.facility_location import greedy, objective
+
+Cli = Callable[..., tuple[int, str, str]]
+
+with_ray = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+
+def kept_ids(output: Path) -> list[str]:
+    return ds.dataset(output / "data", format="parquet").to_table()["id"].to_pylist()
+
+
+def diversity_of(output: Path) -> dict[str, Any]:
+    return json.loads((output / "manifest.json").read_text())["selection"]["diversity"]
+
+
+def text_of(row: dict[str, Any]) -> str:
+    return f"{row['instruction']}\n{row['input'] + chr(10) if row['input'] else ''}{row['output']}"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """120 rows in 3 shards, all of which can be scored."""
+    rows = [row for row in make_rows(140) if row["instruction"] and row["output"]]
+    return write_shards(tmp_path / "corpus", rows[:120])
+
+
+@pytest.fixture
+def select(
+    corpus: Path,
+    tiny_model: Path,
+    tiny_encoder: Path,
+    tmp_path: Path,
+    sf_ray_cli: Cli,
+    free_scorer: Callable[..., None],
+) -> Callable[..., tuple[str, str]]:
+    """Selects from scores of 120 rows in 12 units, with the tiny encoder: (stdout, stderr)."""
+    free_scorer()
+    scores = tmp_path / "scores"
+    command = ("--model", tiny_model, "--unit-rows", 10, "--max-length", 64, "--device", "cpu")
+    assert sf_ray_cli("score", corpus, scores, *command)[0] == 0
+
+    def run(output: Path, *options: object, code: int = 0) -> tuple[str, str]:
+        given = ("--encoder", tiny_encoder, "--device", "cpu", *options)
+        found, out, err = sf_ray_cli("select", corpus, scores, output, *given)
+        assert found == code, err
+        return out, err
+
+    return run
+
+
+class TestOnRay:
+    pytestmark = with_ray
+
+    def test_few_rows_are_chosen_by_exact_greedy_and_embedded_once(
+        self,
+        select: Callable[..., tuple[str, str]],
+        tiny_encoder: Path,
+        corpus: Path,
+        tmp_path: Path,
+    ) -> None:
+        select(tmp_path / "by-ifd", "--keep-fraction", 0.5)
+        by_ifd = kept_ids(tmp_path / "by-ifd")
+        rows = {
+            row["id"]: row for row in ds.dataset(corpus, format="parquet").to_table().to_pylist()
+        }
+        embedder = Embedder(tiny_encoder)
+        # One by one: no padding, no other rows beside it.
+        embeddings = np.concatenate([embedder.embed([text_of(rows[i])]) for i in by_ifd])
+        best = greedy(embeddings.astype(np.float32), 12)
+
+        out, err = select(tmp_path / "out", "--keep-fraction", 0.5, "--diversify-to", 0.1)
+        assert "60 rows to embed" in err
+        assert sorted(kept_ids(tmp_path / "out")) == sorted(by_ifd[row] for row in best.rows)
+        found = diversity_of(tmp_path / "out")
+        assert found["objective"] == pytest.approx(best.gains.sum(), rel=1e-3)
+        assert found["mean_similarity"] == pytest.approx(best.gains.sum() / 60, rel=1e-3)
+        assert (found["wanted_rows"], found["of_rows"]) == (12, 60)
+        assert found["is_exact"]
+        assert found["ratio_to_exact"] == 1
+        assert "of the best IFD" in out
+        assert "exact greedy" in out
+
+        # Another number of rows needs no encoder any more; more rows need it for those only.
+        _, err = select(tmp_path / "out", "--keep-fraction", 0.5, "--diversify-to", "5")
+        assert "to embed" not in err
+        assert sorted(kept_ids(tmp_path / "out")) == sorted(by_ifd[row] for row in best.rows[:5])
+        _, err = select(tmp_path / "out", "--keep-fraction", 0.75, "--diversify-to", "5")
+        assert "30 rows to embed" in err
+        _, err = select(tmp_path / "out", "--keep-fraction", 0.75, "--diversify-to", "5")
+        assert "nothing to do" in err
+
+    def test_many_rows_are_chosen_part_by_part(
+        self,
+        select: Callable[..., tuple[str, str]],
+        tiny_encoder: Path,
+        corpus: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(diversity_run, "EXACT_ROWS", 50)
+        monkeypatch.setattr(diversity_run, "PART_ROWS", 32)
+        monkeypatch.setattr(diversity_run, "_BIN_ROWS", 20)
+        monkeypatch.setattr(diversity_run, "_CHUNK_UNITS", 2)
+        monkeypatch.setattr(passes, "UNITS_A_TASK", 3)
+        asked = ("--keep-fraction", 0.8, "--diversify-to", 0.2, "--order", "ifd")
+        out, _ = select(tmp_path / "one", *asked)
+        found = diversity_of(tmp_path / "one")
+        assert not found["is_exact"]
+        assert found["of_rows"] == 96
+        assert 0.8 < found["ratio_to_exact"] <= 1.05
+        assert "by parts" in out
+        chosen = kept_ids(tmp_path / "one")
+        assert len(set(chosen)) == len(chosen) == 24
+
+        select(tmp_path / "by-ifd", "--keep-fraction", 0.8, "--order", "ifd")
+        by_ifd = kept_ids(tmp_path / "by-ifd")
+        assert [i for i in by_ifd if i in set(chosen)] == chosen  # best first, and no others
+        rows = {
+            row["id"]: row for row in ds.dataset(corpus, format="parquet").to_table().to_pylist()
+        }
+        embeddings = Embedder(tiny_encoder).embed([text_of(rows[i]) for i in by_ifd])
+        embeddings = embeddings.astype(np.float32)
+        best = objective(embeddings, greedy(embeddings, 24).rows)
+        reached = objective(embeddings, np.array([by_ifd.index(i) for i in chosen]))
+        assert 0.9 < reached / best <= 1 + 1e-6
+        assert found["objective"] <= reached * (1 + 1e-5)  # a lower bound
+
+        # However the work is cut, the same rows.
+        monkeypatch.setattr(diversity_run, "_CHUNK_UNITS", 256)
+        select(tmp_path / "two", *asked)
+        assert kept_ids(tmp_path / "two") == chosen
+
+    def test_a_quota_and_copies_come_first_and_all_is_kept_where_no_less_is_asked(
+        self, select: Callable[..., tuple[str, str]], tmp_path: Path
+    ) -> None:
+        out, err = select(tmp_path / "out", "--keep-count", 20, "--diversify-to", "20")
+        assert "to embed" not in err
+        assert "no more than 20 rows are left" in out
+        assert len(kept_ids(tmp_path / "out")) == 20
+        out, _ = select(
+            tmp_path / "out", "--quota", "input=1.0", "--drop-duplicates", "--diversify-to", "4"
+        )
+        assert len(kept_ids(tmp_path / "out")) == 4
+
+    def test_nothing_is_kept_where_the_fraction_comes_to_no_row(
+        self, select: Callable[..., tuple[str, str]], tmp_path: Path
+    ) -> None:
+        _, err = select(tmp_path / "out", "--keep-count", 20, "--diversify-to", "0.001")
+        assert "to embed" not in err
+        assert kept_ids(tmp_path / "out") == []
+
+    def test_a_broken_piece_of_embeddings_is_named(
+        self, select: Callable[..., tuple[str, str]], tmp_path: Path
+    ) -> None:
+        select(tmp_path / "out", "--keep-count", 20, "--diversify-to", "5")
+        piece = min((tmp_path / "scores" / "_embeddings").rglob("*.parquet"))
+        piece.write_bytes(piece.read_bytes()[:-30])
+        _, err = select(tmp_path / "out", "--keep-count", 20, "--diversify-to", "4", code=1)
+        assert str(piece) in err
+        assert "delete the file" in err
+        piece.unlink()
+        _, err = select(tmp_path / "out", "--keep-count", 20, "--diversify-to", "4")
+        assert "rows to embed" in err
