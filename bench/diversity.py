@@ -28,14 +28,11 @@ from time import perf_counter
 import numpy as np
 
 from sf_ray.diversity import (
-    PART_ROWS,
     choose,
-    divide,
     fit_centres,
     nearest,
     ratio_to_exact,
     sample_of,
-    share_of,
 )
 from sf_ray.facility_location import EXACT_ROWS, coverage, greedy, objective
 
@@ -122,17 +119,12 @@ def choose_random(embeddings: np.ndarray, budget: int) -> np.ndarray:
 
 
 def choose_kmeans(embeddings: np.ndarray, budget: int) -> np.ndarray:
-    """The row nearest to each of `budget` centres, fitted within the parts that ours works in."""
-    parts = divide(embeddings, PART_ROWS)
-    chosen = []
-    for part in parts:
-        rows, share = embeddings[part], share_of(len(part), len(embeddings), budget, 1.0)
-        centres = fit_centres(rows, share, seed=0)
-        labels = nearest(rows, centres)
-        likeness = np.einsum("nd,nd->n", rows, centres[labels])
-        order = np.lexsort((-likeness, labels))
-        chosen.append(part[order[np.unique(labels[order], return_index=True)[1]]])
-    return np.concatenate(chosen)
+    """The row nearest to each of `budget` centres, fitted to all rows at once."""
+    centres = fit_centres(embeddings, budget, seed=0)
+    labels = nearest(embeddings, centres)
+    likeness = np.einsum("nd,nd->n", embeddings, centres[labels])
+    order = np.lexsort((-likeness, labels))
+    return order[np.unique(labels[order], return_index=True)[1]]
 
 
 CHOOSE = {

@@ -1,18 +1,29 @@
 """`--diversify-to` on a real Ray, with a real encoder (tiny), against greedy by hand."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
-from conftest import make_rows, write_shards
+import s3fs
+from conftest import S3, make_rows, write_shards
 
-from sf_ray import diversity_run, passes
+from sf_ray import diversity_run, embedding_run, passes
+from sf_ray.candidates import Kept
+from sf_ray.config import SelectionOptions
 from sf_ray.embedding import Embedder
+from sf_ray.embedding_run import embed_kept
+from sf_ray.embedding_sets import EmbeddingSet
+from sf_ray.errors import ClusterError
 from sf_ray.facility_location import greedy, objective
+from sf_ray.formats import resolve_format
+from sf_ray.locations import Location
+from sf_ray.planning import plan_corpus
+from sf_ray.rules import ModelSpec
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -175,3 +186,76 @@ class TestOnRay:
         piece.unlink()
         _, err = select(tmp_path / "out", "--keep-count", 20, "--diversify-to", "4")
         assert "rows to embed" in err
+
+    def test_a_shard_that_cannot_be_read_is_skipped_when_it_is_embedded(
+        self, select: Callable[..., tuple[str, str]], corpus: Path, tmp_path: Path
+    ) -> None:
+        bad = corpus / "train/00001.parquet"
+        data, modified = bytearray(bad.read_bytes()), bad.stat()
+        data[4:2000] = b"\xff" * 1996  # the footer is whole
+        bad.write_bytes(data)
+        os.utime(bad, ns=(modified.st_atime_ns, modified.st_mtime_ns))
+        asked = ("--keep-count", 60, "--diversify-to", "5", "--order", "ifd")
+        _, err = select(tmp_path / "out", *asked, code=1)
+        assert "shard train/00001.parquet: cannot be read" in err
+        _, err = select(tmp_path / "out", *asked, "--on-bad-shard", "skip", code=3)
+        assert "note: skipping shard train/00001.parquet" in err
+        assert len(kept_ids(tmp_path / "out")) == 5
+        assert diversity_of(tmp_path / "out")["of_rows"] == 60
+
+    @pytest.mark.s3
+    def test_every_pass_over_a_bucket_gives_what_a_disk_gives(
+        self,
+        select: Callable[..., tuple[str, str]],
+        corpus: Path,
+        tiny_model: Path,
+        tiny_encoder: Path,
+        tmp_path: Path,
+        s3: S3,
+        sf_ray_cli: Cli,
+    ) -> None:
+        asked = ("--quota", "input=0.6", "--drop-duplicates", "--diversify-to", 0.1)
+        asked += ("--order", "ifd", "--export", "trl")
+        select(tmp_path / "out", *asked)
+        fs = s3fs.S3FileSystem(**s3.options)
+        fs.put(f"{corpus}/", f"{s3.bucket}/corpus/", recursive=True)
+        fs.put(f"{tiny_encoder}/", f"{s3.bucket}/encoder/", recursive=True)
+        command = ("run", f"{s3.bucket}/corpus", f"{s3.bucket}/out", "--model", tiny_model)
+        command += ("--unit-rows", 10, "--max-length", 64, "--device", "cpu")
+        command += ("--storage-options", s3.options_json, "--encoder", f"{s3.bucket}/encoder")
+        code, _, err = sf_ray_cli(*command, *asked)
+        assert code == 0, err
+        fs.invalidate_cache()
+        fs.get(f"{s3.bucket}/out/", f"{tmp_path}/fetched/", recursive=True)
+        for name in ("data/part-00000.parquet", "export/trl/data/00000.jsonl"):
+            here, there = tmp_path / "out" / name, tmp_path / "fetched" / name
+            assert there.read_bytes() == here.read_bytes(), name
+
+
+def test_what_is_lost_is_embedded_again_as_long_as_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    left = iter([9, 9, 5, 5, 5, 5])
+    tries = []
+
+    def fail(*_: object) -> None:
+        tries.append(1)
+        raise ClusterError("a node is gone")
+
+    monkeypatch.setattr(embedding_run, "_todo", lambda job, chunks: (next(left), [object()]))
+    monkeypatch.setattr(embedding_run, "_embed_once", fail)
+    corpus = plan_corpus(Location(str(write_shards(tmp_path / "corpus", make_rows(9)))))
+    place = Location(str(tmp_path))
+    with pytest.raises(ClusterError, match="a node is gone"):
+        embed_kept(
+            cast(SelectionOptions, None),
+            corpus,
+            passes.Passes(place, False, 1.0),
+            [],
+            None,
+            cast(Kept, None),
+            ModelSpec("minilm", "abc"),
+            resolve_format(["instruction", "output"]),
+            EmbeddingSet(place, {}),
+        )
+    assert len(tries) == 5  # once without, once with, three times without any row more

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_encoder
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +51,15 @@ def test_minilm_tells_what_is_alike() -> None:
         ["How do I feed my cat?", "What do kittens eat?", "File an income tax return."]
     ).astype(float)
     assert cat @ kitten > 0.5 > 0.3 > cat @ tax
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_gives_the_embeddings_of_cpu(tiny_encoder: Path) -> None:
+    texts = ["the a of", "to and in is it you that was", "the"] * 200
+    here = Embedder(tiny_encoder).embed(texts).astype(float)
+    there = Embedder(tiny_encoder, "cuda").embed(texts).astype(float)
+    np.testing.assert_allclose(there, here, atol=3e-3)
 
 
 def test_an_encoder_that_gives_no_numbers_is_an_error(
