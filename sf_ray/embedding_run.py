@@ -25,7 +25,6 @@ from sf_ray.cluster import resolve_device, size_pool
 from sf_ray.config import SelectionOptions
 from sf_ray.console import duration, say
 from sf_ray.copies import Bitmap
-from sf_ray.embedding import Embedder
 from sf_ray.embedding_sets import Embedded, EmbeddingSet, embedded_of, table_of
 from sf_ray.errors import BadShardError, ClusterError
 from sf_ray.examples import Example
@@ -35,7 +34,7 @@ from sf_ray.passes import MarkedBadError, Passes, chunks_of
 from sf_ray.pieces import Place
 from sf_ray.planning import Corpus
 from sf_ray.reading import BadLine, read_units, rows_of
-from sf_ray.rules import ModelSpec
+from sf_ray.rules import EmbedRules, ModelSpec
 from sf_ray.score_sets import ShardUnits, bad_shards, mark_bad
 from sf_ray.stages import ActorPool
 from sf_ray.stopping import watched
@@ -150,7 +149,7 @@ def _embed_once(
         "embedding actor needs, or storage may hang; look at `ray status`, or raise --stall-s"
     )
     done, due = 0, monotonic() + _SAY_S
-    embedded = _embedded(job, todo, pool, encoder, device, threads)
+    embedded = _embedded(job, todo, pool, EmbedRules(encoder, device, threads))
     with user_errors(), watched(lambda: done, options.stall_s, stalled):
         for batch in embedded.iter_batches(batch_size=None, batch_format="pyarrow"):
             done += pc.sum(batch["rows"]).as_py() or 0
@@ -160,12 +159,7 @@ def _embed_once(
 
 
 def _embedded(
-    job: _Job,
-    todo: Sequence[Chunk],
-    pool: ActorPool,
-    encoder: ModelSpec,
-    device: str,
-    threads: int | None,
+    job: _Job, todo: Sequence[Chunk], pool: ActorPool, rules: EmbedRules
 ) -> ray.data.Dataset:
     """The lazy dataset of how many rows were embedded, a row for each unit."""
     set_context()
@@ -183,7 +177,7 @@ def _embedded(
         )
         .map_batches(
             EmbedUnits,
-            fn_constructor_args=(encoder, device, threads),
+            fn_constructor_args=(rules,),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
@@ -243,8 +237,8 @@ def _texts(row_format: Format, rows: pa.Table) -> list[str]:
 class EmbedUnits:
     """An actor that holds the encoder, and embeds a bundle of units at a time."""
 
-    def __init__(self, encoder: ModelSpec, device: str, threads: int | None) -> None:
-        self._embedder = Embedder(encoder.resolve().path, device, threads)
+    def __init__(self, rules: EmbedRules) -> None:
+        self._embedder = rules.start()
 
     def __call__(self, bundle: pa.Table) -> pa.Table:
         """Units with texts -> the same with embeddings."""

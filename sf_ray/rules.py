@@ -20,6 +20,7 @@ from sf_ray.tables import encoded_table
 from sf_ray.templates import Template
 
 if TYPE_CHECKING:
+    from sf_ray.embedding import Embedder
     from sf_ray.scoring import UnitScorer
 
 
@@ -139,3 +140,18 @@ class EngineRules:
                 trust_remote_code=self.model.trust_remote_code,
             )
         )
+
+
+@dataclass(frozen=True)
+class EmbedRules:
+    """All that decides how an actor holds the encoder."""
+
+    encoder: ModelSpec
+    device: str
+    threads: int | None
+
+    def start(self) -> "Embedder":
+        """The encoder, loaded."""
+        from sf_ray.embedding import Embedder
+
+        return Embedder(self.encoder.resolve().path, self.device, self.threads)

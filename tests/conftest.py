@@ -259,8 +259,9 @@ def free_scorer(monkeypatch: pytest.MonkeyPatch) -> "Callable[..., None]":
     """Puts a scorer that costs nothing in place of the model; takes its settings."""
     import free_scorer
 
-    from sf_ray import pipeline, scoring_run
+    from sf_ray import embedding_run, pipeline, scoring_run
 
-    for module, name in ((pipeline, "EncodeRules"), (scoring_run, "EngineRules")):
+    replaced = [(pipeline, "EncodeRules"), (scoring_run, "EngineRules")]
+    for module, name in [*replaced, (embedding_run, "EmbedRules")]:
         monkeypatch.setattr(module, name, getattr(module, name))
     return lambda **settings: free_scorer.install(free_scorer.Settings(**settings))

@@ -1,4 +1,4 @@
-"""`--diversify-to` on a real Ray, with a real encoder (tiny), against greedy by hand."""
+"""`--diversify-to` on a real Ray, against greedy by hand."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import pyarrow.dataset as ds
 import pytest
 import s3fs
 from conftest import S3, make_rows, write_shards
+from free_scorer import FreeEmbedder
 
 from sf_ray import diversity_run, embedding_run, passes
 from sf_ray.candidates import Kept
@@ -23,7 +24,7 @@ from sf_ray.facility_location import greedy, objective
 from sf_ray.formats import resolve_format
 from sf_ray.locations import Location
 from sf_ray.planning import plan_corpus
-from sf_ray.rules import ModelSpec
+from sf_ray.rules import EmbedRules, ModelSpec
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -58,8 +59,11 @@ def select(
     sf_ray_cli: Cli,
     free_scorer: Callable[..., None],
 ) -> Callable[..., tuple[str, str]]:
-    """Selects from scores of 120 rows in 12 units, with the tiny encoder: (stdout, stderr)."""
-    free_scorer()
+    """Selects from scores of 120 rows in 12 units: (stdout, stderr).
+
+    Scores and embeddings cost nothing: a real encoder would import for seconds in every actor.
+    """
+    free_scorer(embeds=True, digests=True)
     scores = tmp_path / "scores"
     command = ("--model", tiny_model, "--unit-rows", 10, "--max-length", 64, "--device", "cpu")
     assert sf_ray_cli("score", corpus, scores, *command)[0] == 0
@@ -82,7 +86,9 @@ class TestOnRay:
         tiny_encoder: Path,
         corpus: Path,
         tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        monkeypatch.setattr(embedding_run, "EmbedRules", EmbedRules)  # the real one
         select(tmp_path / "by-ifd", "--keep-fraction", 0.5)
         by_ifd = kept_ids(tmp_path / "by-ifd")
         rows = {
@@ -143,7 +149,7 @@ class TestOnRay:
         rows = {
             row["id"]: row for row in ds.dataset(corpus, format="parquet").to_table().to_pylist()
         }
-        embeddings = Embedder(tiny_encoder).embed([text_of(rows[i]) for i in by_ifd])
+        embeddings = FreeEmbedder().embed([text_of(rows[i]) for i in by_ifd])
         embeddings = embeddings.astype(np.float32)
         best = objective(embeddings, greedy(embeddings, 24).rows)
         reached = objective(embeddings, np.array([by_ifd.index(i) for i in chosen]))
