@@ -23,13 +23,13 @@ from sf_ray.embedding import Stored
 from sf_ray.embedding_sets import EmbeddingSet
 from sf_ray.facility_location import EXACT_ROWS, Embeddings, Gains, greedy
 from sf_ray.passes import Passes, chunks_of
-from sf_ray.score_sets import ShardUnits
+from sf_ray.score_sets import ShardUnits, count_units
 from sf_ray.selection import Positions
 from sf_ray.tasks import parallel_map
 
 # Rows of a bin, which one task holds: 48 MiB of embeddings of 384 numbers.
 _BIN_ROWS = 65_536
-# Kept rows that a task reads, and all rows that it looks at, about.
+# Kept rows that a task reads, about, and units that it looks at, at most.
 _CHUNK_ROWS, _CHUNK_UNITS = 131_072, 256
 _SEED = 0
 
@@ -121,12 +121,12 @@ def diversify(
         copies: Which rows are dropped.
         corpus_rows: Its rows.
         kept: Reads which rows are kept.
-        kept_rows: How many those are.
+        kept_rows: How many those are; at least one.
         wanted: How many to choose; all where fewer are kept.
         embeddings: Of the kept rows.
     """
     read = functools.partial(_read, kept, embeddings)
-    each = max(1, min(_CHUNK_UNITS, _CHUNK_UNITS * _CHUNK_ROWS // max(1, kept_rows)))
+    each = max(1, min(_CHUNK_UNITS, count_units(units) * _CHUNK_ROWS // kept_rows))
     chunks = chunks_of(units, copies, each)
     is_exact = kept_rows <= EXACT_ROWS
     if is_exact:

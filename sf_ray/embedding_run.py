@@ -29,6 +29,7 @@ from sf_ray.embedding_sets import Embedded, EmbeddingSet, embedded_of, table_of
 from sf_ray.errors import BadShardError, ClusterError
 from sf_ray.examples import Example
 from sf_ray.formats import Format
+from sf_ray.leases import lease
 from sf_ray.locations import Location
 from sf_ray.passes import MarkedBadError, Passes, chunks_of
 from sf_ray.pieces import Place
@@ -81,7 +82,7 @@ def embed_kept(
     encoder: ModelSpec,
     row_format: Format,
     target: EmbeddingSet,
-) -> int:
+) -> None:
     """Sees to it that every kept row has an embedding.
 
     Args:
@@ -95,36 +96,35 @@ def embed_kept(
         row_format: Of the rows.
         target: Where embeddings go.
 
-    Returns:
-        How many rows were embedded; others had embeddings.
-
     Raises:
+        LeaseError: Another run makes embeddings of this encoder there.
         ClusterError: Three times in a row nothing got done.
         MarkedBadError: Shards turned out to be bad.
         SfRayError: What is wrong with the encoder, or with storage.
     """
     job = _Job(corpus.location, row_format, kept, target, passes)
     chunks = chunks_of(units, dropped, _UNITS_A_TASK)
-    at_first, todo = _todo(job, chunks)
-    left, fruitless = at_first, 0
-    if todo:
+    left, todo = _todo(job, chunks)
+    if not todo:
+        return
+    with lease(target.pieces):
         target.describe(Location(encoder.name).public_uri)
-    while todo:
-        problem = ClusterError("some rows have no embedding after embedding them")
-        try:
-            _embed_once(options, job, todo, left, encoder)
-        except ClusterError as error:
-            problem = ClusterError(str(error))  # without its traceback, which holds the actors
-        if passes.skip_bad and corpus.without(bad_shards(passes.pieces)) != corpus:
-            raise MarkedBadError
-        before = left
-        left, todo = _todo(job, chunks)
-        fruitless = 0 if left < before else fruitless + 1
-        if fruitless == FRUITLESS:
-            raise problem
-        if todo:
-            say(f"note: {problem}; going on with the {left:,} rows that have no embedding")
-    return at_first
+        fruitless = 0
+        while todo:
+            problem = ClusterError("some rows have no embedding after embedding them")
+            try:
+                _embed_once(options, job, todo, left, encoder)
+            except ClusterError as error:
+                problem = ClusterError(str(error))  # without its traceback, which holds the actors
+            if passes.skip_bad and corpus.without(bad_shards(passes.pieces)) != corpus:
+                raise MarkedBadError
+            before = left
+            left, todo = _todo(job, chunks)
+            fruitless = 0 if left < before else fruitless + 1
+            if fruitless == FRUITLESS:
+                raise problem
+            if todo:
+                say(f"note: {problem}; going on with the {left:,} rows that have no embedding")
 
 
 def _todo(job: _Job, chunks: Sequence[Chunk]) -> tuple[int, list[Chunk]]:
