@@ -303,14 +303,14 @@ def _diversity_as_text(diversity: dict[str, Any]) -> str:
             f"note     no more than {diversity['of_rows']:,} rows are left of the IFD cut for "
             "--diversify-to: all of them are kept"
         )
-    how = "exact greedy"
-    at_least = ""
+    how, at_least = "exact greedy", ""
     if not diversity["is_exact"]:
         how = f"by parts, {diversity['ratio_to_exact']:.2%} of exact greedy on a sample"
         at_least = "at least "
     return (
-        f"variety  facility location {at_least}{diversity['objective']:,.1f}: a row is to the kept "
-        f"one most like it {at_least}{diversity['mean_similarity']:.3f} similar, on average ({how})"
+        "variety  a row and the kept one most like it have on average a cosine of "
+        f"{at_least}{diversity['mean_similarity']:.3f} "
+        f"(facility location {at_least}{diversity['objective']:,.1f}, {how})"
     )
 
 
