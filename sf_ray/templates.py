@@ -107,7 +107,12 @@ class JinjaRenderer:
         probe = Example((Message("user", "Hi"), Message("assistant", "Ho")))
         found = self._turn(probe, 1)
         if isinstance(found, Problem) or len(found.whole) <= len(found.before):
-            reason = found.reason if isinstance(found, Problem) else "the answer is not in it"
+            reason = (
+                found.reason
+                if isinstance(found, Problem)
+                else "the answer adds no token: it is not in the rendering, or what stands before "
+                "it ends with a space, which becomes one token with the answer's first word"
+            )
             raise SfRayError(
                 f"--template {template.name}: cannot render a question and its answer: {reason}"
             )

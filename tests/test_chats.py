@@ -16,6 +16,7 @@ from sf_ray.encoding import Encoder
 from sf_ray.examples import Example, Problem, chat_of
 from sf_ray.formats import resolve_format
 from sf_ray.ifd import Status
+from sf_ray.models import load_tokenizer, resolve_model
 from sf_ray.templates import Template
 
 JINJA = (
@@ -326,3 +327,12 @@ def test_the_models_own_template_ranks_chats() -> None:
     assert scores[1].ifd is not None
     assert scores[0].ifd < scores[1].ifd
     assert np.isclose(scores[0].loss_direct or 0, scores[1].loss_direct or 1)
+
+
+@pytest.mark.weights
+def test_a_template_that_lets_the_answer_join_a_space_says_so() -> None:
+    told = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"
+    told += "{% if add_generation_prompt %}assistant: {% endif %}"
+    tokenizer = load_tokenizer(resolve_model("demo"))
+    with pytest.raises(SfRayError, match="ends with a space, which becomes one token"):
+        Template("spaced.jinja", told).renderer(tokenizer, [])
