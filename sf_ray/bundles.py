@@ -31,9 +31,10 @@ def wrap_bundle(units: Sequence[pa.Table]) -> pa.Table:
     return pa.table({"units": _whole(pa.concat_tables(units))})
 
 
-def unwrap_bundle(bundle: pa.Table) -> pa.Table:
-    """The units of a bundle, a row each."""
-    return pa.Table.from_struct_array(_one(bundle["units"]).flatten())
+def unwrap_bundle(bundle: pa.Table) -> list[pa.Table]:
+    """The units of a bundle, each as one row."""
+    units = pa.Table.from_struct_array(_one(bundle["units"]).flatten())
+    return [units.slice(index, 1) for index in range(units.num_rows)]
 
 
 def rewrap_unit(unit: pa.Table, rows: pa.Table) -> pa.Table:

@@ -1,5 +1,6 @@
 """Commands: parse, call, exit code. Flags come from `config`; heavy imports come after parsing."""
 
+import importlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -126,21 +127,11 @@ def _callback(command: Command) -> Callable[..., Any]:
     def call(debug: bool, config: str | None = None, **flags: Any) -> Any:
         try:
             options = load(command, flags, config)
-            return _entry_point(command.name)(options)
+            module, _, function = command.entry.partition(":")
+            return getattr(importlib.import_module(f"sf_ray.{module}"), function)(options)
         except Exception:
             if debug:
                 traceback.print_exc()
             raise
 
     return call
-
-
-def _entry_point(name: str) -> Callable[[Any], Any]:
-    if name == "demo":
-        from sf_ray.demo import demo
-
-        return demo
-    from sf_ray import pipeline
-
-    entry: Callable[[Any], Any] = getattr(pipeline, name)
-    return entry

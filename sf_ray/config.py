@@ -62,15 +62,25 @@ class _Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class CorpusOptions(_Options):
-    """Where the corpus lies, and the cluster."""
+class StorageOptions(_Options):
+    """How to reach storage."""
 
-    input: str = Field(description="The corpus: a directory, a file or a glob, as path or URI.")
     storage_options: JsonObject = Field(
         default={},
         repr=False,
         description="fsspec options as JSON, e.g. an endpoint_url. Default: the environment.",
     )
+    storage_retry_s: float = Field(
+        default=300.0,
+        ge=0,
+        description="Seconds for which a storage request that fails is tried again.",
+    )
+
+
+class CorpusOptions(StorageOptions):
+    """Where the corpus lies, and the cluster."""
+
+    input: str = Field(description="The corpus: a directory, a file or a glob, as path or URI.")
     ray_address: str | None = Field(
         default=None,
         description="Ray cluster to join; 'local' starts one. Default: RAY_ADDRESS, then a "
@@ -96,11 +106,6 @@ class CorpusOptions(_Options):
         le=1,
         description="Fail when more than this fraction of all rows is bad_row, empty_answer, "
         "non_finite or engine_error.",
-    )
-    storage_retry_s: float = Field(
-        default=300.0,
-        ge=0,
-        description="Seconds for which a storage request that fails is tried again.",
     )
     stall_s: float = Field(
         default=900.0,
@@ -307,9 +312,18 @@ class DemoOptions(_Options):
 
 @dataclass(frozen=True)
 class Command:
-    """A command of `sf-ray`: its options and which of them are positional."""
+    """A command of `sf-ray`.
+
+    Attributes:
+        name: On the command line.
+        entry: The function that takes its options, as module:function of this package.
+        options: Its options.
+        positional: Those of them that are given by place.
+        help: What it does.
+    """
 
     name: str
+    entry: str
     options: type[_Options]
     positional: tuple[str, ...]
     help: str
@@ -318,15 +332,34 @@ class Command:
 COMMANDS = {
     command.name: command
     for command in (
-        Command("run", RunOptions, ("input", "output"), "Score, select and write in one go."),
-        Command("score", ScoreOptions, ("input", "scores"), "Score a corpus; keep the scores."),
+        Command(
+            "run",
+            "pipeline:run",
+            RunOptions,
+            ("input", "output"),
+            "Score, select and write in one go.",
+        ),
+        Command(
+            "score",
+            "pipeline:score",
+            ScoreOptions,
+            ("input", "scores"),
+            "Score a corpus; keep the scores.",
+        ),
         Command(
             "select",
+            "pipeline:select",
             SelectOptions,
             ("input", "scores", "output"),
             "Select from existing scores and write; no model, no GPU.",
         ),
-        Command("demo", DemoOptions, (), "See the whole job work on text from Python's library."),
+        Command(
+            "demo",
+            "demo:demo",
+            DemoOptions,
+            (),
+            "See the whole job work on text from Python's library.",
+        ),
     )
 }
 

@@ -40,7 +40,6 @@ class Diversified:
 
     Attributes:
         wanted: Rows asked for.
-        of: Kept rows.
         rows: The set of chosen rows.
         objective: f(chosen) among the kept rows; by parts a lower bound of it, as each row counts
             with the chosen row of its own part that is most like it.
@@ -49,7 +48,6 @@ class Diversified:
     """
 
     wanted: int
-    of: int
     rows: Bitmap
     objective: float
     is_exact: bool
@@ -149,7 +147,7 @@ def diversify(
     for (positions, gains), count in zip(parts, counts, strict=True):
         rows.add(positions[:count])
         objective += float(gains[:count].sum(dtype=np.float64))
-    return Diversified(wanted, kept_rows, rows, objective, is_exact, ratio)
+    return Diversified(wanted, rows, objective, is_exact, ratio)
 
 
 # Chunk -> positions and embeddings of its kept rows; of a share of them, where one is given.

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy
 
 from sf_ray.bundles import rewrap_unit, unwrap_bundle, unwrap_unit, wrap_bundle, wrap_unit
 from sf_ray.candidates import Chunk, Kept, Numbers
@@ -40,7 +39,7 @@ from sf_ray.score_sets import ShardUnits, bad_shards, mark_bad
 from sf_ray.stages import ActorPool
 from sf_ray.stopping import watched
 from sf_ray.storage import map_requests
-from sf_ray.tasks import FRUITLESS, set_context, user_errors
+from sf_ray.tasks import Patience, set_context, user_errors
 from sf_ray.units import group_reads
 
 # What travels together: enough for an encoder to sort by length, and little enough to lose.
@@ -109,7 +108,7 @@ def embed_kept(
         return
     with lease(target.pieces):
         target.describe(Location(encoder.name).public_uri)
-        fruitless = 0
+        patience = Patience(left)
         while todo:
             problem = ClusterError("some rows have no embedding after embedding them")
             try:
@@ -118,11 +117,8 @@ def embed_kept(
                 problem = ClusterError(str(error))  # without its traceback, which holds the actors
             if passes.skip_bad and corpus.without(bad_shards(passes.pieces)) != corpus:
                 raise MarkedBadError
-            before = left
             left, todo = _todo(job, chunks)
-            fruitless = 0 if left < before else fruitless + 1
-            if fruitless == FRUITLESS:
-                raise problem
+            patience.after_try(left, problem)
             if todo:
                 say(f"note: {problem}; going on with the {left:,} rows that have no embedding")
 
@@ -172,20 +168,9 @@ def _embedded(
             functools.partial(_read_texts, job),
             batch_size=1,
             batch_format="pyarrow",
-            # Where the needs of both are equal, Ray fuses reading into the actor.
-            num_cpus=pool.read_cpus * (0.9 if pool.read_cpus == pool.num_cpus else 1),
+            num_cpus=pool.for_reading,
         )
-        .map_batches(
-            EmbedUnits,
-            fn_constructor_args=(rules,),
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(
-                min_size=pool.min_size, max_size=pool.max_size, initial_size=pool.initial_size
-            ),
-            num_cpus=pool.num_cpus,
-            num_gpus=pool.num_gpus or None,
-        )
+        .map_batches(EmbedUnits, fn_constructor_args=(rules,), **pool.of_bundles)
         .map_batches(
             functools.partial(_put, job.target),
             batch_size=1,
@@ -229,8 +214,8 @@ def _texts(row_format: Format, rows: pa.Table) -> list[str]:
     texts = []
     for row in rows_of(rows):
         example = None if isinstance(row, BadLine) else row_format.render(row)
-        # A row that is kept has an example.
-        texts.append(example.text if isinstance(example, Example) else "")
+        assert isinstance(example, Example), "a row that is kept could be scored"
+        texts.append(example.text)
     return texts
 
 
@@ -243,8 +228,7 @@ class EmbedUnits:
     def __call__(self, bundle: pa.Table) -> pa.Table:
         """Units with texts -> the same with embeddings."""
         assert bundle.num_rows == 1, "a batch is one bundle"
-        bundled = unwrap_bundle(bundle)
-        units = [bundled.slice(index, 1) for index in range(bundled.num_rows)]
+        units = unwrap_bundle(bundle)
         rows = [unwrap_unit(unit) for unit in units]
         texts = [text for table in rows for text in table["text"].to_pylist()]
         embeddings = self._embedder.embed(texts)
@@ -259,12 +243,11 @@ class EmbedUnits:
 
 def _put(target: EmbeddingSet, bundle: pa.Table) -> pa.Table:
     """Puts the embeddings of a bundle's units; tells how many rows of each."""
-    bundled = unwrap_bundle(bundle)
 
     def put(unit: pa.Table) -> int:
         embedded = embedded_of(unwrap_unit(unit))
         target.add(unit["piece"][0].as_py(), embedded)
         return len(embedded.numbers)
 
-    units = [bundled.slice(index, 1) for index in range(bundled.num_rows)]
-    return pa.table({"rows": pa.array(map_requests(target.pieces, put, units), pa.int64())})
+    rows = map_requests(target.pieces, put, unwrap_bundle(bundle))
+    return pa.table({"rows": pa.array(rows, pa.int64())})

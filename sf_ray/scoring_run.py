@@ -16,7 +16,7 @@ from sf_ray.score_sets import ScoreSet, ShardUnits, count_units
 from sf_ray.stages import Job, scoring_dataset, write_pieces
 from sf_ray.stopping import watched
 from sf_ray.tally import Counts
-from sf_ray.tasks import FRUITLESS
+from sf_ray.tasks import Patience
 from sf_ray.units import group_reads, share_reads
 
 # Units that travel in one bundle, at most, and bundles for each actor, at least, so that all actors
@@ -72,10 +72,9 @@ def score_units(
         ClusterError: Three times in a row nothing got done.
         SfRayError: What is wrong with a shard, with the model or with storage.
     """
-    fruitless = 0
+    patience = Patience(count_units(todo))
     tries: list[ScoringProgress] = []
     while True:
-        before = count_units(todo)
         problem = ClusterError("some units have no scores after scoring")
         try:
             _score_once(options, corpus, scoring, todo, tries)
@@ -96,9 +95,7 @@ def score_units(
         if not todo:
             return corpus, _scored([progress.counts for progress in tries])
         left = count_units(todo)
-        fruitless = 0 if left < before else fruitless + 1
-        if fruitless == FRUITLESS:
-            raise problem
+        patience.after_try(left, problem)
         say(f"note: {problem}; going on with the {left:,} units that have no scores")
 
 

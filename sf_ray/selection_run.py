@@ -194,14 +194,12 @@ def _diversified(
     if wanted >= kept_rows:  # all of them: nothing to compare
         return selection
     if not wanted:
-        none = Diversified(0, kept_rows, Bitmap.empty(corpus.rows), 0.0, True, 1.0)
+        none = Diversified(0, Bitmap.empty(corpus.rows), 0.0, True, 1.0)
         return replace(selection, diversity=none)
     row_format = _format_of(score_set)
     target = embedding_set_of(score_set.location, encoder.fingerprint, row_format)
     with timed("embed", wall_s):
-        embed_kept(
-            options, corpus, selection.passes, units, copies, kept, encoder, row_format, target
-        )
+        embed_kept(options, corpus, passes, units, copies, kept, encoder, row_format, target)
     with timed("diversify", wall_s):
         found = diversify(passes, units, copies, corpus.rows, kept, kept_rows, wanted, target)
     return replace(selection, diversity=found)

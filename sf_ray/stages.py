@@ -62,6 +62,28 @@ class ActorPool:
     read_cpus: float
     write_cpus: float
 
+    @property
+    def for_reading(self) -> float:
+        """CPUs of a task that feeds the actors.
+
+        Where the needs of both are equal, Ray fuses reading into the actor, which would then wait
+        for storage.
+        """
+        return self.read_cpus * (0.9 if self.read_cpus == self.num_cpus else 1)
+
+    @property
+    def of_bundles(self) -> dict[str, Any]:
+        """Options of `map_batches` for actors that take a bundle at a time."""
+        return {
+            "batch_size": 1,
+            "batch_format": "pyarrow",
+            "compute": ActorPoolStrategy(
+                min_size=self.min_size, max_size=self.max_size, initial_size=self.initial_size
+            ),
+            "num_cpus": self.num_cpus,
+            "num_gpus": self.num_gpus or None,
+        }
+
 
 # Rules made from a pickle are new objects; keep one for each, with its tokenizer.
 @functools.lru_cache(maxsize=4)
@@ -208,11 +230,11 @@ class ScoreUnits:
         """Encoded units -> their score tables, as soon as some seconds' worth are done."""
         assert bundle.num_rows == 1, "a batch is one bundle"
         units = unwrap_bundle(bundle)
-        cares = self._ask("bundle_started", units["piece"].to_pylist())
+        pieces = [unit["piece"][0].as_py() for unit in units]
         scored, since = [], monotonic()
-        for index, care in enumerate(cares):
-            unit = units.slice(index, 1)
-            piece = unit["piece"][0].as_py()
+        for unit, piece, care in zip(
+            units, pieces, self._ask("bundle_started", pieces), strict=True
+        ):
             # What was started before may have been committed by a task that was lost since.
             if care is not Care.NONE and is_there(self._pieces.join(piece)):
                 continue
@@ -312,8 +334,7 @@ class PieceSink(Datasink[None]):  # type: ignore[misc]
     def write(self, blocks: Iterable[pa.Table], ctx: Any) -> None:
         """Writes every unit of every bundle, several at a time."""
         bundles = [block.slice(index, 1) for block in blocks for index in range(block.num_rows)]
-        tables = [unwrap_bundle(bundle) for bundle in bundles]
-        units = [table.slice(index, 1) for table in tables for index in range(table.num_rows)]
+        units = [unit for bundle in bundles for unit in unwrap_bundle(bundle)]
         with ThreadPoolExecutor(_PUT_THREADS) as threads:
             for _ in threads.map(self._put, units):
                 pass
@@ -331,20 +352,8 @@ def scoring_dataset(
     return ray.data.read_datasource(
         UnitSource(job, encode),
         override_num_blocks=len(job.tasks),
-        # Where the needs of both are equal, Ray fuses reading into the actor, which would then
-        # wait for storage.
-        num_cpus=pool.read_cpus * (0.9 if pool.read_cpus == pool.num_cpus else 1),
-    ).map_batches(
-        ScoreUnits,
-        fn_constructor_args=(engine, job.pieces, tally),
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(
-            min_size=pool.min_size, max_size=pool.max_size, initial_size=pool.initial_size
-        ),
-        num_cpus=pool.num_cpus,
-        num_gpus=pool.num_gpus or None,
-    )
+        num_cpus=pool.for_reading,
+    ).map_batches(ScoreUnits, fn_constructor_args=(engine, job.pieces, tally), **pool.of_bundles)
 
 
 def write_pieces(scored: ray.data.Dataset, pieces: Location, write_cpus: float) -> None:

@@ -16,9 +16,31 @@ from sf_ray.console import duration, say
 from sf_ray.errors import ClusterError, SfRayError
 
 # Attempts in a row without any result, after which trying again is given up.
-FRUITLESS = 3
+_FRUITLESS = 3
 # Tasks that Ray knows of at once: enough for any cluster, and few enough to look through.
 _TASKS_AHEAD = 1000
+
+
+class Patience:
+    """Tells when trying again is given up: after three tries in a row that got nothing done."""
+
+    def __init__(self, left: int) -> None:
+        """
+        Args:
+            left: What there is to do.
+        """
+        self._left, self._fruitless = left, 0
+
+    def after_try(self, left: int, problem: ClusterError) -> None:
+        """Takes how much is left after a try, and what went wrong in it.
+
+        Raises:
+            ClusterError: The problem, the third time in a row.
+        """
+        self._fruitless = 0 if left < self._left else self._fruitless + 1
+        self._left = left
+        if self._fruitless == _FRUITLESS:
+            raise problem
 
 
 def parallel_map(
@@ -39,18 +61,16 @@ def parallel_map(
         ClusterError: Three times in a row nothing got done.
         SfRayError: What the function raised.
     """
-    left, fruitless = dict(enumerate(items)), 0
+    left = dict(enumerate(items))
+    patience = Patience(len(left))
     while left:
-        before = len(left)
         try:
             with user_errors():
                 for index, result in _map_once(function, left, stall_s, stored):
                     del left[index]
                     yield result
         except ClusterError as error:
-            fruitless = 0 if len(left) < before else fruitless + 1
-            if fruitless == FRUITLESS:
-                raise
+            patience.after_try(len(left), error)
             say(f"note: {error}; doing the {len(left)} tasks again that have no result")
 
 
