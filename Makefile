@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint typecheck format check clean
+.PHONY: help setup demo test lint typecheck format docs check clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ typecheck: $(READY)  ## Check types
 format: $(READY)  ## Put style right
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+docs: $(READY)  ## Write docs/options.md from the options
+	$(VENV)/bin/python -m sf_ray.options_doc > docs/options.md
 
 check: lint typecheck test  ## All that CI checks
 

@@ -79,7 +79,7 @@ def _click_command(command: Command) -> click.Command:
         if field.annotation is bool:
             option = click.Option([flag], is_flag=True, default=None, help=help_text)
         else:
-            option = click.Option([flag], metavar=_metavar(field.annotation), help=help_text)
+            option = click.Option([flag], metavar=metavar(field.annotation), help=help_text)
         params.append(option)
     if command.name != "demo":
         params.append(
@@ -103,7 +103,7 @@ def _click_command(command: Command) -> click.Command:
     )
 
 
-def _metavar(annotation: Any) -> str:
+def metavar(annotation: Any) -> str:
     """What stands behind a flag in --help: the choices, or the type."""
     for one in (annotation, *get_args(annotation)):  # which may be optional
         if get_origin(one) is Literal:

@@ -79,6 +79,7 @@ LAYERS = [
     "pipeline",
     "demo",
     "cli",
+    "options_doc",
     "__main__",
 ]
 # What a layer must not know, wherever the import stands in its file.
