@@ -48,10 +48,22 @@ def _actors_from_text(value: object) -> object:
     return (low, high or low)
 
 
+def _list_from_text(value: object) -> object:
+    """`a,b` -> its parts; a list (YAML) passes unchanged."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
 Columns = Annotated[dict[str, str], BeforeValidator(_columns_from_text)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object_from_text)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Actors = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_actors_from_text)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Fractions = Annotated[list[Fraction], BeforeValidator(_list_from_text), Field(min_length=1)]
+Names = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    BeforeValidator(_list_from_text),
+    Field(min_length=2),
+]
 Share = Annotated[int | float, BeforeValidator(share_from), Field(gt=0)]
 ColumnQuota = Annotated[Quota, BeforeValidator(quota_from)]
 # The options of which exactly one says how much is kept.
@@ -115,13 +127,18 @@ class CorpusOptions(StorageOptions):
     )
 
 
-class ScoringOptions(CorpusOptions):
-    """What decides the scores, and how they are computed."""
+class ModelOptions(CorpusOptions):
+    """Which model scores."""
 
     model: str = Field(
         description="Weak model: hub name, local directory, URI of a directory, .gguf file or URI, "
         "or 'demo'."
     )
+
+
+class RulesOptions(CorpusOptions):
+    """What decides the scores beside the model, and what computes them."""
+
     format: Literal[
         "auto",
         "alpaca",
@@ -163,10 +180,6 @@ class ScoringOptions(CorpusOptions):
         "Default: what fits the CPU's last cache (256 to 2048), or half of the GPU's free memory "
         "(up to 65536).",
     )
-    actors: Actors | None = Field(
-        default=None,
-        description="Scoring actors, N or MIN:MAX. Default: 1 up to one a GPU, or one a CPU node.",
-    )
     gpus_per_actor: float = Field(
         default=1.0, gt=0, description="GPU share of a scoring actor on CUDA."
     )
@@ -184,6 +197,15 @@ class ScoringOptions(CorpusOptions):
     )
     trust_remote_code: bool = Field(
         default=False, description="Run Python code that comes with the model."
+    )
+
+
+class ScoringOptions(RulesOptions, ModelOptions):
+    """What decides the scores, and how many actors compute them."""
+
+    actors: Actors | None = Field(
+        default=None,
+        description="Scoring actors, N or MIN:MAX. Default: 1 up to one a GPU, or one a CPU node.",
     )
 
 
@@ -302,6 +324,67 @@ class RunOptions(ScoringOptions, SelectionOptions):
     )
 
 
+class CompareOptions(StorageOptions):
+    """Options of `sf-ray compare`."""
+
+    scores_a: str = Field(
+        description="Scores of one model: a SCORES folder, or that of one of its sets."
+    )
+    scores_b: str = Field(description="Those of another model over the same corpus.")
+    scoring_id_a: str | None = Field(
+        default=None, description="Which scores, where SCORES_A holds several sets."
+    )
+    scoring_id_b: str | None = Field(
+        default=None, description="Which scores, where SCORES_B holds several sets."
+    )
+    at: Fractions = Field(
+        default="0.05,0.1,0.15",
+        validate_default=True,
+        description="Fractions of all common rows at which the selections are compared.",
+    )
+    max_ifd: float = Field(default=1.0, gt=0, description="Select only rows with IFD below this.")
+    partial: bool = Field(
+        default=False, description="Compare what there is of scores that are not complete."
+    )
+    page: str | None = Field(
+        default=None, description="Write a page with the table and a plot to this path or URI."
+    )
+
+
+class ProbeOptions(RulesOptions):
+    """Options of `sf-ray probe`."""
+
+    models: Names = Field(
+        description="Models to compare, separated by commas, each as --model takes it; the last "
+        "one, the strongest, is what the others are held against."
+    )
+    sample: int = Field(default=1000, ge=10, description="Rows of the corpus that are scored.")
+    seed: int = Field(default=0, ge=0, description="Another seed samples other rows.")
+    keep_fraction: Fraction = Field(
+        default=0.1, description="Fraction of the sample that each model selects."
+    )
+    max_ifd: float = Field(default=1.0, gt=0, description="Select only rows with IFD below this.")
+    want_overlap: Fraction = Field(
+        default=0.7,
+        description="Share of its selection that a model must have in common with the strongest.",
+    )
+    scores: str | None = Field(
+        default=None, description="Keep the scores of the sample here. Default: keep nothing."
+    )
+
+    @model_validator(mode="after")
+    def _there_is_something_to_compare(self) -> "ProbeOptions":
+        twice = [name for name in self.models if self.models.count(name) > 1]
+        if twice:
+            raise ValueError(f"--models names {twice[0]} twice: name each model once")
+        if self.keep_fraction * self.sample < 1:
+            raise ValueError(
+                f"--keep-fraction {self.keep_fraction} of --sample {self.sample} is less than one "
+                "row: give more of either"
+            )
+        return self
+
+
 class DemoOptions(_Options):
     """Options of `sf-ray demo`."""
 
@@ -352,6 +435,20 @@ COMMANDS = {
             SelectOptions,
             ("input", "scores", "output"),
             "Select from existing scores and write; no model, no GPU.",
+        ),
+        Command(
+            "compare",
+            "comparing:compare",
+            CompareOptions,
+            ("scores_a", "scores_b"),
+            "Compare the scores of two models: rank correlation, and what both would keep.",
+        ),
+        Command(
+            "probe",
+            "probe:probe",
+            ProbeOptions,
+            ("input",),
+            "Score a sample with several models; find the fastest that selects like the strongest.",
         ),
         Command(
             "demo",
