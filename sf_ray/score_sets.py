@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sf_ray.errors import SfRayError
@@ -14,7 +14,7 @@ from sf_ray.units import Shard, Unit, units_of
 
 # Raised when the same tokens would get other scores; scores of another version are not reused.
 _SCORING_VERSION = 2
-_BAD = "_bad"
+_BAD, _IDENTITY = "_bad", "identity.json"
 _BYTES_A_TASK, _SHARDS_A_TASK = 64 << 20, 64
 
 ShardUnits = Sequence[tuple[Shard, Sequence[Unit]]]
@@ -115,35 +115,65 @@ def describe(score_set: ScoreSet, model_name: str) -> None:
         "identity": score_set.identity,
         "model_name": model_name,
     }
-    where = score_set.pieces.join("identity.json")
+    where = score_set.pieces.join(_IDENTITY)
     if read_bytes_or_none(where) is None:
         put_bytes(where, json.dumps(described, indent=2, ensure_ascii=False).encode())
 
 
-def find_score_set(location: Location, scoring_id: str | None) -> ScoreSet:
+def model_name(score_set: ScoreSet) -> str:
+    """The name by which the model was given that made the scores."""
+    name: str = json.loads(read_bytes(score_set.pieces.join(_IDENTITY)))["model_name"]
+    return name
+
+
+def find_score_set(
+    location: Location, scoring_id: str | None, flag: str = "--scoring-id"
+) -> ScoreSet:
     """An existing set.
 
     Args:
-        location: SCORES.
+        location: SCORES, or the folder of one set in it.
         scoring_id: Which one; None where there is only one.
+        flag: The option that chooses one, as errors name it.
 
     Raises:
         SfRayError: There is none, or there are several and none was chosen.
     """
     found = {}
-    for file in list_files(location, "/identity.json"):
-        described = json.loads(read_bytes(location.join(file.relative)))
-        found[described["scoring_id"]] = described
+    for file in list_files(location, "identity.json"):
+        folder, _, name = file.relative.rpartition("/")
+        if name == "identity.json":
+            described = json.loads(read_bytes(location.join(file.relative)))
+            found[described["scoring_id"]] = folder, described
     if scoring_id is None and len(found) == 1:
         scoring_id = next(iter(found))
     if scoring_id is not None and scoring_id in found:
-        return ScoreSet(location, scoring_id, found[scoring_id]["identity"])
+        folder, described = found[scoring_id]
+        if folder != scoring_id:
+            location = _above(location.join(folder), scoring_id)
+        return ScoreSet(location, scoring_id, described["identity"])
     if not found:
         raise SfRayError(f"{location.public_uri}: no scores there; make some with `sf-ray score`")
     names = "\n".join(
         f"  {key}  {value['model_name']}, {value['identity']['dtype']}, "
         f"{value['identity']['alignment']}, max_length {value['identity']['max_length']}"
-        for key, value in sorted(found.items())
+        for key, (_, value) in sorted(found.items())
     )
     wanted = "holds several score sets" if scoring_id is None else f"has no scores {scoring_id!r}"
-    raise SfRayError(f"{location.public_uri} {wanted}; choose one with --scoring-id:\n{names}")
+    raise SfRayError(f"{location.public_uri} {wanted}; choose one with {flag}:\n{names}")
+
+
+def _above(folder: Location, scoring_id: str) -> Location:
+    """SCORES, of the folder of one set in it.
+
+    Raises:
+        SfRayError: The folder has another name than the set.
+    """
+    path = folder.uri if folder.is_remote else folder.path  # which is absolute: "." has a name too
+    above, _, name = path.rstrip("/").rpartition("/")
+    if name != scoring_id:
+        raise SfRayError(
+            f"{folder.public_uri} holds the score set {scoring_id} under another name; rename the "
+            f"folder to {scoring_id}"
+        )
+    return replace(folder, uri=above)

@@ -54,10 +54,13 @@ LAYERS = [
     "tasks",
     "stages",
     "selection",
+    "consistency",
     "facility_location",
     "diversity",
     "copies",
     "pieces",
+    "common_rows",
+    "comparing",
     "groups",
     "candidates",
     "writing",
@@ -102,6 +105,8 @@ IO = ["tables", "locations", "storage", "leases", "units", "handles", "planning"
 IO += ["parquet_shards", "arrow_shards", "json_shards", "shards", "score_sets", "reading"]
 IO += ["samples", "rubbish", "bundles", "tally", "pieces", "groups", "candidates", "writing"]
 IO += ["parts", "output", "embedding_sets"]
+PURE += ["consistency"]
+IO += ["common_rows", "comparing"]
 SHELL = [
     "rules",
     "tasks",
