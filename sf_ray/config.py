@@ -6,7 +6,8 @@ arguments from them; only `pipeline` sees a whole model.
 
 import difflib
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -64,6 +65,8 @@ Names = Annotated[
     BeforeValidator(_list_from_text),
     Field(min_length=2),
 ]
+# As many as a run keeps to be read.
+ShownRows = Annotated[int, Field(ge=1, le=20)]
 Share = Annotated[int | float, BeforeValidator(share_from), Field(gt=0)]
 ColumnQuota = Annotated[Quota, BeforeValidator(quota_from)]
 # The options of which exactly one says how much is kept.
@@ -271,6 +274,11 @@ class SelectionOptions(CorpusOptions):
     ifd_column: str = Field(
         default="ifd", min_length=1, description="Name of the column added to filtered shards."
     )
+    report_by: str | None = Field(
+        default=None,
+        description="Column by whose values the report tells what was kept. Default: that of "
+        "--quota, or 'source' where a Parquet or Arrow corpus has one.",
+    )
 
     @model_validator(mode="after")
     def _one_way_to_say_how_much(self) -> "SelectionOptions":
@@ -385,6 +393,29 @@ class ProbeOptions(RulesOptions):
         return self
 
 
+class ReportOptions(StorageOptions):
+    """Options of `sf-ray report`."""
+
+    output: str = Field(description="The output of a finished run.")
+
+
+class ShowOptions(StorageOptions):
+    """Options of `sf-ray show`."""
+
+    place: str = Field(description="The output of a finished run, or a place of scores.")
+    scoring_id: str | None = Field(
+        default=None, description="Which scores, where the place holds those of several models."
+    )
+    top: ShownRows | None = Field(
+        default=None, description="Show so many rows with the highest IFD of those that are kept."
+    )
+    around_cut: ShownRows | None = Field(
+        default=None,
+        description="Show so many of the last rows that are kept, and of the first left out.",
+    )
+    status: str | None = Field(default=None, description="Show some rows with this status.")
+
+
 class DemoOptions(_Options):
     """Options of `sf-ray demo`."""
 
@@ -451,6 +482,20 @@ COMMANDS = {
             "Score a sample with several models; find the fastest that selects like the strongest.",
         ),
         Command(
+            "report",
+            "report:report",
+            ReportOptions,
+            ("output",),
+            "Make the report of a finished run again; reads neither corpus nor scores.",
+        ),
+        Command(
+            "show",
+            "show:show",
+            ShowOptions,
+            ("place",),
+            "Print what a run kept, or what scores are there, with rows to read.",
+        ),
+        Command(
             "demo",
             "demo:demo",
             DemoOptions,
@@ -459,6 +504,37 @@ COMMANDS = {
         ),
     )
 }
+
+
+def command_line(options: _Options, public: Callable[[str], str]) -> str:
+    """The command that gives these options; without storage options, which may be secrets.
+
+    Args:
+        options: Of any command.
+        public: Takes user names and passwords out of a URI.
+    """
+    command = next(one for one in COMMANDS.values() if one.options is type(options))
+    words = ["sf-ray", command.name]
+    words += [public(getattr(options, name)) for name in command.positional]
+    for name, field in type(options).model_fields.items():
+        value = getattr(options, name)
+        if name in (*command.positional, "storage_options") or value == field.default:
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words.append(public(_as_flag(value)))
+    return shlex.join(words)
+
+
+def _as_flag(value: object) -> str:
+    """A value as the command line takes it."""
+    if isinstance(value, Quota):
+        return f"{value.column}:{json.dumps(dict(value.shares), ensure_ascii=False)}"
+    if isinstance(value, tuple):
+        return ":".join(map(str, value))
+    if isinstance(value, dict):
+        return ",".join(f"{field}={column}" for field, column in value.items())
+    return str(value)
 
 
 def load(command: Command, flags: Mapping[str, object], config_path: str | None) -> _Options:

@@ -25,6 +25,10 @@ class Output:
         self.data = location.join("data")
         self.exports = location.join("export")
         self.manifest_location = location.join("manifest.json")
+        # What people read: made again from the last of them.
+        self.page = location.join("report.html")
+        self.card = location.join("README.md")
+        self.summary = location.join("summary.json")
         self._writing = location.join("_writing.json")
 
     def manifest(self) -> dict[str, Any] | None:

@@ -7,18 +7,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sf_ray.candidates import Chunk, Eligible, Grouping, Kept
-from sf_ray.config import CorpusOptions, SelectionOptions
+from sf_ray.config import CorpusOptions, SelectionOptions, command_line
 from sf_ray.console import say, timed
 from sf_ray.copies import Bitmap
 from sf_ray.diversity_run import Diversified, diversify
 from sf_ray.duplicates import find_copies
 from sf_ray.embedding_run import embed_kept
 from sf_ray.embedding_sets import embedding_set_of
-from sf_ray.errors import BadShardError
+from sf_ray.errors import BadShardError, UsageError
 from sf_ray.export_run import export, export_names
 from sf_ray.formats import Format, resolve_format
-from sf_ray.groups import find_column
+from sf_ray.groups import GroupColumn, find_column
+from sf_ray.kinds import Kind
 from sf_ray.locations import Location
+from sf_ray.manifest import manifest_of
 from sf_ray.ordering import chunks_to_write, count_parts, find_cuts, write_in_order
 from sf_ray.output import Output
 from sf_ray.parts import part_names
@@ -26,14 +28,16 @@ from sf_ray.passes import MarkedBadError, Passes, chunks_of
 from sf_ray.planning import Corpus
 from sf_ray.quotas import Quota, rows_to_keep
 from sf_ray.ranking import Ranking, Wanted, count_values, rank
-from sf_ray.report import manifest_of, print_manifest
+from sf_ray.report import write_report
 from sf_ray.rubbish import check_bad_fraction
 from sf_ray.rules import ModelSpec
 from sf_ray.score_sets import ScoreSet, ShardUnits, digest, mark_bad, share_shards
 from sf_ray.scoring_run import Scored
 from sf_ray.selection import Bounds, TokenBounds
 from sf_ray.storage import map_requests
+from sf_ray.survey_run import summarise
 from sf_ray.tasks import parallel_map
+from sf_ray.terminal import print_manifest
 from sf_ray.units import Shard
 from sf_ray.writing import WrittenShard, write_shard
 
@@ -119,8 +123,20 @@ def select_and_write(
             row_format = _format_of(score_set)
             where = output.data, output.exports
             exported = export(options.export, row_format, *where, options.stall_s)
+    with timed("survey", wall_s):
+        summary = summarise(
+            corpus,
+            selection.units,
+            selection.kept,
+            selection.copies,
+            selection.dropped,
+            _format_of(score_set),
+            _column_to_report(options, corpus),
+            options.stall_s,
+        )
     manifest = manifest_of(
         request_id=_request_id(options, corpus, score_set, encoder),
+        command=command_line(options, lambda uri: Location(uri).public_uri),
         corpus=corpus,
         score_set=score_set,
         scored=scored,
@@ -133,6 +149,7 @@ def select_and_write(
         exported=exported,
         wall_s=wall_s,
     )
+    write_report(output, manifest, summary)
     output.finish(manifest)
     print_manifest(manifest, output.location)
     return corpus
@@ -212,6 +229,18 @@ def _bounds(options: SelectionOptions) -> Bounds:
     )
     asked = tuple(one for one in tokens if (one.low, one.high) != (None, None))
     return Bounds(options.min_ifd, options.max_ifd, asked)
+
+
+def _column_to_report(options: SelectionOptions, corpus: Corpus) -> GroupColumn | None:
+    """The column whose values the report tells apart, where there is one."""
+    if options.report_by is not None:
+        return find_column(corpus.schema, options.report_by, "--report-by")
+    if options.quota is not None:
+        return find_column(corpus.schema, options.quota.column)
+    try:  # of JSON every row would have to be parsed once more
+        return None if corpus.kind is Kind.JSON else find_column(corpus.schema, "source")
+    except UsageError:
+        return None
 
 
 def _groups(

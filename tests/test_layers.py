@@ -69,6 +69,9 @@ LAYERS = [
     "ranking",
     "duplicates",
     "ordering",
+    "survey",
+    "summary",
+    "survey_run",
     "embedding_sets",
     "diversity_run",
     "output",
@@ -77,7 +80,13 @@ LAYERS = [
     "scoring_run",
     "embedding_run",
     "export_run",
+    "manifest",
+    "terminal",
+    "plots",
+    "page",
+    "card",
     "report",
+    "show",
     "selection_run",
     "pipeline",
     "demo",
@@ -99,12 +108,12 @@ PURE = [
     "batching",
     "halving",
 ]
-PURE += ["streams"]
+PURE += ["streams", "survey", "summary"]
 PURE += ["quotas", "selection", "copies", "facility_location", "diversity", "kinds"]
 IO = ["tables", "locations", "storage", "leases", "units", "handles", "planning", "footers"]
 IO += ["parquet_shards", "arrow_shards", "json_shards", "shards", "score_sets", "reading"]
 IO += ["samples", "rubbish", "bundles", "tally", "pieces", "groups", "candidates", "writing"]
-IO += ["parts", "output", "embedding_sets"]
+IO += ["parts", "output", "embedding_sets", "terminal", "plots", "page", "card", "show"]
 PURE += ["consistency"]
 IO += ["common_rows", "comparing"]
 SHELL = [
@@ -121,7 +130,9 @@ SHELL = [
     "progress",
     "scoring_run",
     "export_run",
+    "manifest",
     "report",
+    "survey_run",
     "selection_run",
     "pipeline",
 ]
