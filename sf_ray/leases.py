@@ -3,9 +3,10 @@
     PLACE/_lease/000007.json     who holds it and since when; written again every `_RENEW_S`
 
 A run takes the place by creating the next number with an exclusive put, which one of several
-wins. A number that was not renewed for `_EXPIRES_S` is dead: the next one may be taken. Nothing
-depends on this machine's clock: ages are told by the store's, between the lease and a probe put
-just now.
+wins. A number that was not renewed for `_EXPIRES_S` is dead: the next one may be taken. Whether the
+holder on another machine lives is not guessed: it renews while we look, or its lease runs out. So a
+retry on a new cluster goes on by itself. Nothing depends on this machine's clock: ages are told by
+the store's, between the lease and a probe put just now.
 """
 
 import json
@@ -31,7 +32,7 @@ from sf_ray.stopping import interrupt
 from sf_ray.storage import File, list_files, now_utc, put_bytes, read_bytes_or_none, remove
 
 _RENEW_S, _EXPIRES_S = 15.0, 60.0
-_PATIENCE_S = 5.0
+_LOOK_S, _PATIENCE_S = 3.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def lease(place: Location) -> Iterator[None]:
 def refuse_if_held(place: Location) -> None:
     """A look whether another run writes there, before work is spent on a plan.
 
+    Where that is not known at once, for as long as a lease lasts at most.
+
     Raises:
         LeaseError: Another run holds it.
     """
@@ -119,19 +122,40 @@ def _refuse_if_alive(folder: Location, file: File) -> None:
         other = Holder(**json.loads(data))
     except (ValueError, TypeError):
         other = Holder("?", "unknown", 0, "unknown", "")
-    if _has_died(other):
+    lives_here = _lives_here(other)
+    if lives_here is False:
         say(f"note: took over from a run that died (process {other.pid} of this machine)")
         return
-    age_s = _age_s(folder, file)
-    if age_s is not None and age_s > _EXPIRES_S:
+    age_s = _age_s(folder, file) if lives_here else _watch(folder, file, other.host)
+    if age_s is None:  # given back meanwhile
+        return
+    if age_s > _EXPIRES_S:
         say(f"note: took over from a run on {other.host} that was silent for {age_s:.0f} s")
         return
-    place = folder.public_uri.removesuffix("/_lease")
     raise LeaseError(
-        f"{place}: another run writes there: process {other.pid} on {other.host}, since "
-        f"{other.since}, last seen {age_s or 0:.0f} s ago. Wait for it or stop it; if it is dead, "
-        f"its lease expires after {_EXPIRES_S:.0f} s without a sign of life"
+        f"{_place(folder)}: another run writes there: process {other.pid} on {other.host}, since "
+        f"{other.since}, last seen {age_s:.0f} s ago. Wait for it or stop it; its lease expires "
+        f"after {_EXPIRES_S:.0f} s without a sign of life"
     )
+
+
+def _watch(folder: Location, file: File, host: str) -> float | None:
+    """Waits until the holder of a lease renews it, or has been silent for longer than it lasts.
+
+    Returns:
+        Seconds since it was renewed; None where it is gone.
+    """
+    age_s = _age_s(folder, file)
+    if age_s is not None and age_s <= _EXPIRES_S:
+        say(
+            f"note: {_place(folder)}: a run on {host} was seen {age_s:.0f} s ago; waiting until it "
+            f"is seen again or has been silent for {_EXPIRES_S:.0f} s"
+        )
+    before_s = 0.0
+    while age_s is not None and before_s <= age_s <= _EXPIRES_S:
+        sleep(_LOOK_S)
+        before_s, age_s = age_s, _age_s(folder, file)
+    return age_s
 
 
 def _create(location: Location, holder: Holder) -> bool:
@@ -200,7 +224,7 @@ def _check(folder: Location, number: int, holder: Holder) -> None:
     leases = _leases(folder)
     if not leases or _number(leases[-1]) != number:
         raise LeaseError(
-            f"{folder.public_uri.removesuffix('/_lease')}: run {holder.run} lost its lease to "
+            f"{_place(folder)}: run {holder.run} lost its lease to "
             "another run, after it could not renew it in time; nothing more is written"
         )
 
@@ -217,6 +241,10 @@ def _release(mine: Location, holder: Holder) -> None:
 def _leases(folder: Location) -> list[File]:
     """The leases that are there, the newest last."""
     return [file for file in list_files(folder, ".json") if file.relative[:-5].isdigit()]
+
+
+def _place(folder: Location) -> str:
+    return folder.public_uri.removesuffix("/_lease")
 
 
 def _name(number: int) -> str:
@@ -270,9 +298,9 @@ def _process(pid: int) -> str:
     return f"{boot} {space} {started}"
 
 
-def _has_died(other: Holder) -> bool:
-    """Whether the holder ran on this machine, in this process space, and does not any more."""
+def _lives_here(other: Holder) -> bool | None:
+    """Whether the holder still runs; None where it is of another machine or process space."""
     here = _process(os.getpid()).rpartition(" ")[0]
     if not here or other.process.rpartition(" ")[0] != here:
-        return False
-    return _process(other.pid) != other.process
+        return None
+    return _process(other.pid) == other.process

@@ -15,7 +15,7 @@ from sf_ray.errors import LeaseError
 from sf_ray.leases import Holder, lease, refuse_if_held
 from sf_ray.locations import Location
 from sf_ray.stopping import stoppable
-from sf_ray.storage import File, list_files, put_bytes, read_bytes
+from sf_ray.storage import File, list_files, put_bytes, read_bytes, remove
 
 
 def held_by(place: Location, holder: Holder, number: int = 1) -> None:
@@ -39,18 +39,44 @@ def test_the_second_run_is_refused_with_the_first_ones_name(place: Location) -> 
     assert list_files(place.join("_lease")) == []
 
 
-def test_a_lease_of_another_machine_holds_until_it_expires(
+def test_a_silent_run_of_another_machine_is_waited_out(
+    place: Location, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(leases, "_EXPIRES_S", 2.5)
+    monkeypatch.setattr(leases, "_LOOK_S", 0.2)
+    held_by(place, ELSEWHERE)
+    began = time.monotonic()
+    with lease(place):
+        assert time.monotonic() - began > 1.5  # S3 tells whole seconds
+        assert [file.relative for file in list_files(place.join("_lease"))] == ["000002.json"]
+    said = capsys.readouterr().err
+    assert "a run on gpu-head-0 was seen" in said
+    assert "took over from a run on gpu-head-0 that was silent for" in said
+
+
+def test_a_run_of_another_machine_that_renews_its_lease_is_told_as_soon_as_it_does(
     place: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(leases, "_LOOK_S", 0.2)
     held_by(place, ELSEWHERE)
+    renewal = threading.Timer(2.5, held_by, (place, ELSEWHERE))
+    renewal.start()
+    began = time.monotonic()
     with pytest.raises(LeaseError, match="process 17 on gpu-head-0, since 2026-11-24T01:02:03Z"):
-        lease(place).__enter__()
-    monkeypatch.setattr(leases, "_EXPIRES_S", 1.5)
-    with pytest.raises(LeaseError):
-        lease(place).__enter__()
-    time.sleep(3)  # S3 tells whole seconds
-    with lease(place):
-        assert [file.relative for file in list_files(place.join("_lease"))] == ["000002.json"]
+        refuse_if_held(place)
+    assert 2.5 <= time.monotonic() - began < 30
+    renewal.join()
+
+
+def test_a_lease_that_is_given_back_while_another_run_looks_is_free(
+    place: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "_LOOK_S", 0.2)
+    held_by(place, ELSEWHERE)
+    release = threading.Timer(0.5, remove, (place.join("_lease/000001.json"),))
+    release.start()
+    refuse_if_held(place)
+    release.join()
 
 
 def test_of_many_runs_that_start_at_once_one_wins(place: Location) -> None:
@@ -105,6 +131,7 @@ def test_who_looked_too_early_does_not_hold_an_older_number(
         return seen
 
     monkeypatch.setattr(leases, "_leases", look_and_sleep)
+    monkeypatch.setattr(leases, "_watch", lambda *_: 1.0)
     with pytest.raises(LeaseError, match="process 17 on gpu-head-0"):
         lease(place).__enter__()
     assert [file.relative for file in list_files(place.join("_lease"))] == ["000002.json"]
@@ -116,7 +143,7 @@ def test_a_run_that_was_killed_on_this_machine_is_known_to_be_dead(
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     other = replace(ELSEWHERE, pid=process.pid, process=leases._process(process.pid))
     held_by(place, other)
-    with pytest.raises(LeaseError):
+    with pytest.raises(LeaseError):  # at once: it is seen to live
         refuse_if_held(place)
     process.kill()
     process.wait()
@@ -143,7 +170,10 @@ def test_a_lease_is_renewed_and_its_loss_ends_the_run(
     assert [file.relative for file in list_files(place.join("_lease"))] == ["000002.json"]
 
 
-def test_a_lease_that_cannot_be_read_is_one(place: Location) -> None:
+def test_a_lease_that_cannot_be_read_is_one(
+    place: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "_watch", lambda *_: 1.0)
     put_bytes(place.join("_lease/000001.json"), b"{")
     with pytest.raises(LeaseError, match="on unknown"):
         lease(place).__enter__()
