@@ -1,16 +1,19 @@
 """Commands: parse, call, exit code. Flags come from `config`; heavy imports come after parsing."""
 
 import importlib
-import sys
+import platform
 import traceback
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any, Literal, get_args, get_origin
 
 import click
 
 import sf_ray
 from sf_ray.config import COMMANDS, Command, load
+from sf_ray.console import say
 from sf_ray.errors import SfRayError
+from sf_ray.log_lines import begin_log
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except SfRayError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", exit_code=error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
         return _stopped()
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _stopped() -> int:
-    print("stopped; the same command goes on where this one was", file=sys.stderr)
+    say("stopped; the same command goes on where this one was", exit_code=130)
     return 130
 
 
@@ -127,11 +130,25 @@ def _callback(command: Command) -> Callable[..., Any]:
     def call(debug: bool, config: str | None = None, **flags: Any) -> Any:
         try:
             options = load(command, flags, config)
+            _begin_log(command, getattr(options, "log_format", "text"))
             module, _, function = command.entry.partition(":")
             return getattr(importlib.import_module(f"sf_ray.{module}"), function)(options)
         except Exception:
             if debug:
-                traceback.print_exc()
+                say(traceback.format_exc().rstrip())
             raise
 
     return call
+
+
+def _begin_log(command: Command, log_format: str) -> None:
+    begin_log(log_format)
+    if log_format == "json":  # people have the manifest for this
+        versions = {name: version(name) for name in ("ray", "torch", "transformers")}
+        say(
+            f"sf-ray {command.name}",
+            command=command.name,
+            sf_ray=sf_ray.__version__,
+            python=platform.python_version(),
+            **versions,
+        )

@@ -9,7 +9,7 @@ from math import floor
 
 import ray
 
-from sf_ray.console import say
+from sf_ray.console import say, worker_environment
 from sf_ray.errors import SfRayError
 from sf_ray.stages import ActorPool
 
@@ -42,9 +42,15 @@ def start_ray(address: str | None) -> None:
         address = "local"
     soft_limit = (os.cpu_count() or 1) + _SPARE_PROCESSES
     os.environ.setdefault("RAY_num_workers_soft_limit", str(soft_limit))
+    environment = worker_environment()
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, logging_level="warning", log_to_driver=True)
+        ray.init(
+            address=address,
+            logging_level="warning",
+            log_to_driver=True,
+            runtime_env={"env_vars": environment} if environment else None,
+        )
     except (ConnectionError, ValueError) as error:
         raise SfRayError(
             f"no Ray cluster could be joined or started ({str(error).splitlines()[0]}); check "

@@ -90,6 +90,10 @@ class StorageOptions(_Options):
         ge=0,
         description="Seconds for which a storage request that fails is tried again.",
     )
+    log_format: Literal["text", "json"] = Field(
+        default="text",
+        description="Lines on standard error: text, or one JSON object a line.",
+    )
 
 
 class CorpusOptions(StorageOptions):

@@ -8,6 +8,8 @@ from sf_ray.cluster import size_pool
 from sf_ray.config import ScoringOptions
 from sf_ray.console import duration, say
 from sf_ray.errors import ClusterError, SfRayError
+from sf_ray.locations import Location
+from sf_ray.metrics import RunMetrics, count_retries
 from sf_ray.planning import Corpus
 from sf_ray.progress import ScoringProgress
 from sf_ray.rubbish import check_bad_fraction
@@ -73,11 +75,17 @@ def score_units(
         SfRayError: What is wrong with a shard, with the model or with storage.
     """
     patience = Patience(count_units(todo))
+    metrics = RunMetrics(
+        Location(options.model).public_uri,
+        corpus.location.public_uri,
+        _count_rows(todo),
+        count_units(todo),
+    )
     tries: list[ScoringProgress] = []
     while True:
         problem = ClusterError("some units have no scores after scoring")
         try:
-            _score_once(options, corpus, scoring, todo, tries)
+            _score_once(options, corpus, scoring, todo, tries, metrics)
         except ClusterError as error:
             problem = ClusterError(str(error))  # without its traceback, which holds the actors
         if options.on_bad_shard == "skip":
@@ -85,7 +93,11 @@ def score_units(
             corpus = corpus.without(scoring.score_set.bad_shards())
             for shard in corpus.skipped:
                 if shard not in known:
-                    say(f"note: skipping shard {shard.relative}: {shard.reason}")
+                    say(
+                        f"note: skipping shard {shard.relative}: {shard.reason}",
+                        stage="score",
+                        shard=shard.relative,
+                    )
             if not corpus.shards:
                 raise SfRayError(
                     f"{corpus.location.public_uri}: no shard can be read to its end, e.g. "
@@ -96,7 +108,16 @@ def score_units(
             return corpus, _scored([progress.counts for progress in tries])
         left = count_units(todo)
         patience.after_try(left, problem)
-        say(f"note: {problem}; going on with the {left:,} units that have no scores")
+        count_retries("scoring")
+        say(
+            f"note: {problem}; going on with the {left:,} units that have no scores",
+            stage="score",
+            units=left,
+        )
+
+
+def _count_rows(units: ShardUnits) -> int:
+    return sum(unit.rows for _, shard_units in units for unit in shard_units)
 
 
 def _scored(tries: Sequence[Counts]) -> Scored:
@@ -110,12 +131,17 @@ def _scored(tries: Sequence[Counts]) -> Scored:
         say(
             f"note: {scored.tokens_saved:,} of {scored.tokens:,} tokens "
             f"({scored.tokens_saved / scored.tokens:.1%}) repeat what other sequences of their "
-            "unit begin with; they were computed once"
+            "unit begin with; they were computed once",
+            stage="score",
+            tokens=scored.tokens,
+            tokens_saved=scored.tokens_saved,
         )
     if splits := sum(counts.oom_splits for counts in tries):
         say(
             f"note: the device ran out of memory {splits} times; those batches were halved and "
-            "scored; a lower --token-budget saves the tries"
+            "scored; a lower --token-budget saves the tries",
+            stage="score",
+            oom_splits=splits,
         )
     return scored
 
@@ -126,6 +152,7 @@ def _score_once(
     scoring: Scoring,
     todo: ShardUnits,
     tries: list[ScoringProgress],
+    metrics: RunMetrics,
 ) -> None:
     # Ray ends an actor when nobody holds it any more: those of an execution that was stopped hang
     # in the cycles of its traceback, and keep the CPUs that the new ones wait for.
@@ -150,7 +177,6 @@ def _score_once(
         options.on_bad_shard == "skip",
         options.on_bad_line == "skip",
     )
-    rows = sum(unit.rows for _, shard_units in todo for unit in shard_units)
 
     def check(counts: Counts) -> None:
         check_bad_fraction(
@@ -162,7 +188,7 @@ def _score_once(
         "actor needs, an actor may wait for a node that is gone, or storage may hang; look at "
         "`ray status`, or raise --stall-s"
     )
-    with ScoringProgress(rows, units, check) as progress:
+    with ScoringProgress(_count_rows(todo), units, check, metrics) as progress:
         tries.append(progress)
         engine = EngineRules(
             scoring.encode.model, scoring.device, dtype, options.token_budget, threads

@@ -223,7 +223,7 @@ class ScoreUnits:
             )
         self._scorer = rules.start()
         for note in self._scorer.notes:
-            say(f"note: {note}")
+            say(f"note: {note}", stage="score")
         self._ask("actor_ready", context.get_actor_id())
 
     def __call__(self, bundle: pa.Table) -> Iterator[pa.Table]:
@@ -302,7 +302,11 @@ class ScoreUnits:
         if bad:
             say(
                 f"note: the engine fails on {len(bad)} rows of {shard}, first on row "
-                f"{start + bad[0]} ({reason}); they get the status engine_error"
+                f"{start + bad[0]} ({reason}); they get the status engine_error",
+                stage="score",
+                shard=shard,
+                unit=piece,
+                rows=len(bad),
             )
         return without_rows(encoded, bad)
 
@@ -311,7 +315,7 @@ class ScoreUnits:
             # Nothing runs on this device any more in this process: Ray starts another one, which
             # goes on with the search.
             self._ask("unit_failed", piece)
-            say(f"note: {error}; the scoring actor starts again")
+            say(f"note: {error}; the scoring actor starts again", stage="score", unit=piece)
             os._exit(1)
 
     def _count_batch(self, sequences: int, tokens: int) -> None:

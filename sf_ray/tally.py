@@ -35,15 +35,15 @@ class UnitCounts:
         rows: All of its rows.
         oom_splits: How often memory ran out.
         tokens, tokens_saved: That were to be scored, and those of them that were repeats.
-        bad: Rows by status, of those statuses that are bad.
-        examples: (shard, row, status) of some of them.
+        by_status: Rows by status.
+        examples: (shard, row, status) of some rows whose status is bad.
     """
 
     rows: int
     oom_splits: int
     tokens: int
     tokens_saved: int
-    bad: Mapping[str, int]
+    by_status: Mapping[str, int]
     examples: tuple[tuple[str, int, str], ...]
 
     @classmethod
@@ -54,13 +54,17 @@ class UnitCounts:
         counts = {
             count["values"]: count["counts"]
             for count in scores["status"].value_counts().to_pylist()
-            if count["values"] in BAD
         }
         examples: list[tuple[str, int, str]] = []
-        if counts:
+        if counts.keys() & set(BAD):
             columns = [scores[name].to_pylist() for name in ("shard", "row", "status")]
             examples = [row for row in zip(*columns, strict=True) if row[2] in BAD][:_EXAMPLES]
         return cls(scores.num_rows, oom_splits, tokens, tokens_saved, counts, tuple(examples))
+
+    @property
+    def bad(self) -> dict[str, int]:
+        """Rows by status, of those statuses that are bad."""
+        return {status: rows for status, rows in self.by_status.items() if status in BAD}
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class Counts:
         units, rows: In finished units.
         oom_splits: How often memory ran out.
         unit_tokens, tokens_saved: Of finished units: to be scored, and those that were repeats.
+        by_status: Rows by status, in finished units.
+        units_again: How often a unit was handed to an actor that was handed to one before.
         signs_of_life: Grows whenever anything happens.
         bad: Bad rows by status.
         examples: (shard, row, status) of some of them.
@@ -85,6 +91,8 @@ class Counts:
     oom_splits: int = 0
     unit_tokens: int = 0
     tokens_saved: int = 0
+    by_status: Mapping[str, int] = field(default_factory=dict)
+    units_again: int = 0
     signs_of_life: int = 0
     bad: Mapping[str, int] = field(default_factory=dict)
     examples: tuple[tuple[str, int, str], ...] = ()
@@ -123,6 +131,8 @@ class Tally:
         # Of units that were started and not finished, the first is the one that was in work.
         if True in before:
             self._deaths[pieces[before.index(True)]] += 1
+        c = self._counts
+        self._counts = replace(c, units_again=c.units_again + sum(before))
         self._open.update(pieces)
         return [
             self._care(piece) if again else Care.NONE
@@ -160,6 +170,7 @@ class Tally:
             oom_splits=c.oom_splits + unit.oom_splits,
             unit_tokens=c.unit_tokens + unit.tokens,
             tokens_saved=c.tokens_saved + unit.tokens_saved,
+            by_status=Counter(c.by_status) + Counter(unit.by_status),
         )
         # A run may end because of these: no row counts twice.
         if unit.bad and piece not in self._with_bad_rows:

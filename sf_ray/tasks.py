@@ -14,6 +14,7 @@ from ray.exceptions import RayError
 
 from sf_ray.console import duration, say
 from sf_ray.errors import ClusterError, SfRayError
+from sf_ray.metrics import count_retries
 
 # Attempts in a row without any result, after which trying again is given up.
 _FRUITLESS = 3
@@ -71,7 +72,11 @@ def parallel_map(
                     yield result
         except ClusterError as error:
             patience.after_try(len(left), error)
-            say(f"note: {error}; doing the {len(left)} tasks again that have no result")
+            count_retries("tasks", len(left))
+            say(
+                f"note: {error}; doing the {len(left)} tasks again that have no result",
+                tasks=len(left),
+            )
 
 
 def _map_once(

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "sf_ray"
 LAYERS = [
     "errors",
     "console",
+    "log_lines",
     "stopping",
     "quotas",
     "config",
@@ -50,6 +51,7 @@ LAYERS = [
     "rubbish",
     "bundles",
     "tally",
+    "metrics",
     "rules",
     "tasks",
     "stages",
@@ -98,6 +100,7 @@ LAYERS = [
 PURE = [
     "config",
     "console",
+    "log_lines",
     "stopping",
     "ifd",
     "examples",
@@ -117,6 +120,7 @@ IO += ["parts", "output", "embedding_sets", "terminal", "plots", "page", "card",
 PURE += ["consistency"]
 IO += ["common_rows", "comparing"]
 SHELL = [
+    "metrics",
     "rules",
     "tasks",
     "stages",

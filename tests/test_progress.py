@@ -28,13 +28,20 @@ def test_progress_shows_rows_rate_and_time_left(monkeypatch: pytest.MonkeyPatch)
     clock = iter([0.0, 10.0, 20.0])
     monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
     shown = ScoringProgress(rows=1000, units=4)
-    assert shown._line(Counts()) == "scoring: waiting for the first batch"
-    first = shown._line(Counts(sequences=200, tokens=1000))
+    assert shown._line(Counts())[0] == "scoring: waiting for the first batch"
+    first = shown._line(Counts(sequences=200, tokens=1000))[0]
     assert first == "scoring: 100 of 1,000 rows, 0 of 4 units"
-    later = shown._line(Counts(sequences=400, tokens=6000, units=1))
+    later, fields = shown._line(Counts(sequences=400, tokens=6000, units=1))
+    assert fields == {
+        "stage": "score",
+        "rows": 200,
+        "units": 1,
+        "tokens_per_s": 500,
+        "seconds_left": 80,
+    }
     assert later == "scoring: 200 of 1,000 rows, 1 of 4 units, 500 tokens/s, about 1 min 20 s left"
     # A unit that was scored twice does not show more than there is.
-    assert "1,000 of 1,000 rows, 4 of 4 units" in shown._line(Counts(sequences=2500, units=5))
+    assert "1,000 of 1,000 rows, 4 of 4 units" in shown._line(Counts(sequences=2500, units=5))[0]
 
 
 @pytest.mark.ray

@@ -2,7 +2,7 @@ import pyarrow as pa
 
 from sf_ray.tally import Care, Counts, Tally, UnitCounts
 
-UNIT = UnitCounts(3, 1, 50, 10, {"bad_row": 1}, (("s", 7, "bad_row"),))
+UNIT = UnitCounts(3, 1, 50, 10, {"ok": 2, "bad_row": 1}, (("s", 7, "bad_row"),))
 
 
 def test_the_tally_adds_up() -> None:
@@ -20,6 +20,7 @@ def test_the_tally_adds_up() -> None:
         oom_splits=4,
         unit_tokens=200,
         tokens_saved=40,
+        by_status={"ok": 8, "bad_row": 4},
         signs_of_life=6,
         bad={"bad_row": 4},
         examples=(("s", 7, "bad_row"),) * 3,
@@ -31,6 +32,7 @@ def test_a_unit_that_is_scored_twice_has_its_bad_rows_once() -> None:
     for _ in range(2):
         tally.units_scored({"a": UNIT})
     assert tally.counts().bad == {"bad_row": 1}
+    assert tally.counts().by_status == {"ok": 4, "bad_row": 2}  # as the work that it was
 
 
 def test_bad_rows_are_counted_by_status_with_examples() -> None:
@@ -38,6 +40,12 @@ def test_bad_rows_are_counted_by_status_with_examples() -> None:
     table = pa.table({"shard": ["s"] * 6, "row": range(10, 16), "status": status})
     counts = UnitCounts.of(table, 2)
     assert (counts.rows, counts.oom_splits) == (6, 2)
+    assert counts.by_status == {
+        "ok": 1,
+        "bad_row": 3,
+        "answer_too_short": 1,
+        "empty_answer": 1,
+    }
     assert counts.bad == {"bad_row": 3, "empty_answer": 1}
     assert counts.examples == (
         ("s", 11, "bad_row"),
@@ -67,6 +75,16 @@ def test_the_unit_that_processes_die_of_becomes_suspect() -> None:
     assert tally.bundle_started(["b", "c"]) == [Care.HOPELESS, Care.AGAIN]
     tally.units_scored({"b": UNIT})
     assert tally.bundle_started(["b"]) == [Care.NONE]
+
+
+def test_units_that_are_handed_out_again_are_counted() -> None:
+    tally = Tally()
+    tally.bundle_started(["a", "b"])
+    assert tally.counts().units_again == 0
+    tally.units_scored({"a": UNIT})
+    tally.bundle_started(["a", "b"])
+    tally.bundle_started(["c"])
+    assert tally.counts().units_again == 1
 
 
 def test_a_unit_whose_engine_says_that_it_fails_is_suspect_at_once() -> None:
