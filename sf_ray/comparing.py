@@ -31,7 +31,7 @@ from sf_ray.score_sets import ScoreSet
 from sf_ray.storage import map_requests, read_bytes
 from sf_ray.units import Unit
 
-# Rows that are ranked at once, at most: about 1 GiB. Of more, a sample is.
+# Rows that are ranked at once, at most: that takes about 1.2 GiB. Of more, a sample is.
 MOST_ROWS = 8_000_000
 _VALUES = ("ppl_direct", "ppl_conditioned", "ifd")
 

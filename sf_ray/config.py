@@ -473,7 +473,7 @@ COMMANDS = {
         ),
         Command(
             "compare",
-            "comparing:compare",
+            "compare_run:compare",
             CompareOptions,
             ("scores_a", "scores_b"),
             "Compare the scores of two models: rank correlation, and what both would keep.",

@@ -153,7 +153,7 @@ def rank_correlation(a: Floats, b: Floats) -> float:
 
 def average_ranks(values: Floats) -> Floats:
     """[n] values without NaN -> [n] ranks from 1; equal values share the mean of their ranks."""
-    order = np.argsort(values, kind="stable")
+    order = np.argsort(values)
     ordered = values[order]
     starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(values)])
     ends = np.append(starts[1:], len(values))[: len(starts)]

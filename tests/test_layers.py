@@ -91,6 +91,9 @@ LAYERS = [
     "show",
     "selection_run",
     "pipeline",
+    "compare_tables",
+    "compare_page",
+    "compare_run",
     "demo",
     "cli",
     "options_doc",
@@ -118,7 +121,7 @@ IO += ["parquet_shards", "arrow_shards", "json_shards", "shards", "score_sets", 
 IO += ["samples", "rubbish", "bundles", "tally", "pieces", "groups", "candidates", "writing"]
 IO += ["parts", "output", "embedding_sets", "terminal", "plots", "page", "card", "show"]
 PURE += ["consistency"]
-IO += ["common_rows", "comparing"]
+IO += ["common_rows", "comparing", "compare_tables", "compare_page", "compare_run"]
 SHELL = [
     "metrics",
     "rules",

@@ -1,0 +1,48 @@
+"""A comparison -> one page with its tables and a plot of IFD against IFD. Knows no files.
+
+The page holds all that it needs, runs no script and loads nothing; a policy in it forbids both.
+Names are escaped by the template.
+"""
+
+from importlib.resources import files
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+import sf_ray
+from sf_ray.compare_tables import tables_of
+from sf_ray.comparing import Comparison
+from sf_ray.plots import Axis, Line, Scatter, density
+
+# IFD that the plot shows; what lies above stands at its edge.
+_MOST_IFD, _BINS = 2.0, 100
+
+
+def render_comparison(comparison: Comparison, max_ifd: float) -> str:
+    """The whole page, as HTML."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    text = files("sf_ray").joinpath("compare.html.jinja").read_text(encoding="utf-8")
+    return environment.from_string(text).render(
+        title=f"{comparison.a.model} against {comparison.b.model}",
+        version=sf_ray.__version__,
+        tables=tables_of(comparison, max_ifd),
+        notes=comparison.notes,
+        plot=Markup(_plot(comparison)),
+        above=_above(comparison),
+    )
+
+
+def _plot(comparison: Comparison) -> str:
+    is_ok = ~(np.isnan(comparison.ifd_a) | np.isnan(comparison.ifd_b))
+    a, b = (np.minimum(ifd[is_ok], _MOST_IFD) for ifd in (comparison.ifd_a, comparison.ifd_b))
+    edges = np.linspace(0, _MOST_IFD, _BINS + 1)
+    counts = np.histogram2d(a, b, (edges, edges))[0].astype(np.int64)
+    lines = [Line(0, kind="diagonal"), Line(1.0), Line(1.0, kind="level")]
+    return density("ifd", Axis("IFD of A", edges), Axis("IFD of B", edges), counts,
+                   Scatter(a, b), lines)  # fmt: skip
+
+
+def _above(comparison: Comparison) -> str:
+    rows = int(((comparison.ifd_a > _MOST_IFD) | (comparison.ifd_b > _MOST_IFD)).sum())
+    return f"IFD above {_MOST_IFD:g}, which stand at the edge: {rows:,} rows." if rows else ""
