@@ -33,7 +33,6 @@ from sf_ray.models import (
 from sf_ray.output import Output
 from sf_ray.planning import Corpus, SkippedShard, check_text_columns, plan_corpus
 from sf_ray.reading import field_names
-from sf_ray.report import print_scores_summary
 from sf_ray.rules import EncodeRules, ModelSpec
 from sf_ray.samples import Sample, keep_sample, sample_of
 from sf_ray.score_sets import (
@@ -48,6 +47,7 @@ from sf_ray.selection_run import WallTimes, is_done, select_and_write
 from sf_ray.stopping import stoppable
 from sf_ray.storage import overlap, read_bytes
 from sf_ray.templates import Template
+from sf_ray.terminal import print_scores_summary
 from sf_ray.units import Footer
 
 Known = dict[str, Footer]
@@ -160,12 +160,17 @@ def _check_columns(corpus: Corpus, names: Sequence[str], options: SelectionOptio
         raise UsageError(
             f"the corpus has a column {name!r} already; name the added one with --ifd-column"
         )
-    if options.quota is not None:
-        find_column(corpus.schema, options.quota.column)
-        column = options.quota.column
+    asked = {
+        "--quota": options.quota.column if options.quota else None,
+        "--report-by": options.report_by,
+    }
+    for flag, column in asked.items():
+        if column is None:
+            continue
+        find_column(corpus.schema, column, flag)
         if corpus.kind is Kind.JSON and not {column, column.partition(".")[0]} & set(names):
             raise UsageError(
-                f"--quota: no row of a sample has the field {column!r}; they have {list(names)}"
+                f"{flag}: no row of a sample has the field {column!r}; they have {list(names)}"
             )
 
 

@@ -102,7 +102,7 @@ def histogram(
 ) -> str:
     """Stacked bars: [bins] kept rows, and [bins] others on top of them; as SVG."""
     with _drawing() as new:
-        figure, axes = new(7.2, 2.9)
+        figure, axes = new(7.8, 2.9)
         left, width = axis.edges[:-1], np.diff(axis.edges)
         bars = {"align": "edge", "linewidth": 0}
         axes.bar(left, kept, width, color=KEPT, label="kept", **bars)
@@ -138,7 +138,7 @@ def density(
         lines: To draw through it.
     """
     with _drawing() as new:
-        figure, axes = new(4.6, 3.9)
+        figure, axes = new(3.6, 3.1)
         limits = _limits(x, counts.sum(axis=1)), _limits(y, counts.sum(axis=0))
         if int(counts.sum()) <= min(MOST_POINTS, len(points.x)):
             kept = points.kept if len(points.kept) else np.zeros(len(points.x), np.bool_)

@@ -15,7 +15,10 @@ from sf_ray.summary import Summary
 
 def write_report(output: Output, manifest: dict[str, Any], summary: Summary) -> None:
     """Puts report.html, README.md and summary.json; a README of somebody else stays as it is."""
-    put_bytes(output.summary, summary.to_json())
+    data = summary.to_json()
+    put_bytes(output.summary, data)
+    # From what is kept, so that the page can be made again as it was.
+    summary = Summary.from_json(data, output.summary.public_uri)
     put_bytes(output.page, render_page(manifest, summary).encode())
     there = read_bytes_or_none(output.card)
     if there is not None and MARK.encode() not in there:

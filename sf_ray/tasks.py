@@ -124,7 +124,7 @@ def user_errors() -> Iterator[None]:
     """Turns the failure of a task or an actor into the error that it says.
 
     What reaches the driver may be text only (an actor that died while it started): the last error
-    of ours in it, or else its last line, is the message.
+    of ours in it, or else its last exception, is the message.
     """
     try:
         yield
@@ -133,4 +133,7 @@ def user_errors() -> Iterator[None]:
         ours = re.findall(r"^sf_ray\.errors\.\w+: (.+)$", text, re.MULTILINE)
         if ours:
             raise SfRayError(ours[-1]) from error
-        raise ClusterError(f"a Ray task failed: {text.splitlines()[-1]}") from error
+        # What stands below the exception is Ray's advice.
+        raised = re.findall(r"^[\w.]+(?:Error|Exception|Died|Exit)\b.*$", text, re.MULTILINE)
+        cause = raised[-1] if raised else text.splitlines()[-1]
+        raise ClusterError(f"a Ray task failed: {cause}") from error
