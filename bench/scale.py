@@ -283,6 +283,9 @@ def write_corpus(folder: str, number: int, rows: int) -> None:
             "instruction": instructions.take(pa.array(rng.integers(0, 3000, rows))),
             "input": pa.repeat(pa.scalar(""), rows),
             "output": outputs.take(pa.array(rng.integers(0, 10_000, rows))),
+            "source": pa.array([f"source {n}" for n in range(20)]).take(
+                pa.array(rng.integers(0, 20, rows))
+            ),
         }
     )
     pq.write_table(
@@ -304,6 +307,7 @@ def pipeline(sizes: list[int], folder: Path, repeat: int) -> None:
         for _ in range(repeat):  # in turns, so that a busy minute hits both
             plain.append(apart("plain", corpus, folder / "plain"))
             whole.append(apart("whole", corpus, folder / "out", folder / "model"))
+            page = (folder / "out/report.html").stat().st_size
             shutil.rmtree(folder / "plain")
             shutil.rmtree(folder / "out")
         print(
@@ -316,7 +320,13 @@ def pipeline(sizes: list[int], folder: Path, repeat: int) -> None:
                 f"             {name}: driver {mib(median(told, 'driver'))}, largest worker "
                 f"{mib(median(told, 'largest_worker'))}, all {mib(median(told, 'peak'))}"
             )
-        print(f"             stages: {whole[-1]['result']}", flush=True)
+        stages = whole[-1]["result"]
+        print(f"             stages: {stages}")
+        print(
+            f"             report.html: {page / 1e6:.2f} MB; the survey for it takes "
+            f"{stages['survey'] / sum(stages.values()):.1%} of the time",
+            flush=True,
+        )
         shutil.rmtree(corpus)
 
 
