@@ -20,7 +20,7 @@ from typing import Any
 
 from sf_ray.console import Voice, json_line, new_run_id, use_voice
 
-# A line that no program writes: processes may hold the pipe open after the driver lets go of it.
+# No program ends a line so: processes may hold the pipe open after the driver lets go of it.
 _END = b"\x04\n"
 _END_S = 10.0
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -51,11 +51,8 @@ def as_json(line: str, run_id: str) -> str:
     line = _COLOURS.sub("", line)
     source: dict[str, Any] = {}
     if match := _FROM_WORKER.fullmatch(line):
-        source = {
-            "worker": match["worker"] or match["daemon"],
-            "pid": match["pid"],
-            "ip": match["ip"],
-        }
+        pid = match["pid"] and int(match["pid"])
+        source = {"worker": match["worker"] or match["daemon"], "pid": pid, "ip": match["ip"]}
         source = {name: value for name, value in source.items() if value}
         line = match["text"]
     if found := _json_object(line):
@@ -144,10 +141,10 @@ class _JsonLog:
 
 def _lines() -> Iterator[str]:
     for raw in sys.stdin.buffer:
-        if raw == _END:
-            return
         # A bar that draws over itself writes several lines in one.
-        yield from re.split(r"[\r\n]+", raw.decode("utf-8", errors="replace"))
+        yield from re.split(r"[\r\n]+", raw.removesuffix(_END).decode("utf-8", errors="replace"))
+        if raw.endswith(_END):
+            return
 
 
 def main() -> None:

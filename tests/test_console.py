@@ -1,0 +1,73 @@
+import json
+import logging
+
+import pytest
+
+from sf_ray import console
+from sf_ray.console import Voice, json_line, run_id, say, timed, use_voice, worker_environment
+
+
+@pytest.fixture(autouse=True)
+def own_voice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_voice", None)
+    for name in ("SF_RAY_LOG_FORMAT", "SF_RAY_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_text_is_the_line_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    say("note: it rains", shard="a", rows=3)
+    assert capsys.readouterr() == ("", "note: it rains\n")
+
+
+def test_json_has_time_level_message_run_and_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    use_voice(Voice("json", "r1"))
+    say("note: 100 % of ümlauts\nand a second line", shard="a", rows=3)
+    said = json.loads(capsys.readouterr().err)
+    assert said.pop("time").endswith("+00:00")
+    assert said == {
+        "level": "WARNING",
+        "message": "100 % of ümlauts\nand a second line",
+        "run_id": "r1",
+        "shard": "a",
+        "rows": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "level", "expected"),
+    [
+        ("plan: 3 shards", None, ("INFO", "plan: 3 shards")),
+        ("note: careful", None, ("WARNING", "careful")),
+        ("error: broken", None, ("ERROR", "broken")),
+        ("note: as it is", logging.DEBUG, ("DEBUG", "note: as it is")),
+    ],
+)
+def test_a_line_says_its_level(line: str, level: int | None, expected: tuple[str, str]) -> None:
+    said = json.loads(json_line(line, "r1", {}, level))
+    assert (said["level"], said["message"]) == expected
+
+
+def test_workers_speak_as_their_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert worker_environment() == {}  # text: nothing that Ray had to start other processes for
+    use_voice(Voice("json", "r1"))
+    for name, value in worker_environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(console, "_voice", None)
+    assert console.voice() == Voice("json", "r1")
+
+
+def test_a_run_has_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run_id()
+    assert first == run_id()
+    monkeypatch.setattr(console, "_voice", None)
+    assert run_id() != first
+
+
+def test_a_stage_says_how_long_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+    use_voice(Voice("json", "r1"))
+    wall_s: dict[str, float] = {}
+    with timed("plan", wall_s):
+        pass
+    said = json.loads(capsys.readouterr().err)
+    assert (said["message"], said["stage"]) == ("plan: 0 s", "plan")
+    assert said["seconds"] == round(wall_s["plan"], 3)
