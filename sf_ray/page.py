@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sf_ray.console import duration
 from sf_ray.ifd import Status
-from sf_ray.plots import Axis, Line, Scatter, density, histogram
+from sf_ray.plots import Axis, Line, Scatter, density, histogram, short
 from sf_ray.quotas import rows_to_keep
 from sf_ray.summary import ShownRow, Summary
 from sf_ray.survey import IFD_EDGES, IFD_WIDTH, PPL_EDGES, TOKEN_EDGES, Survey
@@ -135,7 +135,7 @@ def _plots(survey: Survey, selection: Mapping[str, Any]) -> dict[str, str]:
 
     def by_tokens(name: str, counts: NDArray[np.int64], tokens: NDArray[np.float64]) -> str:
         ticks = range(0, 15, 2)
-        axis = Axis(f"{name} tokens", TOKEN_EDGES, ticks, [f"{2**tick:,}" for tick in ticks])
+        axis = Axis(f"{name} tokens", TOKEN_EDGES, ticks, [short(2**tick) for tick in ticks])
         points = scatter(np.log2(np.maximum(tokens, 1)), ifd)
         return density(name, axis, Axis("IFD", IFD_EDGES), counts, points, level)
 
@@ -158,7 +158,7 @@ def _plots(survey: Survey, selection: Mapping[str, Any]) -> dict[str, str]:
 
 def _perplexity(label: str) -> Axis:
     ticks = range(6)
-    return Axis(label, PPL_EDGES, ticks, [f"{10**tick:,}" for tick in ticks])
+    return Axis(label, PPL_EDGES, ticks, [short(10**tick) for tick in ticks])
 
 
 def _bars(survey: Survey) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -108,12 +108,12 @@ def histogram(
         axes.bar(left, kept, width, color=KEPT, label="kept", **bars)
         axes.bar(left, rest, width, bottom=kept, color=REST, label="not kept", **bars)
         axes.set_ylabel("rows")
-        axes.set_xlim(axis.edges[0], axis.edges[-1])
         axes.set_ylim(0, max(1, int((rest + kept).max(initial=0))) * 1.18)
         axes.yaxis.get_major_locator().set_params(integer=True)
         axes.yaxis.set_major_formatter(_thousands)
         axes.grid(axis="x", visible=False)
         _label(axes, axis, None)
+        axes.set_xlim(axis.edges[0], axis.edges[-1])
         _draw_lines(axes, lines)
         if kept.any():
             axes.legend(frameon=False, loc="upper right", labelcolor=MUTED, fontsize=10)
@@ -156,9 +156,9 @@ def density(
             axes.imshow(
                 pixels, origin="lower", extent=extent, aspect="auto", interpolation="nearest"
             )
+        _label(axes, x, y)  # which may widen an axis to its ticks
         axes.set_xlim(limits[0])
         axes.set_ylim(limits[1])
-        _label(axes, x, y)
         _draw_lines(axes, lines)
         return _svg(figure, name)
 
@@ -184,7 +184,7 @@ def _label(axes: "Axes", x: Axis, y: Axis | None) -> None:
 
 
 def _draw_lines(axes: "Axes", lines: Sequence[Line]) -> None:
-    # Setting ticks may widen an axis; a line never does.
+    # A line never widens an axis.
     x_limits, y_limits = axes.get_xlim(), axes.get_ylim()
     level = 0
     for line in lines:
@@ -213,6 +213,14 @@ def _draw_lines(axes: "Axes", lines: Sequence[Line]) -> None:
         level += 1
     axes.set_xlim(x_limits)
     axes.set_ylim(y_limits)
+
+
+def short(number: float) -> str:
+    """1, 10, 100, 1k, 10k, 1M: for the ticks of an axis."""
+    for size, suffix in ((1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.0f}{suffix}"
+    return f"{number:.0f}"
 
 
 def _thousands(value: float, _: object) -> str:
