@@ -1,9 +1,10 @@
-# One image for head and workers. The default torch is the CUDA build; for a CPU image pass
-# PyTorch's index of CPU wheels:
-#     docker build --build-arg TORCH_INDEX_URL=<PyTorch's CPU wheel index> -t sf-ray:cpu .
+# One image for head and workers, under the names that cluster/*.yaml ask for:
+#     docker build -t sf-ray:0.1.0 .
+# The default torch is the CUDA build; for a CPU image pass PyTorch's index of CPU wheels:
+#     docker build --build-arg TORCH_INDEX_URL=<PyTorch's CPU wheel index> -t sf-ray:0.1.0-cpu .
 FROM python:3.11-slim
 
-# wget: KubeRay's health probes call it.
+# wget: KubeRay's probes call it to ask Ray's agents whether a node is well.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends wget \
     && rm -rf /var/lib/apt/lists/*
