@@ -19,7 +19,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from sf_ray.metrics import METRICS
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
-DASHBOARD = Path(__file__).parent.parent / "cluster" / "grafana-dashboard.json"
 SCORER = Path(__file__).parent / "free_scorer.py"
 
 
@@ -123,3 +122,18 @@ def test_the_metrics_of_a_short_run_arrive_whole(watched: Watched, tiny_model: P
     assert value("ray_sf_ray_run_rows") == 120
     assert value("ray_sf_ray_run_units") == 9
     assert value("ray_sf_ray_run_rows_left") == value("ray_sf_ray_run_units_left") == 0
+
+
+def test_the_dashboard_finds_its_metrics_of_nodes(watched: Watched) -> None:
+    from test_metrics import PANELS, parsed, selectors
+
+    asked = {
+        selector.name
+        for panel in PANELS
+        for target in panel["targets"]
+        for selector in selectors(parsed(target["expr"]))
+        if not selector.name.startswith("ray_sf_ray_")
+    }
+    without_gpu = {name for name in asked if not name.startswith(("ray_node_gpu", "ray_node_gram"))}
+    assert without_gpu <= watched.scraped.keys()
+    assert len(without_gpu) > 5
