@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +22,22 @@ WORDS = (
     "or had by hot word but what some we can out other were all there when up use your how said"
 ).split()
 
+# Read when torch is loaded, here and in every process below. Threads that spin while they wait take
+# the CPUs from what they wait for where more runs beside them: a model starts 4 times as fast so.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, all that need a Ray go one after another: there is one Ray."""
+    """Where tests run side by side, those that share the session's Ray go one after another.
+
+    Those that start a Ray of their own do so too, beside them: there are two CPUs.
+    """
     for item in items:
         if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+            fixtures = getattr(item, "fixturenames", ())
+            group = "ray_session" if "ray_session" in fixtures else "own_ray"
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -254,14 +266,27 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> "Location":
     return Location(f"{s3.bucket}/place", s3.options)
 
 
-@pytest.fixture
-def free_scorer(monkeypatch: pytest.MonkeyPatch) -> "Callable[..., None]":
-    """Puts a scorer that costs nothing in place of the model; takes its settings."""
+@contextmanager
+def scoring_for_free() -> "Iterator[Callable[..., None]]":
+    """What puts a scorer that costs nothing in place of the model; the model is back afterwards."""
     import free_scorer
 
-    from sf_ray import embedding_run, pipeline, scoring_run
+    from sf_ray import embedding_run, preparing, scoring_run
 
-    replaced = [(pipeline, "EncodeRules"), (scoring_run, "EngineRules")]
-    for module, name in [*replaced, (embedding_run, "EmbedRules")]:
-        monkeypatch.setattr(module, name, getattr(module, name))
-    return lambda **settings: free_scorer.install(free_scorer.Settings(**settings))
+    replaced = [(preparing, "EncodeRules"), (scoring_run, "EngineRules")]
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in [*replaced, (embedding_run, "EmbedRules")]:
+            patch.setattr(module, name, getattr(module, name))
+        yield lambda **settings: free_scorer.install(free_scorer.Settings(**settings))
+
+
+@pytest.fixture
+def free_scorer() -> "Iterator[Callable[..., None]]":
+    """Puts a scorer that costs nothing in place of the model; takes its settings."""
+    with scoring_for_free() as install:
+        yield install
+
+
+def copy_of(made: Path, folder: Path) -> Path:
+    """A test's own copy of what was made once; files keep their times, so scores stay theirs."""
+    return Path(shutil.copytree(made, folder, dirs_exist_ok=True))

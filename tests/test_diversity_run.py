@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow.dataset as ds
 import pytest
 import s3fs
-from conftest import S3, make_rows, write_shards
+from conftest import S3, copy_of, make_rows, scoring_for_free, write_shards
 from free_scorer import FreeEmbedder
 
 from sf_ray import diversity_run, embedding_run, passes
 from sf_ray.candidates import Kept
+from sf_ray.cli import main
 from sf_ray.config import SelectionOptions
 from sf_ray.embedding import Embedder
 from sf_ray.embedding_run import embed_kept
@@ -43,17 +44,28 @@ def text_of(row: dict[str, Any]) -> str:
     return f"{row['instruction']}\n{row['input'] + chr(10) if row['input'] else ''}{row['output']}"
 
 
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    """120 rows in 3 shards, all of which can be scored."""
+@pytest.fixture(scope="module")
+def made(ray_session: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 120 rows in 3 shards, all of which can be scored, and their scores."""
+    folder = tmp_path_factory.mktemp("made")
     rows = [row for row in make_rows(140) if row["instruction"] and row["output"]]
-    return write_shards(tmp_path / "corpus", rows[:120])
+    write_shards(folder / "corpus", rows[:120])
+    with scoring_for_free() as free_scorer:
+        free_scorer(digests=True)
+        command = ["score", f"{folder}/corpus", f"{folder}/scores", "--model", str(tiny_model)]
+        command += ["--unit-rows", "10", "--max-length", "64", "--device", "cpu"]
+        assert main(command) == 0
+    return folder
+
+
+@pytest.fixture
+def corpus(made: Path, tmp_path: Path) -> Path:
+    return copy_of(made, tmp_path) / "corpus"
 
 
 @pytest.fixture
 def select(
     corpus: Path,
-    tiny_model: Path,
     tiny_encoder: Path,
     tmp_path: Path,
     sf_ray_cli: Cli,
@@ -65,8 +77,6 @@ def select(
     """
     free_scorer(embeds=True, digests=True)
     scores = tmp_path / "scores"
-    command = ("--model", tiny_model, "--unit-rows", 10, "--max-length", 64, "--device", "cpu")
-    assert sf_ray_cli("score", corpus, scores, *command)[0] == 0
 
     def run(output: Path, *options: object, code: int = 0) -> tuple[str, str]:
         given = ("--encoder", tiny_encoder, "--device", "cpu", *options)

@@ -1,5 +1,7 @@
 """The whole job on a real Ray, with a tiny model."""
 
+import contextlib
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -10,8 +12,10 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from conftest import S3, make_rows, write_shards
+from conftest import S3, copy_of, make_rows, scoring_for_free, write_shards
 from naive import naive_score
+
+from sf_ray.cli import main
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -45,18 +49,37 @@ def best(scores: list[dict[str, Any]], count: int) -> set[tuple[str, int]]:
     return {(s["shard"], s["row"]) for s in good[:count]}
 
 
-def test_the_best_rows_are_kept_as_they_were(
-    corpus: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli
-) -> None:
+@pytest.fixture(scope="module")
+def scored(ray_session: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the corpus of 120 rows, and `scores` of it by the scorer that costs nothing."""
+    folder = tmp_path_factory.mktemp("scored")
+    write_shards(folder / "corpus", make_rows(120))
+    command = ["score", f"{folder}/corpus", f"{folder}/scores", "--model", str(tiny_model)]
+    with scoring_for_free() as free_scorer:
+        free_scorer()
+        assert main([*command, *OPTIONS]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kept(
+    ray_session: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A folder with the corpus and what the model keeps of it, `out`; and what was printed."""
+    folder = tmp_path_factory.mktemp("kept")
+    write_shards(folder / "corpus", make_rows(120))
+    command = ["run", f"{folder}/corpus", f"{folder}/out", "--model", str(tiny_model)]
+    with contextlib.redirect_stdout(io.StringIO()) as stdout:
+        assert main([*command, "--keep-fraction", "0.2", *OPTIONS]) == 0
+    return folder, stdout.getvalue()
+
+
+def test_the_best_rows_are_kept_as_they_were(kept: tuple[Path, str], tiny_model: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    out = tmp_path / "out"
-    code, stdout, stderr = sf_ray_cli(
-        "run", corpus, out, "--model", tiny_model, "--keep-fraction", "0.1", *OPTIONS
-    )
-    assert code == 0, stderr
-
+    folder, stdout = kept
+    corpus, out = folder / "corpus", folder / "out"
     # Every input row has one score row, and the scores are those of the definition.
     scores = read_scores(out / "scores")
     rows = read_rows(corpus)
@@ -75,17 +98,16 @@ def test_the_best_rows_are_kept_as_they_were(
             assert score["ppl_direct"] is None
 
     # What was kept is what sorting by hand keeps: same rows, types and order, plus their IFD.
-    wanted = best(scores, 12)
-    kept = read_rows(out / "data")
+    wanted = best(scores, 24)
     place = {(s["shard"], s["row"]): row for s, row in zip(scores, rows, strict=True)}
     ifd = {(s["shard"], s["row"]): s["ifd"] for s in scores}
-    assert kept == [place[key] | {"ifd": ifd[key]} for key in sorted(wanted)]
+    assert read_rows(out / "data") == [place[key] | {"ifd": ifd[key]} for key in sorted(wanted)]
     for path in corpus.rglob("*.parquet"):
         written = pq.read_schema(out / "data" / path.relative_to(corpus))
         assert written.remove(written.get_field_index("ifd")).equals(pq.read_schema(path))
 
     manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["selection"]["kept_rows"] == 12
+    assert manifest["selection"]["kept_rows"] == 24
     assert manifest["status_counts"]["bad_row"] == 2
     assert sum(manifest["status_counts"].values()) == manifest["input"]["rows"] == 120
     last = min(wanted, key=lambda key: (ifd[key], [-ord(c) for c in key[0]], -key[1]))
@@ -114,11 +136,9 @@ def test_the_same_command_twice_does_nothing_the_second_time(
 
 
 def test_scores_serve_many_selections_and_a_selection_replaces_its_own_output(
-    corpus: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli, free_scorer: Free
+    scored: Path, tmp_path: Path, sf_ray_cli: Cli
 ) -> None:
-    free_scorer()
-    scores, out = tmp_path / "scores", tmp_path / "out"
-    assert sf_ray_cli("score", corpus, scores, "--model", tiny_model, *OPTIONS)[0] == 0
+    corpus, scores, out = scored / "corpus", scored / "scores", tmp_path / "out"
     table = read_scores(scores)
     for count in (40, 7):
         code, _, stderr = sf_ray_cli("select", corpus, scores, out, "--keep-count", count)
@@ -133,10 +153,12 @@ def test_scores_serve_many_selections_and_a_selection_replaces_its_own_output(
 
 
 def test_changed_and_removed_shards_never_meet_old_scores(
-    corpus: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli, free_scorer: Free
+    scored: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli, free_scorer: Free
 ) -> None:
     free_scorer()
+    corpus = copy_of(scored / "corpus", tmp_path / "corpus")
     out = tmp_path / "out"
+    copy_of(scored / "scores", out / "scores")
     command = ("run", corpus, out, "--model", tiny_model, "--keep-count", "10", *OPTIONS)
     assert sf_ray_cli(*command)[0] == 0
     write_shards(tmp_path / "other", make_rows(120, seed=9))
@@ -154,17 +176,15 @@ def test_changed_and_removed_shards_never_meet_old_scores(
 
 
 def test_scores_of_two_options_lie_apart_and_one_must_be_chosen(
-    corpus: Path,
-    tiny_model: Path,
+    scored: Path,
     tiny_bos_model: Path,
     tmp_path: Path,
     sf_ray_cli: Cli,
     free_scorer: Free,
 ) -> None:
     free_scorer()
-    scores = tmp_path / "scores"
-    for model in (tiny_model, tiny_bos_model):
-        assert sf_ray_cli("score", corpus, scores, "--model", model, *OPTIONS)[0] == 0
+    corpus, scores = scored / "corpus", copy_of(scored / "scores", tmp_path / "scores")
+    assert sf_ray_cli("score", corpus, scores, "--model", tiny_bos_model, *OPTIONS)[0] == 0
     select = ("select", corpus, scores, tmp_path / "out", "--keep-count", "5")
     code, _, stderr = sf_ray_cli(*select)
     assert code == 1
@@ -186,13 +206,12 @@ def test_scores_of_two_options_lie_apart_and_one_must_be_chosen(
 
 
 def test_selecting_from_unfinished_scores_is_refused(
-    corpus: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli, free_scorer: Free
+    scored: Path, tmp_path: Path, sf_ray_cli: Cli
 ) -> None:
-    free_scorer()
-    scores = tmp_path / "scores"
+    corpus, scores = scored / "corpus", tmp_path / "scores"
     code, _, stderr = sf_ray_cli("select", corpus, scores, tmp_path / "o", "--keep-count", "5")
     assert (code, "no scores there" in stderr) == (1, True)
-    assert sf_ray_cli("score", corpus, scores, "--model", tiny_model, *OPTIONS)[0] == 0
+    copy_of(scored / "scores", scores)
     next(scores.rglob("*.parquet")).unlink()
     code, _, stderr = sf_ray_cli("select", corpus, scores, tmp_path / "o", "--keep-count", "5")
     assert code == 1
@@ -200,12 +219,8 @@ def test_selecting_from_unfinished_scores_is_refused(
     assert "`sf-ray score` first" in stderr
 
 
-def test_a_broken_score_piece_is_named(
-    corpus: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli, free_scorer: Free
-) -> None:
-    free_scorer()
-    scores = tmp_path / "scores"
-    assert sf_ray_cli("score", corpus, scores, "--model", tiny_model, *OPTIONS)[0] == 0
+def test_a_broken_score_piece_is_named(scored: Path, tmp_path: Path, sf_ray_cli: Cli) -> None:
+    corpus, scores = scored / "corpus", copy_of(scored / "scores", tmp_path / "scores")
     piece = next(scores.rglob("*.parquet"))
     piece.write_bytes(b"rubbish")
     code, _, stderr = sf_ray_cli("select", corpus, scores, tmp_path / "o", "--keep-count", "5")
@@ -245,7 +260,10 @@ def test_awkward_corpora_go_through(tiny_model: Path, tmp_path: Path, sf_ray_cli
     assert len(set(same)) == 1
 
 
-def test_nothing_to_keep_is_a_result_too(tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli) -> None:
+def test_nothing_to_keep_is_a_result_too(
+    tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli, free_scorer: Free
+) -> None:
+    free_scorer()
     corpus = write_shards(tmp_path / "corpus", make_rows(6), shards=1)
     command = ("run", corpus, tmp_path / "out", "--model", tiny_model, "--max-length", "128")
     code, stdout, _ = sf_ray_cli(*command, "--keep-fraction", "0.1")
@@ -363,10 +381,11 @@ def test_a_cluster_that_was_killed_is_not_waited_for(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.s3
 def test_a_bucket_gives_the_files_that_a_disk_gives(
-    corpus: Path, tiny_model: Path, tmp_path: Path, s3: S3, sf_ray_cli: Cli
+    kept: tuple[Path, str], tiny_model: Path, tmp_path: Path, s3: S3, sf_ray_cli: Cli
 ) -> None:
     import s3fs
 
+    corpus, out = kept[0] / "corpus", kept[0] / "out"
     fs = s3fs.S3FileSystem(**s3.options)
     fs.put(f"{corpus}/", f"{s3.bucket}/corpus/", recursive=True)
     fs.put(f"{tiny_model}/", f"{s3.bucket}/model/", recursive=True)
@@ -376,13 +395,10 @@ def test_a_bucket_gives_the_files_that_a_disk_gives(
         "--keep-fraction", "0.2", *OPTIONS, *place,
     )  # fmt: skip
     assert code == 0, stderr
-    assert sf_ray_cli(
-        "run", corpus, tmp_path / "out", "--model", tiny_model, "--keep-fraction", "0.2", *OPTIONS
-    )[0] == 0  # fmt: skip
     fs.invalidate_cache()
     fs.get(f"{s3.bucket}/out/", str(tmp_path / "fetched") + "/", recursive=True)
-    assert contents(tmp_path / "fetched/data") == contents(tmp_path / "out/data")
-    assert read_scores(tmp_path / "fetched/scores") == read_scores(tmp_path / "out/scores")
+    assert contents(tmp_path / "fetched/data") == contents(out / "data")
+    assert read_scores(tmp_path / "fetched/scores") == read_scores(out / "scores")
     # Credentials appear nowhere.
     written = b"".join(
         value for name, value in contents(tmp_path / "fetched").items() if name.endswith(".json")

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from conftest import copy_of, scoring_for_free
 
 from sf_ray import duplicates, ordering, passes
+from sf_ray.cli import main
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 Cli = Callable[..., tuple[int, str, str]]
-Free = Callable[..., None]
 Row = dict[str, Any]
 
 SCHEMA = pa.schema(
@@ -33,8 +34,7 @@ def output_of(number: int) -> str:
     return "so " * (number % 17) + str(number) if number % 17 else ""
 
 
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
+def write_corpus(folder: Path) -> None:
     """200 rows in 4 shards, of three sources and some without; every fifth a copy."""
     sources = ["code", "chat", "chat", "web", None]
     rows = [
@@ -49,24 +49,32 @@ def corpus(tmp_path: Path) -> Path:
         }
         for number in range(200)
     ]
-    folder = tmp_path / "corpus"
     (folder / "more").mkdir(parents=True)
     for shard in range(4):
         part = pa.Table.from_pylist(rows[shard * 50 : shard * 50 + 50], schema=SCHEMA)
         name = f"{'more/' if shard > 1 else ''}{shard:05d}.parquet"
         pq.write_table(part, folder / name, row_group_size=20)
+
+
+@pytest.fixture(scope="module")
+def made(ray_session: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a corpus and its scores."""
+    folder = tmp_path_factory.mktemp("made")
+    write_corpus(folder / "corpus")
+    with scoring_for_free() as free_scorer:
+        free_scorer(digests=True)
+        command = ["score", f"{folder}/corpus", f"{folder}/scores", "--model", str(tiny_model)]
+        assert main([*command, "--unit-rows", "16", "--max-length", "128"]) == 0
     return folder
 
 
 @pytest.fixture
-def scored(
-    corpus: Path,
-    tiny_model: Path,
-    tmp_path: Path,
-    sf_ray_cli: Cli,
-    free_scorer: Free,
-    monkeypatch: pytest.MonkeyPatch,
-) -> list[Row]:
+def corpus(made: Path, tmp_path: Path) -> Path:
+    return copy_of(made, tmp_path) / "corpus"
+
+
+@pytest.fixture
+def scored(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Row]:
     """The corpus with scores in `scores`; rows in its order, each with its scores.
 
     Tasks are made so small that there are several of each.
@@ -77,10 +85,6 @@ def scored(
     monkeypatch.setattr(duplicates, "_ROWS_A_PART", 80)
     monkeypatch.setattr(ordering, "_TASK_BYTES", 2000)
     monkeypatch.setattr(ordering, "_TASK_PART_BYTES", 0)
-    free_scorer(digests=True)
-    command = ("score", corpus, tmp_path / "scores", "--model", tiny_model, "--unit-rows", "16")
-    code, _, stderr = sf_ray_cli(*command, "--max-length", "128")
-    assert code == 0, stderr
     files = sorted((tmp_path / "scores").rglob("*.parquet"))
     scores = ds.dataset(files).to_table().to_pylist()
     scores.sort(key=lambda score: (score["shard"], score["row"]))
