@@ -124,7 +124,7 @@ def _prepare(
     scores: str,
     wall_s: WallTimes,
 ) -> Scoring:
-    """All that decides the scores, checked before anything is written."""
+    """All that decides the scores and where they go, checked before anything is written."""
     with timed("prepare", wall_s):
         rules = find_rules(options, corpus, sample)
         score_set = score_set_of(location_of(options, scores), rules.identity)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.cloudpickle
 
-from sf_ray import embedding_run, pipeline, scoring_run
+from sf_ray import embedding_run, preparing, scoring_run
 from sf_ray.errors import EngineFailedError
 from sf_ray.formats import Format
 from sf_ray.json_shards import LINES
@@ -61,7 +61,7 @@ def install(settings: Settings = Settings()) -> None:
     _settings = settings
     if __name__ != "__main__":  # the workers need not find this file
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    pipeline.EncodeRules = FreeEncode  # type: ignore[assignment, misc]
+    preparing.EncodeRules = FreeEncode  # type: ignore[assignment, misc]
     scoring_run.EngineRules = FreeEngine  # type: ignore[assignment, misc]
     if settings.embeds:
         embedding_run.EmbedRules = FreeEmbed  # type: ignore[assignment, misc]

@@ -37,6 +37,7 @@ LAYERS = [
     "embedding",
     "scoring",
     "units",
+    "stretches",
     "kinds",
     "handles",
     "parquet_shards",
@@ -51,6 +52,7 @@ LAYERS = [
     "rubbish",
     "bundles",
     "tally",
+    "probe_sample",
     "metrics",
     "rules",
     "tasks",
@@ -90,10 +92,12 @@ LAYERS = [
     "report",
     "show",
     "selection_run",
+    "preparing",
     "pipeline",
     "compare_tables",
     "compare_page",
     "compare_run",
+    "probe",
     "demo",
     "cli",
     "options_doc",
@@ -122,6 +126,7 @@ IO += ["samples", "rubbish", "bundles", "tally", "pieces", "groups", "candidates
 IO += ["parts", "output", "embedding_sets", "terminal", "plots", "page", "card", "show"]
 PURE += ["consistency"]
 IO += ["common_rows", "comparing", "compare_tables", "compare_page", "compare_run"]
+IO += ["stretches", "probe_sample"]
 SHELL = [
     "metrics",
     "rules",
@@ -141,7 +146,9 @@ SHELL = [
     "report",
     "survey_run",
     "selection_run",
+    "preparing",
     "pipeline",
+    "probe",
 ]
 FOREIGN = {
     "ray": [*PURE, *IO, "engine", "models", "embedding", "scoring"],
@@ -155,6 +162,7 @@ FOREIGN = {
         "stages",
         "scoring_run",
         "selection_run",
+        "preparing",
         "pipeline",
     ],
 }
