@@ -48,9 +48,12 @@ def print_tables(tables: Sequence[TextTable]) -> None:
         has_head = any(told.columns)
         table = Table(show_header=has_head, box=None, pad_edge=False)
         for place, name in enumerate(told.columns):
-            right = place > 0 and not told.is_text
+            is_figure = place > 0 and not told.is_text
             table.add_column(
-                Text(name), justify="right" if right else "left", overflow="fold", no_wrap=not place
+                Text(name),
+                justify="right" if is_figure else "left",
+                overflow="fold",
+                no_wrap=is_figure or (told.is_text and not place),
             )
         for row in told.rows:
             table.add_row(*map(Text, row))

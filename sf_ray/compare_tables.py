@@ -85,7 +85,7 @@ def _rows(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
 
     yield line("on both sides", comparison.rows)
     yield line("  ok on both", comparison.agreement.rows)
-    yield line("  of another status on each side", sum(comparison.statuses.values()))
+    yield line("  of different statuses", sum(comparison.statuses.values()))
     shown = list(comparison.statuses.items())[:_STATUSES_SHOWN]
     for (of_a, of_b), rows in shown:
         yield line(f"    A {of_a}, B {of_b}", rows)
@@ -95,7 +95,7 @@ def _rows(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
 
 def number(value: float) -> str:
     """A share or a correlation; nothing that could be taken for one where there is none."""
-    return "none" if math.isnan(value) else f"{value:.3f}"
+    return "none" if math.isnan(value) else f"{value:z.3f}"
 
 
 def percent(fraction: float) -> str:

@@ -23,6 +23,7 @@ LAYERS = [
     "templates",
     "encoding",
     "batching",
+    "flops",
     "streams",
     "halving",
     "memory",
