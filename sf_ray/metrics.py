@@ -124,19 +124,21 @@ class RunMetrics:
         """
         self._tags = {"run_id": run_id(), "model": model, "corpus": corpus}
         self._instruments = {name: _instrument(metric) for name, metric in METRICS.items()}
-        self._set("sf_ray_run_rows", rows)
-        self._set("sf_ray_run_units", units)
+        self._rows, self._units = rows, units
 
     def report(self, before: Counts, now: Counts, rows_left: float, units_left: int) -> None:
         """Takes the counts as of the last report and of now, and what is left to do."""
         for name, tags, grown in increments(before, now):
             if grown > 0:
                 self._instruments[name].inc(grown, tags=self._tags_of(name) | dict(tags))
-        self._set("sf_ray_run_rows_left", rows_left)
-        self._set("sf_ray_run_units_left", units_left)
-
-    def _set(self, name: str, value: float) -> None:
-        self._instruments[name].set(value, tags=self._tags)
+        # Ray's agent forgets a gauge that nobody sets for a while.
+        for name, value in (
+            ("sf_ray_run_rows", self._rows),
+            ("sf_ray_run_rows_left", rows_left),
+            ("sf_ray_run_units", self._units),
+            ("sf_ray_run_units_left", units_left),
+        ):
+            self._instruments[name].set(value, tags=self._tags)
 
     def _tags_of(self, name: str) -> dict[str, str]:
         return {tag: self._tags[tag] for tag in METRICS[name].tags if tag in self._tags}

@@ -243,10 +243,12 @@ def s3(s3_options: dict[str, object]) -> S3:
 def sf_ray_cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs a command line in this process: (exit code, stdout, stderr)."""
     from sf_ray.cli import main
+    from sf_ray.log_lines import end_log
 
     def run(*arguments: object) -> tuple[int, str, str]:
         capfd.readouterr()
         code = main([str(argument) for argument in arguments])
+        end_log()
         out, err = capfd.readouterr()
         return code, out, err
 

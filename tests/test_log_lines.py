@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sf_ray.console import json_line
-from sf_ray.log_lines import as_json, begin_log, end_log
+from sf_ray.log_lines import as_json, begin_log
 
 OURS = json_line("note: hot", "r1", {"shard": "a"})
 TIMES = "2026-11-26 04:38:07,327"
@@ -98,19 +98,14 @@ def test_the_last_words_of_a_process_that_crashes_are_lines() -> None:
 
 def test_an_error_is_an_object_too(
     sf_ray_cli: Callable[..., tuple[int, str, str]],
-    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
+    monkeypatch.setenv("RAY_DEDUP_LOGS", "0")  # or it would be set from here on
     missing = tmp_path / "missing"
-    try:
-        code, _, before = sf_ray_cli(
-            "run", missing, tmp_path / "out", "--keep-count", 1, "--model", "m", "--log-format=json"
-        )
-    finally:
-        end_log()
-    said = [json.loads(line) for line in (before + capfd.readouterr().err).splitlines()]
+    code, _, err = sf_ray_cli("score", missing, tmp_path / "s", "--model=m", "--log-format=json")
     begin_log("text")
-    assert code == 1
-    assert said[-1]["level"] == "ERROR"
-    assert said[-1]["exit_code"] == 1
-    assert str(missing) in said[-1]["message"]
+    last = json.loads(err.splitlines()[-1])
+    assert code == last["exit_code"] == 1
+    assert last["level"] == "ERROR"
+    assert str(missing) in last["message"]
