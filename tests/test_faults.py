@@ -4,7 +4,6 @@ error that says what to do, and never a hang."""
 import gc
 import json
 import os
-import shutil
 import signal
 import threading
 import time
@@ -18,11 +17,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from conftest import S3, make_model, make_rows, write_shards
+from conftest import S3, copy_of, make_model, make_rows, scoring_for_free, write_shards
 from free_scorer import POISON
 from proxy import Proxy
 
-from sf_ray import pipeline, scoring_run
+from sf_ray import Scorer, pipeline, scoring_run
+from sf_ray.cli import main
 from sf_ray.leases import lease
 from sf_ray.locations import Location
 
@@ -32,11 +32,32 @@ Cli = Callable[..., tuple[int, str, str]]
 Free = Callable[..., None]
 
 
+OPTIONS = ("--keep-fraction", "0.2", "--max-length", "128", "--unit-rows", "4")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    ray_session: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder with 120 rows in 3 shards and 30 units, and `out`, of the scorer that is free."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_shards(folder / "corpus", make_rows(120))
+    where = ["run", f"{folder}/corpus", f"{folder}/out", "--model", str(tiny_model)]
+    with scoring_for_free() as free_scorer:
+        free_scorer()
+        assert main([*where, *OPTIONS]) == 0
+    return folder
+
+
+@pytest.fixture
+def corpus(undisturbed: Path, tmp_path: Path) -> Path:
+    return copy_of(undisturbed / "corpus", tmp_path / "corpus")
+
+
 @pytest.fixture
 def command(corpus: Path, tiny_model: Path, tmp_path: Path) -> list[object]:
-    """120 rows in 3 shards and 30 units; the output is `out`."""
-    options = ["--keep-fraction", "0.2", "--max-length", "128", "--unit-rows", "4"]
-    return ["run", corpus, tmp_path / "out", "--model", tiny_model, *options]
+    """The same run; the output is `out`."""
+    return ["run", corpus, tmp_path / "out", "--model", tiny_model, *OPTIONS]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -91,13 +112,13 @@ def kill_ray_process(title: str) -> bool:
 
 @pytest.mark.parametrize("title", ["ray::MapWorker", "ray::Read", "ray::Write"])
 def test_a_killed_process_changes_nothing_and_no_committed_unit_is_scored_again(
-    command: list[object], tmp_path: Path, sf_ray_cli: Cli, free_scorer: Free, title: str
+    command: list[object],
+    undisturbed: Path,
+    tmp_path: Path,
+    sf_ray_cli: Cli,
+    free_scorer: Free,
+    title: str,
 ) -> None:
-    free_scorer()
-    assert sf_ray_cli(*command)[0] == 0
-    undisturbed = contents(tmp_path / "out")
-    shutil.rmtree(tmp_path / "out")
-
     # Reading is slow enough to be at work when the first unit is scored, on any machine.
     free_scorer(unit_s=0.1, read_s=0.2, log=str(tmp_path / "log"))
     kills: list[float] = []
@@ -112,7 +133,7 @@ def test_a_killed_process_changes_nothing_and_no_committed_unit_is_scored_again(
         code, _, stderr = sf_ray_cli(*command)
     assert code == 0, stderr
     assert kills
-    assert contents(tmp_path / "out") == undisturbed
+    assert contents(tmp_path / "out") == contents(undisturbed / "out")
     committed = {
         (score["shard"], score["row"]): path.stat().st_mtime_ns
         for path in (tmp_path / "out/scores").rglob("*.parquet")
@@ -135,24 +156,28 @@ def test_rows_that_the_engine_fails_on_are_found_and_the_others_are_scored(
     tokenizer.add_tokens([AddedToken(POISON)])
     tokenizer.save_pretrained(model)
     command[command.index("--model") + 1] = model
-    assert sf_ray_cli(*command)[0] == 0
-    before = scores_of(tmp_path / "out")
-    shutil.rmtree(tmp_path / "out")
-
     poison(corpus, {"train/00001.parquet": [5, 6]})
     code, stdout, stderr = sf_ray_cli(*command)
     assert code == 0, stderr
     assert "engine_error" in stdout
-    after = scores_of(tmp_path / "out")
+    scores = scores_of(tmp_path / "out")
     bad = {("train/00001.parquet", 5), ("train/00001.parquet", 6)}
-    for old, new in zip(before, after, strict=True):
-        if (new["shard"], new["row"]) in bad:
-            assert new["status"] == "engine_error"
-            assert new["ifd"] is new["loss_direct"] is new["loss_conditioned"] is None
+    pairs = []
+    for row, score in zip(make_rows(120), scores, strict=True):
+        if (score["shard"], score["row"]) in bad:
+            assert score["status"] == "engine_error"
+            assert score["ifd"] is score["loss_direct"] is score["loss_conditioned"] is None
+        elif row["id"] in ("row-7", "row-11", "row-13"):
+            assert score["status"] == ("empty_answer" if row["id"] == "row-7" else "bad_row")
+            assert score["ifd"] is None
         else:
-            assert new["status"] == old["status"]
-            assert (new["ifd"] is None) == (old["ifd"] is None)
-            assert new["ifd"] is None or new["ifd"] == pytest.approx(old["ifd"], rel=1e-5)
+            prompt = f"{row['instruction']}\n" + (f"{row['input']}\n" if row["input"] else "")
+            pairs.append(((prompt, str(row["output"])), score))
+    expected = Scorer(str(model), max_length=128).score([pair for pair, _ in pairs])
+    for alone, (_, score) in zip(expected, pairs, strict=True):
+        assert score["status"] == alone.status
+        assert (score["ifd"] is None) == (alone.ifd is None)
+        assert alone.ifd is None or score["ifd"] == pytest.approx(alone.ifd, rel=1e-5)
 
 
 def test_rows_that_end_the_process_are_found_too(
@@ -181,9 +206,9 @@ def test_a_cluster_without_room_for_an_actor_is_waited_for_only_so_long(
     command: list[object], sf_ray_cli: Cli, free_scorer: Free
 ) -> None:
     free_scorer()
-    code, _, stderr = sf_ray_cli(*command, "--cpus-per-actor", "64", "--stall-s", "2")
+    code, _, stderr = sf_ray_cli(*command, "--cpus-per-actor", "64", "--stall-s", "1")
     assert code == 1
-    assert "nothing has moved for 2 s" in stderr.splitlines()[-1]
+    assert "nothing has moved for 1 s" in stderr.splitlines()[-1]
     assert "look at `ray status`" in stderr.splitlines()[-1]
 
 
@@ -200,6 +225,7 @@ def break_a_page(path: Path, column: str, row_group: int) -> None:
 @pytest.mark.parametrize("column", ["output", "id"])
 def test_a_shard_with_a_corrupt_page_fails_the_run_or_is_left_out(
     command: list[object],
+    undisturbed: Path,
     corpus: Path,
     tmp_path: Path,
     sf_ray_cli: Cli,
@@ -207,6 +233,7 @@ def test_a_shard_with_a_corrupt_page_fails_the_run_or_is_left_out(
     column: str,
 ) -> None:
     free_scorer()
+    copy_of(undisturbed / "out/scores", tmp_path / "out/scores")
     shard = corpus / "train/00001.parquet"
     whole = shard.read_bytes()
     shard.unlink()
@@ -312,10 +339,15 @@ def test_a_second_run_is_refused_before_it_does_anything(
 
 
 def test_a_bucket_behind_a_bad_network_gives_the_same_result(
-    command: list[object], corpus: Path, tmp_path: Path, sf_ray_cli: Cli, free_scorer: Free, s3: S3
+    command: list[object],
+    undisturbed: Path,
+    corpus: Path,
+    tmp_path: Path,
+    sf_ray_cli: Cli,
+    free_scorer: Free,
+    s3: S3,
 ) -> None:
     free_scorer()
-    assert sf_ray_cli(*command)[0] == 0
     fs = Location(s3.bucket, s3.options).fs
     fs.put(f"{corpus}/", f"{s3.bucket}/corpus/", recursive=True)
     proxy = Proxy(
@@ -329,7 +361,7 @@ def test_a_bucket_behind_a_bad_network_gives_the_same_result(
     assert code == 0, stderr
     assert proxy.broken.total() > 5
     fs.get(f"{s3.bucket}/out/data/", str(tmp_path / "fetched") + "/", recursive=True)
-    assert contents(tmp_path / "fetched") == contents(tmp_path / "out/data")
+    assert contents(tmp_path / "fetched") == contents(undisturbed / "out/data")
 
 
 def test_a_second_run_of_a_bucket_reads_no_footer_and_starts_no_actor(
