@@ -5,7 +5,6 @@ two sides were scored may be cut in different places.
 """
 
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,9 @@ from dataclasses import dataclass
 from sf_ray.errors import SfRayError
 from sf_ray.footers import read_footers
 from sf_ray.kinds import kind_of
-from sf_ray.score_sets import ScoreSet
-from sf_ray.storage import list_files, read_bytes
+from sf_ray.score_sets import SAMPLE, ScoreSet, model_name
+from sf_ray.storage import list_files
 from sf_ray.units import Unit, units_of
-
-# Says in an identity that only some rows of the corpus were scored, and which.
-SAMPLE = "sample"
 
 _PIECE = re.compile(r"(?P<name>.+)\.(?P<id>[0-9a-f]{12})\.(?P<start>\d+)-(?P<stop>\d+)\.parquet")
 
@@ -93,8 +89,7 @@ def side_of(score_set: ScoreSet) -> Side:
             if shard_id not in bad
             for unit in units_of(footer.row_groups, score_set.identity["unit_rows"])
         )
-    described = json.loads(read_bytes(score_set.pieces.join("identity.json")))
-    side = Side(score_set, described["model_name"], units, missing)
+    side = Side(score_set, model_name(score_set), units, missing)
     _refuse_repeats(side)
     return side
 

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sf_ray.common_rows import (
-    SAMPLE,
     Block,
     ShardVersion,
     Side,
@@ -27,7 +26,7 @@ from sf_ray.consistency import Agreement, Consistency, ScoreColumns, consistency
 from sf_ray.errors import SfRayError
 from sf_ray.ifd import Status
 from sf_ray.locations import Location
-from sf_ray.score_sets import ScoreSet
+from sf_ray.score_sets import SAMPLE, ScoreSet
 from sf_ray.storage import map_requests, read_bytes
 from sf_ray.units import Unit
 

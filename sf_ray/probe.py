@@ -16,7 +16,6 @@ import pyarrow as pa
 import ray
 
 from sf_ray.cluster import size_pool
-from sf_ray.common_rows import SAMPLE
 from sf_ray.compare_run import print_tables
 from sf_ray.compare_tables import TextTable, number, percent
 from sf_ray.comparing import compare_sets
@@ -29,7 +28,7 @@ from sf_ray.preparing import Rules, check_places, find_rules, list_corpus, locat
 from sf_ray.probe_sample import Stretch, check_bad_rows, keep_scores, read_stretches
 from sf_ray.rules import EngineRules
 from sf_ray.samples import sample_of
-from sf_ray.score_sets import ScoreSet, describe, score_set_of
+from sf_ray.score_sets import SAMPLE, ScoreSet, describe, score_set_of
 from sf_ray.stopping import stoppable
 from sf_ray.tasks import user_errors
 

@@ -14,6 +14,8 @@ from sf_ray.units import Shard, Unit, units_of
 
 # Raised when the same tokens would get other scores; scores of another version are not reused.
 _SCORING_VERSION = 2
+# Says in an identity that some rows of a corpus were scored only, and which.
+SAMPLE = "sample"
 _BAD, _IDENTITY = "_bad", "identity.json"
 _BYTES_A_TASK, _SHARDS_A_TASK = 64 << 20, 64
 
@@ -140,9 +142,9 @@ def find_score_set(
         SfRayError: There is none, or there are several and none was chosen.
     """
     found = {}
-    for file in list_files(location, "identity.json"):
+    for file in list_files(location, _IDENTITY):
         folder, _, name = file.relative.rpartition("/")
-        if name == "identity.json":
+        if name == _IDENTITY:
             described = json.loads(read_bytes(location.join(file.relative)))
             found[described["scoring_id"]] = folder, described
     if scoring_id is None and len(found) == 1:
@@ -157,6 +159,7 @@ def find_score_set(
     names = "\n".join(
         f"  {key}  {value['model_name']}, {value['identity']['dtype']}, "
         f"{value['identity']['alignment']}, max_length {value['identity']['max_length']}"
+        + (f", {value['identity'][SAMPLE]['rows']:,} rows" if SAMPLE in value["identity"] else "")
         for key, (_, value) in sorted(found.items())
     )
     wanted = "holds several score sets" if scoring_id is None else f"has no scores {scoring_id!r}"

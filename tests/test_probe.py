@@ -154,6 +154,8 @@ def test_models_are_held_against_the_last_one(
     assert set(ids) == {str(other), str(tiny_model)}
     rows = ds.dataset(sorted((scores / ids[str(other)]).rglob("*.parquet"))).to_table()
     assert rows.num_rows == 60
+    code, _, err = sf_ray_cli("compare", scores, scores)
+    assert (code, err.count("max_length 128, 60 rows")) == (1, 2)
     code, compared, err = sf_ray_cli(
         "compare", scores, scores, "--at", "0.1",
         "--scoring-id-a", ids[str(other)], "--scoring-id-b", ids[str(tiny_model)],
