@@ -20,7 +20,6 @@ Rates are means of samples right before and right after. The scorers take turns;
 import argparse
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
@@ -37,6 +36,7 @@ from sf_ray.batching import TokenBudgetBatches
 from sf_ray.encoding import Encoder
 from sf_ray.engine import Engine
 from sf_ray.examples import Example, Message
+from sf_ray.flops import ATTENTION, Work, cost_of
 from sf_ray.ifd import Status, scores_of
 from sf_ray.memory import keep_freed_memory
 from sf_ray.models import Model, load_tokenizer, resolve_model
@@ -64,22 +64,6 @@ def in_batches(model: torch.nn.Module, pool: list[TokenSequence], size: int) -> 
         )
         losses.append((nll.view_as(labels).sum(1) / (labels >= 0).sum(1)).cpu().double())
     return torch.cat(losses).numpy()
-
-
-def flops_of(model: torch.nn.Module, pool: list[TokenSequence]) -> dict[torch.Size | str, float]:
-    """Shape of a weight (or "attention") -> the FLOPs it costs to score a pool plainly."""
-    decoder, head = model.get_decoder(), model.get_output_embeddings().weight
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    fed = np.array([len(s.ids) - 1 for s in pool], dtype=float)
-    flops: dict[torch.Size | str, float] = Counter()
-    for weight in decoder.layers.parameters():
-        if weight.ndim == 2:
-            flops[weight.shape] += 2 * weight.numel() * fed.sum()
-    flops[head.shape] += 2 * head.numel() * sum(s.scored for s in pool)
-    flops["attention"] = 2 * config.num_hidden_layers * width * (fed**2).sum()
-    return flops
 
 
 def rates_of(
@@ -200,8 +184,8 @@ def main() -> None:
     of_peak: dict[str, list[float]] = {name: [] for name in scorers}
     of_products: dict[str, list[float]] = {name: [] for name in scorers}
     ifd: dict[str, np.ndarray] = {}
-    flops = flops_of(model, pool)
-    shapes = [shape for shape in flops if shape != "attention"]
+    flops = cost_of(model).flops_by_shape(Work.plain(pool))
+    shapes = [torch.Size(shape) for shape in flops if shape != ATTENTION]
     for name in scorers:  # first touch of the weights
         engines[name].losses(pool[:2]) if name in engines else None
     for _ in range(options.repeat):

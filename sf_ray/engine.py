@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 
 from sf_ray.batching import TokenBudgetBatches
 from sf_ray.errors import EngineFailedError, SfRayError
+from sf_ray.flops import Work
 from sf_ray.heads import Head
 from sf_ray.memory import cpu_token_budget, cuda_token_budget, scoring_bytes
 from sf_ray.sequences import Ints, TokenSequence, ranges, span_of_each, span_starts
@@ -155,16 +156,25 @@ class Engine:
         ]
         return losses
 
+    def work(self, sequences: Sequence[TokenSequence]) -> Work:
+        """What `losses` would compute for these sequences, if no memory runs out; no padding."""
+        pool = [s for s in sequences if s.scored]
+        if self._share:
+            pool = [pool[int(i)] for i in distinct(pool)[0]]
+        streamed, stream = self._shared(pool)
+        work = Work.plain(pool[int(i)] for i in np.setdiff1d(np.arange(len(pool)), streamed))
+        for _, part in self._parts(pool, streamed, stream) if stream else ():
+            # A slot looks at all before it on its path.
+            work += Work(len(part), len(part.slots), float((part.positions + 0.5).sum()))
+        return work
+
     def _pool(
         self, pool: Sequence[TokenSequence], copies: Ints, on_batch: OnBatch
     ) -> NDArray[np.float64]:
         """Mean losses of the spans of m distinct sequences, which stand for some copies each."""
         counts = np.array([n for s in pool for n in s.lengths], dtype=np.int64)
         lengths = np.array([len(s.ids) for s in pool], dtype=np.int64)
-        streamed = np.flatnonzero(lengths <= self._stream_limit)
-        stream = TokenStream.of([pool[int(i)] for i in streamed]) if len(streamed) else None
-        if stream and not self._pays(stream, lengths[streamed] - 1):
-            stream, streamed = None, streamed[:0]
+        streamed, stream = self._shared(pool)
         plain = np.setdiff1d(np.arange(len(pool)), streamed)
         try:
             parts = self._plain(pool, lengths, plain, copies, on_batch)
@@ -177,6 +187,15 @@ class Engine:
         means: NDArray[np.float64] = np.full(len(counts), np.nan)
         np.divide(sums, counts, out=means, where=counts > 0)
         return means
+
+    def _shared(self, pool: Sequence[TokenSequence]) -> tuple[Ints, TokenStream | None]:
+        """Which sequences of a pool go through a stream, and it; none where it is slower."""
+        lengths = np.array([len(s.ids) for s in pool], dtype=np.int64)
+        streamed = np.flatnonzero(lengths <= self._stream_limit)
+        stream = TokenStream.of([pool[int(i)] for i in streamed]) if len(streamed) else None
+        if stream and not self._pays(stream, lengths[streamed] - 1):
+            return streamed[:0], None
+        return streamed, stream
 
     def _pays(self, stream: TokenStream, fed: Ints) -> bool:
         """Whether a stream is faster than padded batches: `docs/adr/0007`."""
@@ -250,19 +269,8 @@ class Engine:
             copies: How many sequences each of the pool stands for.
             on_batch: As in `losses`.
         """
-        parts = [(streamed, stream)]
-        batches = -(-len(stream) // self.token_budget)
-        count = min(_PARTS_A_LANE * self._lanes, max(self._lanes, batches // _BATCHES_A_PART))
-        count = min(count, batches)
-        if self._lanes > 1 and count > 1:
-            cuts = np.searchsorted(stream.ends, len(stream) * np.arange(1, count) / count)
-            parts = [
-                (part, TokenStream.of([pool[i] for i in part]))
-                for part in np.split(streamed[stream.order], np.unique(cuts))
-                if len(part)
-            ]
-
         starts = span_starts(pool)
+        parts = self._parts(pool, streamed, stream)
 
         def score(part: tuple[Ints, TokenStream]) -> list[Part]:
             places, one = part
@@ -275,6 +283,22 @@ class Engine:
             sum(len(pool[i].ids) - 1 for i in places) - len(one) for places, one in parts
         )
         return self._map(score, parts)
+
+    def _parts(
+        self, pool: Sequence[TokenSequence], streamed: Ints, stream: TokenStream
+    ) -> list[tuple[Ints, TokenStream]]:
+        """The parts of a stream, each with the places in the pool of its sequences."""
+        batches = -(-len(stream) // self.token_budget)
+        count = min(_PARTS_A_LANE * self._lanes, max(self._lanes, batches // _BATCHES_A_PART))
+        count = min(count, batches)
+        if self._lanes == 1 or count < 2:
+            return [(streamed, stream)]
+        cuts = np.searchsorted(stream.ends, len(stream) * np.arange(1, count) / count)
+        return [
+            (part, TokenStream.of([pool[i] for i in part]))
+            for part in np.split(streamed[stream.order], np.unique(cuts))
+            if len(part)
+        ]
 
     def _stream(
         self,

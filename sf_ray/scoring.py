@@ -8,6 +8,7 @@ import pyarrow as pa
 from sf_ray.encoding import Encoder
 from sf_ray.engine import Engine
 from sf_ray.examples import Example, chat_of
+from sf_ray.flops import Work
 from sf_ray.models import chat_template, load_tokenizer, resolve_dtype, resolve_model
 from sf_ray.tables import encoded_table, score_table, sequences_of
 from sf_ray.templates import Template
@@ -131,6 +132,10 @@ class UnitScorer:
     def tokens_saved(self) -> int:
         """Those of them that are repeats, and did not go through the model again."""
         return self._engine.tokens_saved
+
+    def work(self, encoded: pa.Table) -> Work:
+        """What scoring a unit's encoded rows takes, without doing it."""
+        return self._engine.work(sequences_of(encoded))
 
     def score(
         self,
