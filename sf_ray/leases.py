@@ -98,15 +98,17 @@ def refuse_if_held(place: Location) -> None:
 def _take(folder: Location, holder: Holder) -> int:
     for _ in range(3):
         leases = _leases(folder)
-        number = 1
+        number, dead = 1, ""
         if leases:
-            _refuse_if_alive(folder, leases[-1])
+            dead = _refuse_if_alive(folder, leases[-1])
             number += _number(leases[-1])
         mine = folder.join(_name(number))
         if not _create(mine, holder):
             continue
         # Who slept between the look and the put may find that others have come and gone since.
         if _number(_leases(folder)[-1]) == number:
+            if dead:
+                say(f"note: took over from a run {dead}: {_place(folder)}")
             for file in leases:
                 remove(folder.join(file.relative))
             return number
@@ -114,24 +116,27 @@ def _take(folder: Location, holder: Holder) -> int:
     raise LeaseError(f"{folder.public_uri}: other runs are starting here at this moment; try later")
 
 
-def _refuse_if_alive(folder: Location, file: File) -> None:
+def _refuse_if_alive(folder: Location, file: File) -> str:
+    """Returns what to say of a run that is dead; nothing where it has given its lease back.
+
+    Raises:
+        LeaseError: It lives.
+    """
     data = read_bytes_or_none(folder.join(file.relative))
-    if data is None:  # released just now
-        return
+    if data is None:
+        return ""
     try:
         other = Holder(**json.loads(data))
     except (ValueError, TypeError):
         other = Holder("?", "unknown", 0, "unknown", "")
     lives_here = _lives_here(other)
     if lives_here is False:
-        say(f"note: took over from a run that died (process {other.pid} of this machine)")
-        return
+        return f"that died (process {other.pid} of this machine)"
     age_s = _age_s(folder, file) if lives_here else _watch(folder, file, other.host)
-    if age_s is None:  # given back meanwhile
-        return
+    if age_s is None:
+        return ""
     if age_s > _EXPIRES_S:
-        say(f"note: took over from a run on {other.host} that was silent for {age_s:.0f} s")
-        return
+        return f"on {other.host} that was silent for {age_s:.0f} s"
     raise LeaseError(
         f"{_place(folder)}: another run writes there: process {other.pid} on {other.host}, since "
         f"{other.since}, last seen {age_s:.0f} s ago. Wait for it or stop it; its lease expires "
