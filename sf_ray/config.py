@@ -7,6 +7,7 @@ arguments from them; only `pipeline` sees a whole model.
 import difflib
 import json
 import shlex
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -397,6 +398,46 @@ class ProbeOptions(RulesOptions):
         return self
 
 
+with warnings.catch_warnings():  # pydantic has a method `json`, which nobody should use any more
+    warnings.simplefilter("ignore", UserWarning)
+
+    class PlanOptions(ScoringOptions):
+        """Options of `sf-ray plan`."""
+
+        scores: str | None = Field(
+            default=None, description="Where score pieces lie: only units without one are counted."
+        )
+        output: str | None = Field(
+            default=None, description="The output of a run, in place of --scores OUTPUT/scores."
+        )
+        sample: int = Field(default=4096, ge=1, description="Rows that tokens are estimated from.")
+        seed: int = Field(default=0, ge=0, description="Another seed samples other rows.")
+        measure_s: float = Field(
+            default=60.0, gt=0, description="Seconds for which an actor's speed is measured."
+        )
+        tokens_per_s: float | None = Field(
+            default=None,
+            gt=0,
+            description="Tokens that an actor scores in a second, of both passes, repeats "
+            "included; nothing is measured then.",
+        )
+        price_per_hour: float | None = Field(
+            default=None, ge=0, description="Price of a GPU-hour, or on CPU of a node-hour."
+        )
+        json: bool = Field(  # type: ignore[assignment]
+            default=False, description="Print one JSON object."
+        )
+
+        @model_validator(mode="after")
+        def _speed_is_given_or_measured(self) -> "PlanOptions":
+            if self.tokens_per_s is not None and "measure_s" in self.model_fields_set:
+                raise ValueError(
+                    "--tokens-per-s and --measure-s exclude each other: a speed that is given is "
+                    "not measured"
+                )
+            return self
+
+
 class ReportOptions(StorageOptions):
     """Options of `sf-ray report`."""
 
@@ -484,6 +525,13 @@ COMMANDS = {
             ProbeOptions,
             ("input",),
             "Score a sample with several models; find the fastest that selects like the strongest.",
+        ),
+        Command(
+            "plan",
+            "estimate_run:plan",
+            PlanOptions,
+            ("input",),
+            "Say beforehand what scoring a corpus will take: tokens, time, hours, price.",
         ),
         Command(
             "report",

@@ -31,14 +31,14 @@ class Sample:
     is_kept: bool = False
 
 
-def sample_of(scores: Location, corpus: Corpus) -> Sample:
-    """The sample of a corpus, as an earlier run has kept it, or else read now.
+def sample_of(scores: Location | None, corpus: Corpus) -> Sample:
+    """The sample of a corpus, as an earlier run has kept it beside its scores, or else read now.
 
     Raises:
         SfRayError: Not one row can be read, or storage failed.
     """
     shard_ids = tuple(shard.shard_id for shard in sampled_shards(corpus))
-    kept = _kept(scores, shard_ids)
+    kept = _kept(scores, shard_ids) if scores else None
     if kept is not None:
         return kept
     text = json.dumps([vars(row) for row in sample_rows(corpus)], default=lambda _: None)

@@ -24,6 +24,8 @@ LAYERS = [
     "encoding",
     "batching",
     "flops",
+    "estimate",
+    "estimate_text",
     "streams",
     "halving",
     "memory",
@@ -94,6 +96,9 @@ LAYERS = [
     "show",
     "selection_run",
     "preparing",
+    "drawing",
+    "measuring",
+    "estimate_run",
     "pipeline",
     "compare_tables",
     "compare_page",
@@ -125,6 +130,7 @@ IO = ["tables", "locations", "storage", "leases", "units", "handles", "planning"
 IO += ["parquet_shards", "arrow_shards", "json_shards", "shards", "score_sets", "reading"]
 IO += ["samples", "rubbish", "bundles", "tally", "pieces", "groups", "candidates", "writing"]
 IO += ["parts", "output", "embedding_sets", "terminal", "plots", "page", "card", "show"]
+PURE += ["estimate", "estimate_text"]
 PURE += ["consistency"]
 IO += ["common_rows", "comparing", "compare_tables", "compare_page", "compare_run"]
 IO += ["stretches", "probe_sample"]
@@ -148,6 +154,9 @@ SHELL = [
     "survey_run",
     "selection_run",
     "preparing",
+    "drawing",
+    "measuring",
+    "estimate_run",
     "pipeline",
     "probe",
 ]
