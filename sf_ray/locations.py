@@ -7,6 +7,7 @@ that fails in a way that may pass is made again, with growing pauses, for `retry
 import asyncio
 import copy
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -49,6 +50,10 @@ class Location:
     uri: str
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     retry_s: float = RETRY_S
+
+    def __reduce__(self) -> tuple[type["Location"], tuple[str, Mapping[str, Any], float]]:
+        """Other processes have other directories: a relative path reaches them whole."""
+        return Location, (whole_path(self.uri), self.storage_options, self.retry_s)
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
@@ -127,6 +132,11 @@ class Location:
                 f"note: storage of {self.public_uri} fails ({_short(error)}); trying again for "
                 f"{max(0, self.retry_s - (state.seconds_since_start or 0)):.0f} s more"
             )
+
+
+def whole_path(uri: str) -> str:
+    """A path of this process as any process of this machine understands it; a URI as it is."""
+    return uri if "://" in uri else os.path.abspath(uri)
 
 
 @contextmanager

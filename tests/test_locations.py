@@ -1,3 +1,6 @@
+import pickle
+from pathlib import Path
+
 import pytest
 
 from sf_ray.errors import SfRayError
@@ -40,3 +43,15 @@ def test_options_stay_as_they_were_given_and_one_file_system_serves_them(
     assert read_bytes_or_none(location) is None
     assert location.fs is before
     assert options["config_kwargs"] == {"retries": {"max_attempts": 2}}
+
+
+def test_a_relative_path_means_the_same_in_a_process_with_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    sent = [pickle.dumps(Location(uri, retry_s=7)) for uri in ("out/scores", "s3://bucket/out")]
+    monkeypatch.chdir("elsewhere")
+    there, bucket = map(pickle.loads, sent)
+    assert (there.path, there.retry_s) == (f"{tmp_path}/out/scores", 7)
+    assert bucket == Location("s3://bucket/out", retry_s=7)
