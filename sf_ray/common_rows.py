@@ -123,7 +123,7 @@ def refuse_incomplete(name: str, side: Side) -> None:
     if side.missing:
         raise SfRayError(
             f"SCORES_{name} {side.score_set.pieces.public_uri} (model {side.model}) is not "
-            f"complete: {side.missing:,} units of its corpus have no scores; finish it with "
+            f"complete, units of its corpus without scores: {side.missing:,}; finish it with "
             "`sf-ray score`, or compare what is there with --partial"
         )
 

@@ -199,7 +199,7 @@ def _notes(a: Side, b: Side) -> Iterator[str]:
         yield "both sides are the same scores"
     for name, side in zip("AB", (a, b), strict=True):
         if side.missing:
-            yield f"{side.missing:,} units of {name} have no scores; they are left out"
+            yield f"units of {name} without scores, which are left out: {side.missing:,}"
         elif side.missing is None and SAMPLE not in side.score_set.identity:
             yield f"nothing beside the scores of {name} tells whether they are complete"
     mine, theirs = a.score_set.identity, b.score_set.identity

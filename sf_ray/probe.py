@@ -124,8 +124,10 @@ class ProbeActor:
 
 
 @contextmanager
-def _loaded(options: ProbeOptions, candidate: Candidate) -> Iterator[Actor]:
-    """An actor with the model loaded; it ends, and its memory is free, when this does.
+def _loaded(options: ProbeOptions, candidate: Candidate) -> Iterator[tuple[Actor, Sequence[str]]]:
+    """An actor with the model loaded, and what people should know of that.
+
+    The actor ends, and its memory is free, when this does.
 
     Raises:
         SfRayError: The model cannot be loaded, or there is no room for it.
@@ -152,9 +154,7 @@ def _loaded(options: ProbeOptions, candidate: Candidate) -> Iterator[Actor]:
                     f"no actor has loaded it for {duration(options.stall_s)}: the cluster may lack "
                     "what a scoring actor needs; look at `ray status`, or raise --stall-s"
                 ) from None
-        for note in notes:
-            say(f"note: {candidate.name}: {note}")
-        yield actor
+        yield actor, notes
     finally:
         ray.kill(actor)
 
@@ -181,7 +181,9 @@ def _score_all(
     for candidate in candidates:
         pools = _encoded(candidate.rules, stretches, options.unit_rows)
         rows = sum(pool.num_rows for pool in pools)
-        with _loaded(options, candidate) as actor, _errors_of(candidate):
+        with _loaded(options, candidate) as (actor, notes), _errors_of(candidate):
+            for note in notes:
+                say(f"note: {candidate.name}: {note}")
             say(f"scoring {rows:,} rows with {candidate.name}")
             table, seconds = actor.score.remote(pools).future().result()
         check_bad_rows(stretches, table, options.max_bad_fraction)

@@ -210,11 +210,13 @@ def keep_footers_of(score_set: ScoreSet, *shards: Shard) -> None:
 def test_a_side_that_is_not_complete_is_refused_and_compared_when_asked() -> None:
     a, b = two_sets()
     keep_footers_of(b, shard_of("x.parquet", 40), shard_of("y.parquet", 9))
-    with pytest.raises(SfRayError, match="SCORES_B .*model b.*3 units.*sf-ray score.*--partial"):
+    with pytest.raises(
+        SfRayError, match="SCORES_B .*model b.*without scores: 3;.*sf-ray score.*--partial"
+    ):
         compared(a, b)
     found = compared(a, b, is_partial=True)
     assert found.rows == 40
-    assert "3 units of B have no scores; they are left out" in found.notes
+    assert "units of B without scores, which are left out: 3" in found.notes
     assert "nothing beside the scores of A tells whether they are complete" in found.notes
 
 
@@ -376,3 +378,31 @@ def test_what_cannot_be_compared_is_told(
     assert code in (1, 2)
     assert words in err
     assert "Traceback" not in err
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_what_two_runs_leave_is_compared_and_a_lost_piece_is_missed(
+    corpus: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    sf_ray_cli: Cli,
+    free_scorer: Callable[..., None],
+) -> None:
+    free_scorer()
+    for name, unit_rows in (("a", "16"), ("b", "100")):
+        code, _, err = sf_ray_cli(
+            "score", corpus, tmp_path / name, "--model", tiny_model,
+            "--max-length", "128", "--unit-rows", unit_rows,
+        )  # fmt: skip
+        assert code == 0, err
+    code, out, err = sf_ray_cli("compare", tmp_path / "a", tmp_path / "b")
+    assert (code, err) == (0, "note: unit_rows differs: 16 and 100\n")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "rows with scores 120 120" in lines
+    assert "10% 12 12 12 12 1.000" in lines
+    next((tmp_path / "b").rglob("00001.*.parquet")).unlink()
+    code, out, err = sf_ray_cli("compare", tmp_path / "a", tmp_path / "b")
+    assert (code, out) == (1, "")
+    assert "units of its corpus without scores: 1" in err
+    assert sf_ray_cli("compare", tmp_path / "a", tmp_path / "b", "--partial")[0] == 0
