@@ -107,7 +107,9 @@ def _map_once(
                 yield index, [future.result(), *results[1:]] if stored else future.result()
     finally:
         for unfinished, _ in waiting.values():
-            ray.cancel(unfinished[0])
+            # With its process: a task that hangs in a library notices nothing else, and would keep
+            # its CPU.
+            ray.cancel(unfinished[0], force=True)
 
 
 def set_context() -> None:
