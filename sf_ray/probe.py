@@ -24,6 +24,7 @@ from sf_ray.consistency import Consistency
 from sf_ray.console import duration, say
 from sf_ray.errors import ClusterError, SfRayError
 from sf_ray.locations import Location
+from sf_ray.planning import SkippedShard
 from sf_ray.preparing import Rules, check_places, find_rules, list_corpus, location_of
 from sf_ray.probe_sample import Stretch, check_bad_rows, keep_scores, read_stretches
 from sf_ray.rules import EngineRules
@@ -62,8 +63,8 @@ class Probed:
     consistency: Consistency
 
 
-def probe(options: ProbeOptions) -> None:
-    """Scores a sample with several models and says which of them to use."""
+def probe(options: ProbeOptions) -> tuple[SkippedShard, ...]:
+    """Scores a sample with several models, says which to use; returns the shards left out."""
     check_places(options, options.scores, None)
     with stoppable(), _place_for_scores(options) as scores:
         corpus, _ = list_corpus(options, None, {})
@@ -87,6 +88,7 @@ def probe(options: ProbeOptions) -> None:
         rows_s = _score_all(options, candidates, stretches)
         probed = _compared(options, candidates, rows_s)
     _print(options, probed, sum(stretch.unit.rows for stretch in stretches))
+    return corpus.skipped
 
 
 @contextmanager

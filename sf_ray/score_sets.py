@@ -135,7 +135,7 @@ def find_score_set(
 
     Args:
         location: SCORES, or the folder of one set in it.
-        scoring_id: Which one; None where there is only one.
+        scoring_id: Which one; None where there is only one, or only one that is no sample.
         flag: The option that chooses one, as errors name it.
 
     Raises:
@@ -147,8 +147,10 @@ def find_score_set(
         if name == _IDENTITY:
             described = json.loads(read_bytes(location.join(file.relative)))
             found[described["scoring_id"]] = folder, described
-    if scoring_id is None and len(found) == 1:
-        scoring_id = next(iter(found))
+    whole = [key for key, (_, value) in found.items() if SAMPLE not in value["identity"]]
+    of_interest = whole or list(found)
+    if scoring_id is None and len(of_interest) == 1:
+        scoring_id = of_interest[0]
     if scoring_id is not None and scoring_id in found:
         folder, described = found[scoring_id]
         if folder != scoring_id:

@@ -293,6 +293,12 @@ def test_a_score_set_is_found_from_scores_and_from_its_own_folder(
         with pytest.raises(SfRayError, match="several score sets; choose one with --scoring-id-a"):
             find_score_set(place, None, "--scoring-id-a")
         assert find_score_set(place, two.scoring_id) == two
+        # What a probe leaves stands in nobody's way.
+        three = write_set(place.join("c"), rows, whole(rows), model="a")
+        sample = write_set(place.join("c"), rows, whole(rows), model="b", sample={"rows": 4})
+        assert find_score_set(three.location, None) == three
+        assert find_score_set(three.location, sample.scoring_id) == sample
+        assert find_score_set(sample.pieces, None).scoring_id == sample.scoring_id
         assert find_score_set(two.pieces, None).pieces == two.pieces
         assert find_score_set(two.pieces, None).location == two.location
     monkeypatch.chdir(tmp_path / "scores" / one.scoring_id)
