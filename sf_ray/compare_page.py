@@ -45,4 +45,4 @@ def _plot(comparison: Comparison) -> str:
 
 def _above(comparison: Comparison) -> str:
     rows = int(((comparison.ifd_a > _MOST_IFD) | (comparison.ifd_b > _MOST_IFD)).sum())
-    return f"IFD above {_MOST_IFD:g}, which stand at the edge: {rows:,} rows." if rows else ""
+    return f"Rows with an IFD above {_MOST_IFD:g} stand at the edge: {rows:,}." if rows else ""

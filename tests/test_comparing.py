@@ -360,7 +360,7 @@ def test_the_page_holds_all_that_it_needs_and_runs_nothing(tmp_path: Path, sf_ra
     assert not [link for link in ("src=", "url(http", "<link", "@import") if link in text]
     assert "rows that are ok on both sides" in text
     above = sum(conditioned / direct > 2 for _, direct, conditioned in rows["x.parquet"])
-    assert f"IFD above 2, which stand at the edge: {above} rows" in text
+    assert f"Rows with an IFD above 2 stand at the edge: {above}." in text
 
 
 @pytest.mark.parametrize(
