@@ -50,7 +50,7 @@ def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.undo()
 
 
-def make_model(folder: Path, bos: bool = False, seed: int = 0) -> Path:
+def make_model(folder: Path, bos: bool = False, seed: int = 0, window: int = 256) -> Path:
     """A tiny random Llama with a byte-level BPE tokenizer, saved as any model is."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -81,7 +81,7 @@ def make_model(folder: Path, bos: bool = False, seed: int = 0) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=window,
         initializer_range=0.5,  # large enough that scores differ between rows
         bos_token_id=0,
         eos_token_id=1,
@@ -185,8 +185,8 @@ def corpus(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """One small Ray for all tests that need it."""
+def ray_session(s3_environment: None) -> Iterator[None]:
+    """One small Ray for all tests that need it; its processes know the S3 endpoint."""
     import ray
 
     ray.init(
@@ -227,6 +227,16 @@ def s3_options() -> Iterator[dict[str, object]]:
     host, port = server.get_host_and_port()
     yield {"endpoint_url": f"http://{host}:{port}", "key": "test", "secret": "test"}
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_environment(s3_options: dict[str, object]) -> Iterator[None]:
+    """The endpoint in the environment, where people have it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", str(s3_options["endpoint_url"]))
+        patch.setenv("AWS_ACCESS_KEY_ID", str(s3_options["key"]))
+        patch.setenv("AWS_SECRET_ACCESS_KEY", str(s3_options["secret"]))
+        yield
 
 
 @pytest.fixture
