@@ -93,7 +93,8 @@ def count_stretches(
         for which, part in spread_stretches([unit.rows for _, unit in units], rows, seed)
         for shard, unit in [units[which]]
     ]
-    say(f"encoding {sum(part.rows for _, part in places):,} rows in {len(places):,} places")
+    drawn = sum(part.rows for _, part in places)
+    say(f"encoding {drawn:,} rows in {len(places):,} places")
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     tasks = [part for part in (places[i::cpus] for i in range(cpus)) if part]
 
@@ -104,6 +105,8 @@ def count_stretches(
         ]
 
     told = [one for some in parallel_map(count, tasks, stall_s) for one in some]
+    if missing := drawn - sum(counts.rows for _, counts in told):
+        say(f"note: {missing:,} of {drawn:,} sampled rows lie in shards that cannot be read")
     # In their order, so that sums are the same every time.
     return [counts for _, counts in sorted(told, key=lambda one: one[0])]
 
