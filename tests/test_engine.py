@@ -184,8 +184,11 @@ def family(seed: int) -> list[TokenSequence]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("budget", [1, 13, 1000])
+@pytest.mark.parametrize(
+    ("seed", "budget"),
+    # A token at a time is slow: four families of that.
+    [(seed, budget) for seed in range(12) for budget in (1, 13, 1000) if budget > 1 or seed < 4],
+)
 def test_sharing_does_not_change_a_loss(tiny_model: Path, seed: int, budget: int) -> None:
     pool = family(seed)
     engine = Engine(tiny_model, token_budget=budget, threads=1)
