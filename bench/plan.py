@@ -1,0 +1,99 @@
+"""What `sf-ray plan` says against what the same job then takes, on a corpus of some rows.
+
+python bench/plan.py --corpus DIR [--rows 400] [--model demo] [--unit-rows 200] [--sample 200]
+                     [--measure-s 60]
+
+Plan and job are commands of their own, one after the other. Tokens are held against encoding every
+row, time against the job's stage `score`: from the start of its actors to the last piece. Run it
+on a quiet machine: a measured minute stands for all that follow.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from common import load_examples
+
+from sf_ray.encoding import Encoder
+from sf_ray.flops import Work
+from sf_ray.models import load_tokenizer, resolve_model
+
+MAX_LENGTH = 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpus", required=True, help="directory of Parquet shards")
+    parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--unit-rows", type=int, default=200)
+    parser.add_argument("--sample", type=int, default=200)
+    parser.add_argument("--measure-s", type=float, default=60)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        corpus, scores = f"{folder}/corpus", f"{folder}/scores"
+        Path(corpus).mkdir()
+        table = ds.dataset(sorted(Path(options.corpus).rglob("*.parquet"))).head(options.rows)
+        pq.write_table(table, f"{corpus}/0.parquet")
+        given = ["--model", options.model, "--unit-rows", str(options.unit_rows)]
+        given += ["--max-length", str(MAX_LENGTH), "--ray-address", "local"]
+        how = ["--sample", str(options.sample), "--measure-s", str(options.measure_s)]
+        planned = json.loads(sf_ray("plan", corpus, *given, *how, "--json").stdout)
+        job = sf_ray("score", corpus, scores, *given, "--log-format", "json")
+        took_s = stage_s(job.stderr, "score")
+        tokens = tokens_of(corpus, options.rows, options.model)
+    speed = planned["speed"]
+    print(
+        f"{table.num_rows} rows in {planned['units']['all']} units, {options.model} on "
+        f"{planned['scoring']['device']}; {planned['sample']['rows']} rows sampled, "
+        f"{speed['measured_rows']} scored in {speed['measured_s']:.0f} s"
+    )
+    print(
+        f"tokens saved: {speed['saved_in_units']:.0%} in units, "
+        f"{speed['saved_in_measured_parts']:.0%} in what was scored"
+    )
+    for name, truth in (("tokens", tokens), ("time_s", took_s)):
+        found = planned[name]
+        low, high = (found[end] and found[end] / truth for end in ("low", "high"))
+        interval = "none" if low is None else f"{low:.2f} to {high:.2f}"
+        print(
+            f"{name:7} estimate / measured: {found['estimate'] / truth:.3f} (interval {interval})"
+        )
+
+
+def sf_ray(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command; what it says on the way passes through where it fails."""
+    command = [sys.executable, "-m", "sf_ray", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return done
+
+
+def stage_s(log: str, stage: str) -> float:
+    """Seconds of a stage, from a log of JSON lines."""
+    lines: list[dict[str, Any]] = [json.loads(line) for line in log.splitlines()]
+    done = f"{stage}: "  # lines of progress name their stage as well
+    return next(
+        line["seconds"]
+        for line in lines
+        if line.get("stage") == stage and line["message"].startswith(done) and "seconds" in line
+    )
+
+
+def tokens_of(corpus: str, rows: int, model: str) -> int:
+    """Tokens of both passes over every row."""
+    encoder = Encoder(load_tokenizer(resolve_model(model)), MAX_LENGTH)
+    encoded = encoder.encode(load_examples(corpus, rows))
+    return Work.plain(chain(*((*row.conditioned, *row.direct) for row in encoded))).tokens
+
+
+if __name__ == "__main__":
+    main()
