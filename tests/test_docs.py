@@ -24,7 +24,7 @@ import ray.cloudpickle
 import s3fs
 from conftest import WORDS, make_model, make_rows
 
-from sf_ray import embedding_run, measuring, probe, scoring_run
+from sf_ray import embedding_run, estimate_run, probe, scoring_run
 from sf_ray.config import COMMANDS
 
 REPOSITORY = Path(__file__).parent.parent
@@ -164,7 +164,7 @@ def scorers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands in for models and encoders."""
     for module in (hash_scorer, free_scorer):  # the workers need not find these files
         ray.cloudpickle.register_pickle_by_value(module)
-    for user in (measuring, probe, scoring_run):
+    for user in (estimate_run, probe, scoring_run):
         monkeypatch.setattr(user, "EngineRules", hash_scorer.HashEngine)
     monkeypatch.setattr(embedding_run, "EmbedRules", free_scorer.FreeEmbed)
 
