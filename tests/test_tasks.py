@@ -33,9 +33,9 @@ def test_a_task_that_fails_says_why(text: str, message: str) -> None:
 @pytest.mark.usefixtures("ray_session")
 def test_a_function_is_applied_to_every_item() -> None:
     assert list(parallel_map(str, [], 60)) == []
-    items = [(Location("a"), n) for n in range(7)]
+    items = [(Location("memory://a"), n) for n in range(7)]
     assert sorted(parallel_map(lambda item: (item[1], item[0].uri), items, 60)) == [
-        (n, "a") for n in range(7)
+        (n, "memory://a") for n in range(7)
     ]
 
 
