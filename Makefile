@@ -24,7 +24,9 @@ demo: $(READY)  ## Run the whole job on the embedded model
 	HF_HUB_OFFLINE=1 $(VENV)/bin/sf-ray demo
 
 test: $(READY)  ## Run the tests
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup
+	# A file stays on one worker, with what its tests share; the order leaves short ones for the end.
+	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile \
+	    --no-loadscope-reorder
 
 lint: $(READY)  ## Check style
 	$(VENV)/bin/ruff check .

@@ -27,19 +27,6 @@ WORDS = (
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, those that share the session's Ray go one after another.
-
-    Those that start a Ray of their own do so too, beside them: there are two CPUs.
-    """
-    for item in items:
-        if item.get_closest_marker("ray"):
-            fixtures = getattr(item, "fixturenames", ())
-            group = "ray_session" if "ray_session" in fixtures else "own_ray"
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch = pytest.MonkeyPatch()
@@ -186,7 +173,7 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def ray_session(s3_environment: None) -> Iterator[None]:
-    """One small Ray for all tests that need it; its processes know the S3 endpoint."""
+    """One small Ray for all tests of a worker; its processes know the S3 endpoint."""
     import ray
 
     ray.init(
