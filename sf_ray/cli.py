@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 
 import sf_ray
-from sf_ray.config import COMMANDS, Command, load
+from sf_ray.commands import COMMANDS, Command, load
 from sf_ray.console import say
 from sf_ray.errors import SfRayError
 from sf_ray.log_lines import begin_log

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sf_ray.common_rows import (
@@ -23,11 +22,11 @@ from sf_ray.common_rows import (
     side_of,
 )
 from sf_ray.consistency import Agreement, Consistency, ScoreColumns, consistency_of, sampled
-from sf_ray.errors import SfRayError
 from sf_ray.ifd import Status
 from sf_ray.locations import Location
+from sf_ray.pieces import other_rows, read_piece
 from sf_ray.score_sets import SAMPLE, ScoreSet
-from sf_ray.storage import map_requests, read_bytes
+from sf_ray.storage import map_requests
 from sf_ray.units import Unit
 
 # Rows that are ranked at once, at most: that takes about 1.2 GiB. Of more, a sample is.
@@ -154,20 +153,9 @@ def _joined(
 
 def _read_piece(location: Location, unit: Unit) -> pa.Table:
     """The columns of a piece that are compared, checked to be the rows of its unit."""
-    try:
-        with pq.ParquetFile(
-            pa.BufferReader(read_bytes(location)), page_checksum_verification=True
-        ) as parquet:
-            table = parquet.read(["row", "status", *_VALUES], use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise SfRayError(
-            f"score piece {location.public_uri} cannot be read ({error}); delete it and score again"
-        ) from error
+    table = read_piece(location, ["row", "status", *_VALUES])
     if not np.array_equal(table["row"].to_numpy(), np.arange(unit.start, unit.stop)):
-        raise SfRayError(
-            f"score piece {location.public_uri} does not hold the rows that its name says; delete "
-            "it and score again"
-        )
+        raise other_rows(location)
     return table.combine_chunks()
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import sf_ray
 from sf_ray.config import SelectionOptions
+from sf_ray.console import run_id
 from sf_ray.diversity_run import Diversified
 from sf_ray.export_run import Exported
 from sf_ray.ifd import Status
@@ -40,6 +41,7 @@ def manifest_of(
     return {
         "manifest_version": MANIFEST_VERSION,
         "sf_ray_version": sf_ray.__version__,
+        "run_id": run_id(),
         "request_id": request_id,
         "command": command,
         "finished": now_utc(),

@@ -6,19 +6,20 @@ Knows what an actor needs of the cluster, and neither corpus nor pieces.
 import itertools
 from collections.abc import Iterator, Sequence
 from time import monotonic, perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import ray
 
 from sf_ray.console import duration, say
-from sf_ray.errors import ClusterError
+from sf_ray.engine_actor import engine_actor
 from sf_ray.estimate import Measured, Timed
 from sf_ray.flops import Work
 from sf_ray.rules import EngineRules
 from sf_ray.stages import ActorPool
 from sf_ray.tables import sequences_of
-from sf_ray.tasks import user_errors
+
+if TYPE_CHECKING:
+    from sf_ray.scoring import UnitScorer
 
 # The first rows tell how many fit into the time: as many as take this share of it.
 _TRIAL_SHARE, _TRIAL_ROWS = 1 / 16, 4
@@ -27,66 +28,57 @@ _TRIAL_SHARE, _TRIAL_ROWS = 1 / 16, 4
 _PARTS, _ROUNDS = 6, 4
 
 
-class MeasuringActor:
-    """Holds the model as a scoring actor does; scores and keeps nothing."""
+def _measured(
+    scorer: "UnitScorer", seconds: float, *units: pa.Table
+) -> tuple[list[Timed], list[Work]]:
+    """Scores parts of encoded units for about so many seconds.
 
-    def __init__(self, rules: EngineRules) -> None:
-        self._scorer = rules.start()
+    Args:
+        scorer: The model.
+        seconds: How long.
+        units: Each at least one row.
 
-    def notes(self) -> Sequence[str]:
-        """What people should know of the engine with this model."""
-        return self._scorer.notes
+    Returns:
+        The parts, and what the engine would compute for each whole unit.
+    """
+    works = [scorer.work(unit) for unit in units]
+    pools = list(_pools(units))
+    end = perf_counter() + seconds
+    rows, taken_s = _trial(scorer, pools[0], seconds * _TRIAL_SHARE)
+    parts: list[pa.Table] = []
+    times: list[float] = []
+    for pool in pools:
+        for_this_s = (end - perf_counter()) / (len(pools) - len(parts))
+        parts.append(pool.slice(0, max(1, int(rows / taken_s * for_this_s))))
+        times.append(_seconds(scorer, parts[-1]))
+        rows, taken_s = rows + parts[-1].num_rows, taken_s + times[-1]
+    rounds = 1
+    while rounds < _ROUNDS and perf_counter() + sum(times) / rounds < end:
+        again = [_seconds(scorer, part) for part in parts]
+        times = [past + taken for past, taken in zip(times, again, strict=True)]
+        rounds += 1
+    timed = [
+        Timed(part.num_rows, taken / rounds, Work.plain(sequences_of(part)), scorer.work(part))
+        for part, taken in zip(parts, times, strict=True)
+    ]
+    return timed, works
 
-    def measure(self, seconds: float, *units: pa.Table) -> tuple[list[Timed], list[Work]]:
-        """Scores parts of encoded units for about so many seconds.
 
-        Args:
-            seconds: How long.
-            units: Each at least one row.
+def _trial(scorer: "UnitScorer", pool: pa.Table, enough_s: float) -> tuple[int, float]:
+    """Warms up; returns some rows, and the seconds that they took."""
+    rows = _TRIAL_ROWS
+    while True:
+        part = pool.slice(0, rows)
+        taken_s = _seconds(scorer, part)
+        if taken_s >= enough_s or rows >= pool.num_rows:
+            return part.num_rows, taken_s
+        rows *= 2
 
-        Returns:
-            The parts, and what the engine would compute for each whole unit.
-        """
-        works = [self._scorer.work(unit) for unit in units]
-        pools = list(_pools(units))
-        end = perf_counter() + seconds
-        rows, taken_s = self._trial(pools[0], seconds * _TRIAL_SHARE)
-        parts: list[pa.Table] = []
-        times: list[float] = []
-        for pool in pools:
-            for_this_s = (end - perf_counter()) / (len(pools) - len(parts))
-            parts.append(pool.slice(0, max(1, int(rows / taken_s * for_this_s))))
-            times.append(self._seconds(parts[-1]))
-            rows, taken_s = rows + parts[-1].num_rows, taken_s + times[-1]
-        rounds = 1
-        while rounds < _ROUNDS and perf_counter() + sum(times) / rounds < end:
-            times = [past + self._seconds(part) for past, part in zip(times, parts, strict=True)]
-            rounds += 1
-        timed = [
-            Timed(
-                part.num_rows,
-                taken / rounds,
-                Work.plain(sequences_of(part)),
-                self._scorer.work(part),
-            )
-            for part, taken in zip(parts, times, strict=True)
-        ]
-        return timed, works
 
-    def _trial(self, pool: pa.Table, enough_s: float) -> tuple[int, float]:
-        """Warms up; returns some rows, and the seconds that they took."""
-        rows = _TRIAL_ROWS
-        while True:
-            part = pool.slice(0, rows)
-            taken_s = self._seconds(part)
-            if taken_s >= enough_s or rows >= pool.num_rows:
-                return part.num_rows, taken_s
-            rows *= 2
-
-    def _seconds(self, part: pa.Table) -> float:
-        start = perf_counter()
-        self._scorer.score("", 0, part)
-        return float(perf_counter() - start)
+def _seconds(scorer: "UnitScorer", part: pa.Table) -> float:
+    start = perf_counter()
+    scorer.score("", 0, part)
+    return float(perf_counter() - start)
 
 
 def _pools(units: Sequence[pa.Table]) -> Iterator[pa.Table]:
@@ -122,24 +114,12 @@ def measure(
         SfRayError: The model cannot be loaded.
     """
     asked = monotonic()
-    actor = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(MeasuringActor).remote(rules)
-    try:
-        with user_errors():
-            try:
-                notes = actor.notes.remote().future().result(stall_s)
-            except TimeoutError:
-                raise ClusterError(
-                    f"no actor has started for {duration(stall_s)}: the cluster may lack what a "
-                    "scoring actor needs; look at `ray status`, raise --stall-s, or give a speed "
-                    "with --tokens-per-s"
-                ) from None
-            start_s = monotonic() - asked
-            for note in notes:
-                say(f"note: {note}")
-            say(f"measuring for about {duration(seconds)}")
-            references = [reference for _, reference in units]
-            timed, computed = actor.measure.remote(seconds, *references).future().result()
-    finally:
-        ray.kill(actor)
+    instead = ", or give a speed with --tokens-per-s"
+    with engine_actor(rules, pool, stall_s, instead) as actor:
+        start_s = monotonic() - asked
+        for note in actor.notes:
+            say(f"note: {note}")
+        say(f"measuring for about {duration(seconds)}")
+        timed, computed = actor.call(_measured, seconds, *(encoded for _, encoded in units))
     plain = [work for work, _ in units]
     return Measured(start_s, timed, list(zip(plain, computed, strict=True)), of_units)

@@ -6,7 +6,7 @@ Knows the models in `config` and how the command line shows a value; not what an
 from pydantic.fields import FieldInfo
 
 from sf_ray.cli import metavar
-from sf_ray.config import COMMANDS, Command
+from sf_ray.commands import COMMANDS, Command
 
 _HEAD = """\
 # Options

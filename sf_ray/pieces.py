@@ -125,24 +125,37 @@ def _ifd(table: pa.Table, bounds: Bounds) -> NDArray[np.float64]:
 
 def _read_piece(scores: Location, place: Place, columns: list[str]) -> pa.Table:
     shard, unit = place
-    location = scores.join(shard.piece(unit))
-    try:
-        with pq.ParquetFile(
-            pa.BufferReader(read_bytes(location)), page_checksum_verification=True
-        ) as parquet:
-            table = parquet.read(columns, use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise SfRayError(
-            f"score piece {location.public_uri} cannot be read ({error}); delete it and score again"
-        ) from error
+    table = read_piece(scores.join(shard.piece(unit)), columns)
     if table.num_rows != unit.rows:
         raise _other_rows(scores, place)
     return table
 
 
+def read_piece(location: Location, columns: Sequence[str]) -> pa.Table:
+    """Columns of one piece.
+
+    Raises:
+        SfRayError: It is missing or cannot be read.
+    """
+    try:
+        with pq.ParquetFile(
+            pa.BufferReader(read_bytes(location)), page_checksum_verification=True
+        ) as parquet:
+            return parquet.read(list(columns), use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise SfRayError(
+            f"score piece {location.public_uri} cannot be read ({error}); delete it and score again"
+        ) from error
+
+
 def _other_rows(scores: Location, place: Place) -> SfRayError:
     shard, unit = place
-    where = scores.join(shard.piece(unit)).public_uri
+    return other_rows(scores.join(shard.piece(unit)))
+
+
+def other_rows(location: Location) -> SfRayError:
+    """A piece holds other rows than those of its unit."""
     return SfRayError(
-        f"score piece {where} does not hold the rows that its name says; delete it and score again"
+        f"score piece {location.public_uri} does not hold the rows that its name says; delete it "
+        "and score again"
     )

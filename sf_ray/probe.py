@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import ray
 
 from sf_ray.cluster import size_pool
 from sf_ray.compare_run import print_tables
@@ -21,8 +20,9 @@ from sf_ray.compare_tables import TextTable, number, percent
 from sf_ray.comparing import compare_sets
 from sf_ray.config import ProbeOptions, RulesOptions, ScoringOptions
 from sf_ray.consistency import Consistency
-from sf_ray.console import duration, say
-from sf_ray.errors import ClusterError, SfRayError
+from sf_ray.console import say
+from sf_ray.engine_actor import EngineActor, engine_actor
+from sf_ray.errors import SfRayError
 from sf_ray.locations import Location
 from sf_ray.planning import SkippedShard
 from sf_ray.preparing import Rules, check_places, find_rules, list_corpus, location_of
@@ -31,12 +31,12 @@ from sf_ray.rules import EngineRules
 from sf_ray.samples import sample_of
 from sf_ray.score_sets import SAMPLE, ScoreSet, describe, score_set_of
 from sf_ray.stopping import stoppable
-from sf_ray.tasks import user_errors
+
+if TYPE_CHECKING:
+    from sf_ray.scoring import UnitScorer
 
 # Rows that are scored before the clock starts: a first batch pays for what later ones find done.
 _WARM_UP_ROWS = 16
-
-Actor = Any  # a handle of `ProbeActor`
 
 
 @dataclass(frozen=True)
@@ -107,32 +107,20 @@ def _scoring_options(options: ProbeOptions) -> list[ScoringOptions]:
     return [ScoringOptions(**same, model=name) for name in options.models]
 
 
-class ProbeActor:
-    """Holds one model and scores the sample with it."""
-
-    def __init__(self, rules: EngineRules) -> None:
-        self._scorer = rules.start()
-
-    def notes(self) -> Sequence[str]:
-        """What people should know of the engine with this model."""
-        return self._scorer.notes
-
-    def score(self, pools: Sequence[pa.Table]) -> tuple[pa.Table, float]:
-        """Encoded rows, in pools -> the score table of all of them, and the seconds it took."""
-        self._scorer.score("", 0, pools[0].slice(0, _WARM_UP_ROWS), None)
-        start = perf_counter()
-        tables = [self._scorer.score("", 0, pool, None) for pool in pools]
-        return pa.concat_tables(tables), perf_counter() - start
+def _scored(scorer: "UnitScorer", pools: Sequence[pa.Table]) -> tuple[pa.Table, float]:
+    """Encoded rows, in pools -> the score table of all of them, and the seconds it took."""
+    scorer.score("", 0, pools[0].slice(0, _WARM_UP_ROWS), None)
+    start = perf_counter()
+    tables = [scorer.score("", 0, pool, None) for pool in pools]
+    return pa.concat_tables(tables), perf_counter() - start
 
 
 @contextmanager
-def _loaded(options: ProbeOptions, candidate: Candidate) -> Iterator[tuple[Actor, Sequence[str]]]:
-    """An actor with the model loaded, and what people should know of that.
-
-    The actor ends, and its memory is free, when this does.
+def _loaded(options: ProbeOptions, candidate: Candidate) -> Iterator[EngineActor]:
+    """An actor with the model loaded.
 
     Raises:
-        SfRayError: The model cannot be loaded, or there is no room for it.
+        SfRayError: The model cannot be loaded or used, or there is no room for it; names it.
     """
     rules = candidate.rules
     pool, threads = size_pool(
@@ -146,26 +134,9 @@ def _loaded(options: ProbeOptions, candidate: Candidate) -> Iterator[tuple[Actor
     engine = EngineRules(
         rules.encode.model, rules.device, rules.identity["dtype"], options.token_budget, threads
     )
-    actor = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(ProbeActor).remote(engine)
     try:
-        with _errors_of(candidate):
-            try:
-                notes = actor.notes.remote().future().result(options.stall_s)
-            except TimeoutError:
-                raise ClusterError(
-                    f"no actor has loaded it for {duration(options.stall_s)}: the cluster may lack "
-                    "what a scoring actor needs; look at `ray status`, or raise --stall-s"
-                ) from None
-        yield actor, notes
-    finally:
-        ray.kill(actor)
-
-
-@contextmanager
-def _errors_of(candidate: Candidate) -> Iterator[None]:
-    try:
-        with user_errors():
-            yield
+        with engine_actor(engine, pool, options.stall_s) as actor:
+            yield actor
     except SfRayError as error:
         raise SfRayError(f"--models {candidate.name}: {error}") from error
 
@@ -183,11 +154,11 @@ def _score_all(
     for candidate in candidates:
         pools = _encoded(candidate.rules, stretches, options.unit_rows)
         rows = sum(pool.num_rows for pool in pools)
-        with _loaded(options, candidate) as (actor, notes), _errors_of(candidate):
-            for note in notes:
+        with _loaded(options, candidate) as actor:
+            for note in actor.notes:
                 say(f"note: {candidate.name}: {note}")
             say(f"scoring {rows:,} rows with {candidate.name}")
-            table, seconds = actor.score.remote(pools).future().result()
+            table, seconds = actor.call(_scored, pools)
         check_bad_rows(stretches, table, options.max_bad_fraction)
         describe(candidate.score_set, candidate.name)
         keep_scores(candidate.score_set, stretches, table)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sf_ray.candidates import Chunk, Eligible, Grouping, Kept
-from sf_ray.config import CorpusOptions, SelectionOptions, command_line
+from sf_ray.commands import command_line
+from sf_ray.config import CorpusOptions, SelectionOptions
 from sf_ray.console import say, timed
 from sf_ray.copies import Bitmap
 from sf_ray.diversity_run import Diversified, diversify
@@ -35,6 +36,7 @@ from sf_ray.score_sets import ScoreSet, ShardUnits, digest, mark_bad, share_shar
 from sf_ray.scoring_run import Scored
 from sf_ray.selection import Bounds, TokenBounds
 from sf_ray.storage import map_requests
+from sf_ray.summary import Summary
 from sf_ray.survey_run import summarise
 from sf_ray.tasks import parallel_map
 from sf_ray.terminal import print_manifest
@@ -117,23 +119,13 @@ def select_and_write(
             for shard in corpus.skipped:
                 if shard not in known:
                     say(f"note: skipping shard {shard.relative}: {shard.reason}; selecting again")
-    exported = None
+    row_format, exported = _format_of(score_set), None
     if options.export is not None:
         with timed("export", wall_s):
-            row_format = _format_of(score_set)
             where = output.data, output.exports
             exported = export(options.export, row_format, *where, options.stall_s)
     with timed("survey", wall_s):
-        summary = summarise(
-            corpus,
-            selection.units,
-            selection.kept,
-            selection.copies,
-            selection.dropped,
-            _format_of(score_set),
-            _column_to_report(options, corpus),
-            options.stall_s,
-        )
+        summary = _surveyed(options, corpus, selection, row_format)
     manifest = manifest_of(
         request_id=_request_id(options, corpus, score_set, encoder),
         command=command_line(options, lambda uri: Location(uri).public_uri),
@@ -153,6 +145,22 @@ def select_and_write(
     output.finish(manifest)
     print_manifest(manifest, output.location)
     return corpus
+
+
+def _surveyed(
+    options: SelectionOptions, corpus: Corpus, selection: _Selection, row_format: Format
+) -> Summary:
+    """What the report is to show of the selection."""
+    return summarise(
+        corpus,
+        selection.units,
+        selection.kept,
+        selection.copies,
+        selection.dropped,
+        row_format,
+        _column_to_report(options, corpus),
+        options.stall_s,
+    )
 
 
 def _output(options: SelectionOptions) -> Output:

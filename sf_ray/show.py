@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from sf_ray.config import ShowOptions
@@ -14,9 +13,10 @@ from sf_ray.errors import SfRayError, UsageError
 from sf_ray.ifd import Status
 from sf_ray.locations import Location
 from sf_ray.output import Output
+from sf_ray.pieces import read_piece
 from sf_ray.report import read_run
 from sf_ray.score_sets import ScoreSet, find_score_set
-from sf_ray.storage import list_files, map_requests, read_bytes
+from sf_ray.storage import list_files, map_requests
 from sf_ray.survey import PICKS
 from sf_ray.tables import SCORE_SCHEMA
 from sf_ray.terminal import as_terminal_text, print_manifest, print_row
@@ -117,16 +117,7 @@ def _rows_of_scores(options: ShowOptions, table: pa.Table) -> Iterator[tuple[str
 def _read_pieces(score_set: ScoreSet) -> Iterator[pa.Table]:
     columns = ["shard", "row", "status", "ppl_direct", "ppl_conditioned", "ifd"]
 
-    def read(relative: str) -> pa.Table:
-        where = score_set.pieces.join(relative)
-        try:
-            with pq.ParquetFile(pa.BufferReader(read_bytes(where))) as piece:
-                return piece.read(columns, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise SfRayError(
-                f"score piece {where.public_uri} cannot be read ({error}); delete it and score "
-                "again"
-            ) from error
-
     names = [file.relative for file in list_files(score_set.pieces, ".parquet") if file.size]
-    return map_requests(score_set.pieces, read, names)
+    return map_requests(
+        score_set.pieces, lambda name: read_piece(score_set.pieces.join(name), columns), names
+    )

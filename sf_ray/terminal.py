@@ -22,16 +22,8 @@ def print_scores_summary(
     """What `sf-ray score` leaves behind."""
     console = Console()
     for shard in skipped:
-        console.print(
-            f"skipped  {shard.relative}: {shard.reason}",
-            soft_wrap=True, highlight=False, markup=False,
-        )  # fmt: skip
-    console.print(
-        f"{rows:,} rows have scores, in {units:,} pieces: {pieces.public_uri}",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
+        _tell(console, f"skipped  {shard.relative}: {shard.reason}")
+    _tell(console, f"{rows:,} rows have scores, in {units:,} pieces: {pieces.public_uri}")
 
 
 def as_terminal_text(text: str) -> str:
@@ -58,8 +50,54 @@ def print_row(console: Console, row: ShownRow) -> None:
 def print_manifest(manifest: dict[str, Any], output: Location) -> None:
     """Rows by status, the cut-off, what was kept, and where things lie."""
     console = Console()
+    selection = manifest["selection"]
+    console.print(_counts(manifest))
+    cutoff = selection["cutoff"]
+    if cutoff:
+        _tell(
+            console,
+            f"cut-off  IFD {cutoff['ifd']:.6f} (row {cutoff['row']} of {cutoff['shard']})",
+        )
+    if selection["groups"] is not None:
+        _print_groups(console, selection)
+    elif note := _shortage(selection):
+        _tell(console, f"note     {note}")
+    if selection["diversity"]:
+        _tell(console, _diversity_as_text(selection["diversity"]))
+    skipped = manifest["input"]["skipped_shards"]
+    for shard in skipped[:_SKIPPED_SHOWN]:
+        _tell(console, f"skipped  {shard['path']}: {shard['reason']}")
+    if len(skipped) > _SKIPPED_SHOWN:
+        _tell(console, f"skipped  {len(skipped) - _SKIPPED_SHOWN} more shards; see the manifest")
+    where = output.public_uri.rstrip("/")
+    exported = manifest["output"]["export"]
+    if exported and exported["left_out_rows"]:
+        _tell(
+            console,
+            f"note     {exported['left_out_rows']:,} kept rows are not exported, only in data: "
+            f"{exported['name']} has no form for them",
+        )
+    for name, value in (
+        ("data", f"{where}/data"),
+        *([("export", f"{where}/export/{exported['name']}")] if exported else []),
+        ("scores", f"{manifest['scores']['uri']}/{manifest['scores']['scoring_id']}"),
+        ("report", f"{where}/report.html"),
+        ("manifest", f"{where}/manifest.json"),
+        ("time", ", ".join(f"{k} {duration(v)}" for k, v in manifest["wall_s"].items())),
+    ):
+        _tell(console, f"{name:8} {value}")
+
+
+def _ranked(selection: dict[str, Any]) -> int:
+    """Rows that the cut-off keeps, of which diversity may leave some out."""
+    diversity = selection["diversity"]
+    ranked: int = diversity["of_rows"] if diversity else selection["kept_rows"]
+    return ranked
+
+
+def _counts(manifest: dict[str, Any]) -> Table:
+    """From the rows of the corpus to those that are kept."""
     selection, rows = manifest["selection"], manifest["input"]["rows"]
-    skipped = manifest["input"].get("skipped_shards", [])
     table = Table(show_header=True, box=None, pad_edge=False)
     table.add_column("rows")
     table.add_column("", justify="right")
@@ -72,60 +110,27 @@ def print_manifest(manifest: dict[str, Any], output: Location) -> None:
     for status, count in manifest["status_counts"].items():
         if count:
             line(f"  {status}", count)
-    bounds = _bounds_as_text(selection)
     dropped = selection["dropped_duplicates"]
-    line(f"ok, with {bounds}", selection["eligible_rows"] + (dropped or 0))
+    line(f"ok, with {_bounds_as_text(selection)}", selection["eligible_rows"] + (dropped or 0))
     if dropped is not None:
         line("  of them copies of better rows", dropped)
-    diversity = selection.get("diversity")
-    ranked = diversity["of_rows"] if diversity else selection["kept_rows"]
-    if diversity:
-        line("of the best IFD", ranked)
+    if selection["diversity"]:
+        line("of the best IFD", _ranked(selection))
     line("kept", selection["kept_rows"], style="bold")
-    console.print(table)
-    cutoff = selection["cutoff"]
-    if cutoff:
-        _tell(
-            console,
-            f"cut-off  IFD {cutoff['ifd']:.6f} (row {cutoff['row']} of {cutoff['shard']})",
+    return table
+
+
+def _shortage(selection: dict[str, Any]) -> str:
+    """Why fewer rows are kept than may have been expected; "" where that is not so."""
+    if _ranked(selection) < selection["wanted_rows"]:
+        copies = "" if selection["dropped_duplicates"] is None else " and are no copies"
+        return (
+            f"{selection['wanted_rows']:,} rows were asked for; no more have "
+            f"{_bounds_as_text(selection)}{copies}"
         )
-    if selection["groups"] is not None:
-        _print_groups(console, selection)
-    elif ranked < selection["wanted_rows"]:
-        copies = "" if dropped is None else " and are no copies"
-        _tell(
-            console,
-            f"note     {selection['wanted_rows']:,} rows were asked for; no more have "
-            f"{bounds}{copies}",
-        )
-    elif not ranked:
-        console.print("note     the fraction comes to less than one row: nothing is kept")
-    if diversity:
-        _tell(console, _diversity_as_text(diversity))
-    for shard in skipped[:_SKIPPED_SHOWN]:
-        console.print(
-            f"skipped  {shard['path']}: {shard['reason']}",
-            soft_wrap=True, highlight=False, markup=False,
-        )  # fmt: skip
-    if len(skipped) > _SKIPPED_SHOWN:
-        console.print(f"skipped  {len(skipped) - _SKIPPED_SHOWN} more shards; see the manifest")
-    where = output.public_uri.rstrip("/")
-    exported = manifest["output"].get("export")
-    if exported and exported["left_out_rows"]:
-        console.print(
-            f"note     {exported['left_out_rows']:,} kept rows are not exported, only in data: "
-            f"{exported['name']} has no form for them",
-            soft_wrap=True, highlight=False, markup=False,
-        )  # fmt: skip
-    for name, value in (
-        ("data", f"{where}/data"),
-        *([("export", f"{where}/export/{exported['name']}")] if exported else []),
-        ("scores", f"{manifest['scores']['uri']}/{manifest['scores']['scoring_id']}"),
-        ("report", f"{where}/report.html"),
-        ("manifest", f"{where}/manifest.json"),
-        ("time", ", ".join(f"{k} {duration(v)}" for k, v in manifest["wall_s"].items())),
-    ):
-        console.print(f"{name:8} {value}", soft_wrap=True, highlight=False, markup=False)
+    if not _ranked(selection):
+        return "the fraction comes to less than one row: nothing is kept"
+    return ""
 
 
 def _print_groups(console: Console, selection: dict[str, Any]) -> None:

@@ -1,8 +1,10 @@
+import shlex
 from pathlib import Path
 
 import pytest
 
-from sf_ray.config import COMMANDS, RunOptions, load
+from sf_ray.commands import COMMANDS, command_line, load
+from sf_ray.config import RunOptions
 from sf_ray.errors import UsageError
 from sf_ray.quotas import Quota
 
@@ -101,3 +103,30 @@ def test_a_wrong_file_says_what_is_wrong(tmp_path: Path, text: str, words: str) 
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(UsageError, match="nowhere.yaml: cannot be read"):
         load(RUN, GIVEN, "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sf-ray run in 's3://b/o p' --keep-fraction 0.1 --model m --actors 2:8 --drop-duplicates",
+        "sf-ray run in out --model m --quota 'source:{\"code\": 0.2, \"*\": 50}'",
+        "sf-ray score in out --model m --columns prompt=q,completion=a.b --trust-remote-code",
+        "sf-ray select in scores out --keep-count 5 --max-ifd 0.9 --diversify-to 0.02 --order ifd",
+        "sf-ray compare a b --at 0.1,0.5",
+        "sf-ray probe in --models a,b",
+    ],
+)
+def test_options_tell_the_command_that_gives_them(line: str) -> None:
+    words = shlex.split(line)
+    command = COMMANDS[words[1]]
+    at = 2 + len(command.positional)
+    flags: dict[str, object] = dict(zip(command.positional, words[2:at], strict=True))
+    rest = iter(words[at:])
+    for flag in rest:
+        name = flag.removeprefix("--").replace("-", "_")
+        is_switch = command.options.model_fields[name].annotation is bool
+        flags[name] = True if is_switch else next(rest)
+    options = load(command, flags | {"storage_options": '{"key": "secret"}'}, None)
+    told = command_line(options, lambda uri: uri.replace("s3://", "S3://"))
+    assert sorted(shlex.split(told)) == sorted(shlex.split(line.replace("s3://", "S3://")))
+    assert "secret" not in told

@@ -3,7 +3,7 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
-from sf_ray.config import COMMANDS, load
+from sf_ray.commands import COMMANDS, load
 from sf_ray.demo import write_corpus
 
 

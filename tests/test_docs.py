@@ -25,7 +25,7 @@ import s3fs
 from conftest import WORDS, make_model, make_rows
 
 from sf_ray import embedding_run, estimate_run, probe, scoring_run
-from sf_ray.config import COMMANDS
+from sf_ray.commands import COMMANDS
 
 REPOSITORY = Path(__file__).parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

@@ -15,6 +15,7 @@ LAYERS = [
     "stopping",
     "quotas",
     "config",
+    "commands",
     "ifd",
     "examples",
     "formats",
@@ -97,6 +98,7 @@ LAYERS = [
     "selection_run",
     "preparing",
     "drawing",
+    "engine_actor",
     "measuring",
     "estimate_run",
     "pipeline",
@@ -112,6 +114,7 @@ LAYERS = [
 # What a layer must not know, wherever the import stands in its file.
 PURE = [
     "config",
+    "commands",
     "console",
     "log_lines",
     "stopping",
@@ -155,6 +158,7 @@ SHELL = [
     "selection_run",
     "preparing",
     "drawing",
+    "engine_actor",
     "measuring",
     "estimate_run",
     "pipeline",

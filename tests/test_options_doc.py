@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from sf_ray.config import COMMANDS
+from sf_ray.commands import COMMANDS
 from sf_ray.options_doc import options_page
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
