@@ -109,7 +109,7 @@ def test_a_missing_file_is_named() -> None:
     "line",
     [
         "sf-ray run in 's3://b/o p' --keep-fraction 0.1 --model m --actors 2:8 --drop-duplicates",
-        "sf-ray run in out --model m --quota 'source:{\"code\": 0.2, \"*\": 50}'",
+        'sf-ray run in out --model m --quota \'source:{"code": 0.2, "*": 50}\'',
         "sf-ray score in out --model m --columns prompt=q,completion=a.b --trust-remote-code",
         "sf-ray select in scores out --keep-count 5 --max-ifd 0.9 --diversify-to 0.02 --order ifd",
         "sf-ray compare a b --at 0.1,0.5",
