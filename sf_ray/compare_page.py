@@ -1,18 +1,12 @@
-"""A comparison -> one page with its tables and a plot of IFD against IFD. Knows no files.
-
-The page holds all that it needs, runs no script and loads nothing; a policy in it forbids both.
-Names are escaped by the template.
-"""
-
-from importlib.resources import files
+"""A comparison -> one page with its tables and a plot of IFD against IFD. Knows no files."""
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 import sf_ray
 from sf_ray.compare_tables import tables_of
 from sf_ray.comparing import Comparison
+from sf_ray.html import render
 from sf_ray.plots import Axis, Line, Scatter, density
 
 # IFD that the plot shows; what lies above stands at its edge.
@@ -21,9 +15,8 @@ _MOST_IFD, _BINS = 2.0, 100
 
 def render_comparison(comparison: Comparison, max_ifd: float) -> str:
     """The whole page, as HTML."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
-    text = files("sf_ray").joinpath("compare.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(text).render(
+    return render(
+        "compare",
         title=f"{comparison.a.model} against {comparison.b.model}",
         version=sf_ray.__version__,
         tables=tables_of(comparison, max_ifd),

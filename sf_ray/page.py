@@ -1,19 +1,17 @@
 """A run's manifest and summary -> one page that shows what was kept and why.
 
-The page holds all that it needs, runs no script and loads nothing: a policy in it forbids both,
-whatever the corpus says. Text of the corpus is escaped by the template. Knows no files.
+Knows no files.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from sf_ray.console import duration
+from sf_ray.html import render
 from sf_ray.ifd import Status
 from sf_ray.plots import Axis, Line, Scatter, density, histogram, short
 from sf_ray.quotas import rows_to_keep
@@ -55,11 +53,10 @@ _SECTIONS = {
 
 def render_page(manifest: Mapping[str, Any], summary: Summary) -> str:
     """The whole page, as HTML."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
-    text = files("sf_ray").joinpath("page.html.jinja").read_text(encoding="utf-8")
     selection, survey = manifest["selection"], summary.survey
     groups = list(_groups(summary, selection["groups"]))
-    return environment.from_string(text).render(
+    return render(
+        "page",
         title=f"What was kept of {manifest['input']['uri']}",
         model=manifest["scores"]["model_name"],
         finished=manifest["finished"],

@@ -90,6 +90,7 @@ LAYERS = [
     "export_run",
     "manifest",
     "terminal",
+    "html",
     "plots",
     "page",
     "card",
@@ -132,7 +133,7 @@ PURE += ["quotas", "selection", "copies", "facility_location", "diversity", "kin
 IO = ["tables", "locations", "storage", "leases", "units", "handles", "planning", "footers"]
 IO += ["parquet_shards", "arrow_shards", "json_shards", "shards", "score_sets", "reading"]
 IO += ["samples", "rubbish", "bundles", "tally", "pieces", "groups", "candidates", "writing"]
-IO += ["parts", "output", "embedding_sets", "terminal", "plots", "page", "card", "show"]
+IO += ["parts", "output", "embedding_sets", "terminal", "html", "plots", "page", "card", "show"]
 PURE += ["estimate", "estimate_text"]
 PURE += ["consistency"]
 IO += ["common_rows", "comparing", "compare_tables", "compare_page", "compare_run"]
