@@ -48,24 +48,35 @@ def demo(options: DemoOptions) -> None:
     console = Console()
     # As a person can type it here, also where the environment is not activated.
     command = "sf-ray" if shutil.which("sf-ray") else sys.argv[0]
+    asked = f"run {corpus} {output} --model demo --keep-fraction {_KEEP} --report-by planted"
     console.print(
         f"{_ROWS} questions about Python's library, answered by its docstrings, in {corpus}/;\n"
         f"{_EXCHANGED:.0%} of the answers are exchanged between rows, some are empty or null.\n"
-        f"$ {command} run {corpus} {output} --model demo --keep-fraction {_KEEP}",
+        f"$ {command} {asked}",
         highlight=False,
         soft_wrap=True,
     )
     pipeline.run(
-        RunOptions(input=str(corpus), output=str(output), model="demo", keep_fraction=_KEEP)
+        RunOptions(
+            input=str(corpus),
+            output=str(output),
+            model="demo",
+            keep_fraction=_KEEP,
+            report_by="planted",
+        )
     )
     console.print()
     _print_kinds(console, corpus, output)
     console.print(
         "\nTry next:\n"
+        "  # the page that shows what was kept: open it in a browser\n"
+        f"  {output}/report.html\n"
+        "  # the rows around the cut-off, here\n"
+        f"  {command} show {output} --around-cut 3\n"
         "  # another fraction, from the same scores: no model is loaded\n"
         f"  {command} select {corpus} {output}/scores {root}/half --keep-fraction 0.5\n"
         "  # the same again: nothing is left to do\n"
-        f"  {command} run {corpus} {output} --model demo --keep-fraction {_KEEP}\n"
+        f"  {command} {asked}\n"
         "  # your own Parquet files, here or in a bucket (s3://...)\n"
         f"  {command} run INPUT OUTPUT --model demo --keep-fraction 0.1",
         highlight=False,

@@ -131,7 +131,7 @@ def _plots(survey: Survey, selection: Mapping[str, Any]) -> dict[str, str]:
         return Scatter(x, y, is_kept)
 
     def by_tokens(name: str, counts: NDArray[np.int64], tokens: NDArray[np.float64]) -> str:
-        ticks = range(0, 15, 2)
+        ticks = range(15)
         axis = Axis(f"{name} tokens", TOKEN_EDGES, ticks, [short(2**tick) for tick in ticks])
         points = scatter(np.log2(np.maximum(tokens, 1)), ifd)
         return density(name, axis, Axis("IFD", IFD_EDGES), counts, points, level)
@@ -296,7 +296,8 @@ def _identity(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "scores", f"{scores['uri']}/{scores['scoring_id']}"
     for name, value in scores["identity"].items():
         if name not in ("model", "scoring_version"):
-            yield name.replace("_", " "), str(value)
+            text = ", ".join(f"{k}={v}" for k, v in value.items()) if name == "columns" else value
+            yield name.replace("_", " "), str(text)
     yield "input fingerprint", manifest["input"]["fingerprint"]
     yield "shards", f"{manifest['input']['shards']:,}"
 

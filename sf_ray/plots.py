@@ -7,7 +7,7 @@ light screen, a dark one and on paper. Knows nothing of runs.
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +32,7 @@ VARIABLES = {
 _DENSITY_RGB = (0.22, 0.49, 0.78)
 # Fewer rows than this are shown as points.
 MOST_POINTS = 2000
+_MOST_TICKS = 6
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's font
     "font.family": "sans-serif",
@@ -66,6 +67,14 @@ class Axis:
     edges: Floats
     ticks: Sequence[float] = ()
     texts: Sequence[str] = ()
+
+    def within(self, low: float, high: float) -> "Axis":
+        """The same axis with no more ticks than there is room for, of those in sight."""
+        seen = [at for at, tick in enumerate(self.ticks) if low <= tick <= high]
+        seen = seen[:: -(-len(seen) // _MOST_TICKS) or 1]
+        return replace(
+            self, ticks=[self.ticks[at] for at in seen], texts=[self.texts[at] for at in seen]
+        )
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,14 @@ def histogram(
         axes.set_xlim(axis.edges[0], axis.edges[-1])
         _draw_lines(axes, lines)
         if kept.any():
-            axes.legend(frameon=False, loc="upper right", labelcolor=MUTED, fontsize=10)
+            axes.legend(
+                frameon=False,
+                loc="lower right",
+                bbox_to_anchor=(1, 0.98),
+                ncols=2,
+                labelcolor=MUTED,
+                fontsize=10,
+            )
         return _svg(figure, name)
 
 
@@ -156,7 +172,8 @@ def density(
             axes.imshow(
                 pixels, origin="lower", extent=extent, aspect="auto", interpolation="nearest"
             )
-        _label(axes, x, y)  # which may widen an axis to its ticks
+        # Ticks may widen an axis.
+        _label(axes, x.within(*limits[0]), y.within(*limits[1]))
         axes.set_xlim(limits[0])
         axes.set_ylim(limits[1])
         _draw_lines(axes, lines)
@@ -186,31 +203,30 @@ def _label(axes: "Axes", x: Axis, y: Axis | None) -> None:
 def _draw_lines(axes: "Axes", lines: Sequence[Line]) -> None:
     # A line never widens an axis.
     x_limits, y_limits = axes.get_xlim(), axes.get_ylim()
-    level = 0
+    style: dict[str, Any] = {"color": MARK, "linewidth": 1.1, "linestyle": (0, (4, 3))}
+    upright = [line for line in lines if line.kind == "upright"]
     for line in lines:
-        style: dict[str, Any] = {"color": MARK, "linewidth": 1.1, "linestyle": (0, (4, 3))}
         if line.kind == "diagonal":
             axes.plot([-9, 99], [-9, 99], **style)
-            continue
-        if line.kind == "level":
+        elif line.kind == "level":
             axes.axhline(line.at, **style)
-            continue
+    for line in upright:
         if not x_limits[0] <= line.at <= x_limits[1]:
             continue
         axes.axvline(line.at, **style)
-        is_right = line.at > (x_limits[0] + x_limits[1]) / 2
+        # Away from the other lines, as long as there is room.
+        is_left = line.at == min(one.at for one in upright) and line.at > np.mean(x_limits) / 2
         axes.annotate(
             line.text,
-            (line.at, 0.98 - 0.09 * level),
+            (line.at, 0.98),
             xycoords=("data", "axes fraction"),
-            xytext=(-4 if is_right else 4, 0),
+            xytext=(-4 if is_left else 4, 0),
             textcoords="offset points",
-            ha="right" if is_right else "left",
+            ha="right" if is_left else "left",
             va="top",
             color=MARK,
             fontsize=10,
         )
-        level += 1
     axes.set_xlim(x_limits)
     axes.set_ylim(y_limits)
 

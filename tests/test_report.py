@@ -111,7 +111,8 @@ def test_nothing_in_a_corpus_runs_loads_or_breaks_the_page(
     survey = survey_of(make_scores(500, 1), 0, {MARKUP: Group(400, 300, 20), "b": Group(3, 2, 1)})
     manifest = manifest_with(survey, 500)
     manifest["input"]["uri"] = manifest["command"] = MARKUP
-    manifest["scores"]["model_name"] = manifest["scores"]["identity"]["columns"] = MARKUP
+    manifest["scores"]["model_name"] = MARKUP
+    manifest["scores"]["identity"]["columns"] = {MARKUP: MARKUP}
     manifest["input"]["skipped_shards"] = [{"path": MARKUP, "reason": MARKUP}]
     rows = [shown("best", MARKUP, shard=MARKUP)]
     rows += [shown("status bad_row", MARKUP, status="bad_row", reason=MARKUP, scores={})]
