@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from sf_ray.errors import SfRayError
 from sf_ray.examples import Example, Problem
 from sf_ray.formats import Format, Row, SampleRow, mixed_formats, other_format
 from sf_ray.ifd import Status
+from sf_ray.locations import whole_path
 from sf_ray.models import Model, load_tokenizer, resolve_model
 from sf_ray.reading import BadLine, rows_of
 from sf_ray.tables import encoded_table
@@ -32,6 +34,12 @@ class ModelSpec:
     fingerprint: str
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     trust_remote_code: bool = False
+
+    def __reduce__(self) -> tuple[type["ModelSpec"], tuple[Any, ...]]:
+        """Other processes have other directories: a relative path reaches them whole."""
+        name = whole_path(self.name) if Path(self.name).exists() else self.name
+        rest = (self.fingerprint, self.storage_options, self.trust_remote_code)
+        return ModelSpec, (name, *rest)
 
     def resolve(self) -> Model:
         """The model on this node.

@@ -1,4 +1,5 @@
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from sf_ray.errors import SfRayError
 from sf_ray.models import context_window, load_tokenizer, resolve_dtype, resolve_model
+from sf_ray.rules import ModelSpec
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +80,16 @@ def test_auto_is_exact_on_cpu_and_half_precision_on_cuda() -> None:
     assert resolve_dtype("auto", "cpu") == "float32"
     assert resolve_dtype("auto", "cuda") == "float16"
     assert resolve_dtype("bfloat16", "cuda") == "bfloat16"
+
+
+def test_a_model_beside_the_driver_is_found_from_another_directory(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_model.parent)
+    model = resolve_model(tiny_model.name)
+    sent = pickle.dumps(ModelSpec(tiny_model.name, model.fingerprint))
+    hub = pickle.dumps(ModelSpec("org/name", "f"))
+    monkeypatch.chdir(tmp_path)
+    there: ModelSpec = pickle.loads(sent)
+    assert there.resolve().fingerprint == model.fingerprint
+    assert pickle.loads(hub).name == "org/name"
