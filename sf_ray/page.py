@@ -138,8 +138,10 @@ def _plots(survey: Survey, selection: Mapping[str, Any]) -> dict[str, str]:
 
     rest, rows_kept = _bars(survey)
     edges = np.arange(len(rest) + 1, dtype=np.float64) * (_BINS_A_BAR * IFD_WIDTH)
+    bars = Axis("IFD", edges), rest, rows_kept, lines
     return {
-        "ifd": histogram("ifd", Axis("IFD", edges), rest, rows_kept, lines),
+        "ifd": histogram("ifd", *bars),
+        "narrow": histogram("narrow", *bars, width=4.2),
         "ppl": density(
             "ppl",
             _perplexity("perplexity of the answer alone"),

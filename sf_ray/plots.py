@@ -107,15 +107,28 @@ class Scatter:
 
 
 def histogram(
-    name: str, axis: Axis, rest: NDArray[np.int64], kept: NDArray[np.int64], lines: Sequence[Line]
+    name: str,
+    axis: Axis,
+    rest: NDArray[np.int64],
+    kept: NDArray[np.int64],
+    lines: Sequence[Line],
+    width: float = 7.8,
 ) -> str:
-    """Stacked bars: [bins] kept rows, and [bins] others on top of them; as SVG."""
+    """Stacked bars: [bins] kept rows, and [bins] others on top of them; as SVG.
+
+    Args:
+        name: Tells this plot from the others of a page.
+        axis: Across.
+        rest, kept: [bins] rows.
+        lines: To draw through it.
+        width: In inches, at the size of the text: a narrow one is for narrow screens.
+    """
     with _drawing() as new:
-        figure, axes = new(7.8, 2.9)
-        left, width = axis.edges[:-1], np.diff(axis.edges)
+        figure, axes = new(width, 2.9)
+        left, widths = axis.edges[:-1], np.diff(axis.edges)
         bars = {"align": "edge", "linewidth": 0}
-        axes.bar(left, kept, width, color=KEPT, label="kept", **bars)
-        axes.bar(left, rest, width, bottom=kept, color=REST, label="not kept", **bars)
+        axes.bar(left, kept, widths, color=KEPT, label="kept", **bars)
+        axes.bar(left, rest, widths, bottom=kept, color=REST, label="not kept", **bars)
         axes.set_ylabel("rows")
         axes.set_ylim(0, max(1, int((rest + kept).max(initial=0))) * 1.18)
         axes.yaxis.get_major_locator().set_params(integer=True)

@@ -167,7 +167,7 @@ def page_of(count: int, **selection: Any) -> str:
 def test_any_number_of_rows_renders(count: int) -> None:
     text = page_of(count)
     assert f"<b>{count:,}</b><span>rows in the corpus" in text
-    assert text.count("<svg") == 4
+    assert text.count("<svg") == 5
     assert "None" not in text
     assert "nan" not in re.sub(r"base64,[^\"]+", "", text).lower().split()
 
