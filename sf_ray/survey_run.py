@@ -22,6 +22,7 @@ from sf_ray.pieces import Place, read_tables
 from sf_ray.planning import Corpus
 from sf_ray.reading import BadLine, read_units, rows_of
 from sf_ray.score_sets import ShardUnits
+from sf_ray.storage import map_requests
 from sf_ray.summary import ShownRow, Summary, Text
 from sf_ray.survey import MOST_GROUPS, Group, Picks, Rows, Survey, groups_of, survey_of, total
 from sf_ray.tasks import parallel_map
@@ -30,6 +31,8 @@ from sf_ray.units import group_reads
 _SCORES = ("loss_direct", "loss_conditioned", "ppl_direct", "ppl_conditioned", "ifd")
 _TOKENS = ("prompt_tokens", "answer_tokens")
 _FLOATS = ("ppl_direct", "ppl_conditioned", "ifd")
+# Units of which one task reads rows: each costs less than a task.
+_UNITS_A_TASK = 8
 
 
 @dataclass(frozen=True)
@@ -165,9 +168,21 @@ def _read_rows(
         row = position - shard.position
         unit = shard_units[bisect.bisect_right(shard_units, row, key=lambda one: one.start) - 1]
         wanted[shard, unit].append(_Wanted(row, is_kept, tuple(its_kinds)))
-    task = functools.partial(_rows_of_unit, corpus.location, scores, row_format)
-    for found in parallel_map(task, list(wanted.items()), stall_s):
+    places = sorted(wanted.items(), key=lambda one: one[0][0].position + one[0][1].start)
+    tasks = [places[at : at + _UNITS_A_TASK] for at in range(0, len(places), _UNITS_A_TASK)]
+    task = functools.partial(_rows_of_units, corpus.location, scores, row_format)
+    for found in parallel_map(task, tasks, stall_s):
         yield from found
+
+
+def _rows_of_units(
+    corpus: Location,
+    scores: Location,
+    row_format: Format,
+    wanted: Sequence[tuple[Place, Sequence[_Wanted]]],
+) -> list[ShownRow]:
+    read = functools.partial(_rows_of_unit, corpus, scores, row_format)
+    return [row for rows in map_requests(corpus, read, wanted) for row in rows]
 
 
 def _rows_of_unit(
