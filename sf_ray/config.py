@@ -60,7 +60,7 @@ Names = Annotated[
     Field(min_length=2),
 ]
 # As many as a run keeps to be read.
-ShownRows = Annotated[int, Field(ge=1, le=20)]
+ShownRows = Annotated[int, Field(ge=1, le=10)]
 Share = Annotated[int | float, BeforeValidator(share_from), Field(gt=0)]
 ColumnQuota = Annotated[Quota, BeforeValidator(quota_from)]
 # The options of which exactly one says how much is kept.

@@ -24,7 +24,7 @@ PPL_EDGES = np.linspace(0, 5, 101)
 IFD_EDGES = np.linspace(0, 1.5, 76)
 TOKEN_EDGES = np.linspace(0, 14, 57)
 # Rows that stand for all of them in a plot of points, and rows to read of each kind.
-POINTS, PICKS = 2000, 20
+POINTS, PICKS = 2000, 10
 # Values of a column that are told apart; more are no groups, but names or texts.
 MOST_GROUPS = 1000
 

@@ -57,9 +57,9 @@ def test_which_scores_and_what_they_cannot_tell(tmp_path: Path, sf_ray_cli: Cli)
     code, _, err = sf_ray_cli("show", tmp_path / "scores", "--scoring-id", one, "--around-cut", 1)
     assert code == 2
     assert "--around-cut: scores have no cut-off; give the OUTPUT of a run" in err
-    code, _, err = sf_ray_cli("show", tmp_path / "scores", "--top", 21)
+    code, _, err = sf_ray_cli("show", tmp_path / "scores", "--top", 11)
     assert code == 2
-    assert "--top: input should be less than or equal to 20 (got '21')" in err
+    assert "--top: input should be less than or equal to 10 (got '11')" in err
 
 
 def test_text_of_a_corpus_cannot_steer_the_terminal() -> None:
