@@ -21,7 +21,6 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from itertools import chain
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -37,16 +36,25 @@ from sf_ray.encoding import Encoder
 from sf_ray.engine import Engine
 from sf_ray.examples import Example, Message
 from sf_ray.flops import ATTENTION, Work, cost_of
-from sf_ray.ifd import Status, scores_of
+from sf_ray.ifd import Status
 from sf_ray.memory import keep_freed_memory
 from sf_ray.models import Model, load_tokenizer, resolve_model
 from sf_ray.sequences import TokenSequence
+from sf_ray.tables import encoded_table, score_table, sequences_of
 
 PEAK_TOKENS, PEAK_ROUNDS, PEAK_S = {"cpu": 1024, "cuda": 65536}, 4, 0.1
 
 
+def by_passes(model: torch.nn.Module, pool: list[TokenSequence], size: int) -> np.ndarray:
+    """[2 rows] nats, conditioned and direct of each, by transformers: one pass after the other."""
+    losses = np.empty(len(pool))
+    for one in (slice(0, None, 2), slice(1, None, 2)):
+        losses[one] = in_batches(model, pool[one], size)
+    return losses
+
+
 def in_batches(model: torch.nn.Module, pool: list[TokenSequence], size: int) -> np.ndarray:
-    """[n] nats, by transformers: padded batches in order, loss over full logits."""
+    """[n] nats: padded batches in order, loss over full logits."""
     losses = []
     for first in range(0, len(pool), size):
         batch = pool[first : first + size]
@@ -54,7 +62,7 @@ def in_batches(model: torch.nn.Module, pool: list[TokenSequence], size: int) -> 
         ids = torch.zeros(len(batch), width, dtype=torch.long)
         labels = torch.full_like(ids, -100)
         for row, s in enumerate(batch):
-            ids[row, : len(s.ids)] = torch.from_numpy(s.ids)
+            ids[row, : len(s.ids)] = torch.tensor(s.ids)
             labels[row, s.first : len(s.ids)] = ids[row, s.first : len(s.ids)]
         labels = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100).to(model.device)
         with torch.no_grad():
@@ -149,7 +157,8 @@ def main() -> None:
     encoder = Encoder(load_tokenizer(resolved), options.max_length)
     rows = encoder.encode(examples_of(options, resolved))
     rows = [row for row in rows if row.status is Status.OK]
-    pool = [*chain(*(r.direct for r in rows)), *chain(*(r.conditioned for r in rows))]
+    encoded = encoded_table(rows)
+    pool = sequences_of(encoded)
     tokens = sum(len(s.ids) - 1 for s in pool)
 
     def engine(dtype: str, share: bool = True) -> Engine:
@@ -175,8 +184,8 @@ def main() -> None:
     dtypes = options.dtypes.split(",")
     engines = {dtype: engine(dtype) for dtype in dtypes} | {"alone": engine("float32", False)}
     scorers: dict[str, Callable[[], np.ndarray]] = {
-        "naive": lambda: in_batches(model, pool, 1),
-        "batched": lambda: in_batches(model, pool, 16),
+        "naive": lambda: by_passes(model, pool, 1),
+        "batched": lambda: by_passes(model, pool, 16),
     }
     scorers |= {name: (lambda e=e: e.losses(pool)) for name, e in engines.items()}
     scorers = {name: call for name, call in scorers.items() if name not in options.without}
@@ -202,15 +211,19 @@ def main() -> None:
             times[name].append(took)
             of_peak[name].append(sum(flops.values()) / max(rate.values()) / took)
             of_products[name].append(products_s / took)
-            status = [row.status for row in rows]
-            ifd[name] = scores_of(status, losses[: len(rows)], losses[len(rows) :]).ifd
+            ifd[name] = score_table("", 0, encoded, losses)["ifd"].to_numpy()
 
     print(
         f"{len(rows)} rows, {tokens} tokens, {options.model} on {options.device}, "
         f"{torch.get_num_threads()} threads, medians of {options.repeat}, in turns"
     )
     lengths = np.array([len(s.ids) - 1 for s in pool])
-    in_order = np.split(np.arange(len(pool)), range(16, len(pool), 16))
+    places = np.arange(len(rows))
+    in_order = [
+        2 * part + which
+        for which in (0, 1)
+        for part in np.split(places, range(16, len(rows), 16))
+    ]
     padding = {"batched": padding_of(lengths, in_order)}
     padding["alone"] = padding_of(
         lengths, TokenBudgetBatches(lengths, engines["alone"].token_budget)
