@@ -27,7 +27,7 @@ from sf_ray.flops import Work
 from sf_ray.heads import Head
 from sf_ray.memory import cpu_token_budget, cuda_token_budget, scoring_bytes
 from sf_ray.sequences import Ints, TokenSequence, ranges, span_of_each, span_starts
-from sf_ray.stream_attention import NAME, Needs, StreamBatch
+from sf_ray.stream_attention import NAME, QUERIES, Needs, StreamBatch
 from sf_ray.streams import TokenStream, distinct
 
 # A stream that feeds a smaller share less than padded batches, padding included, is slower.
@@ -97,6 +97,7 @@ class Engine:
                 f"this CPU has no instructions for {dtype}: float32 is several times as fast"
             )
         self._device = torch.device(device)
+        self._queries = QUERIES[device]
         self._share = share
         self._model = _load(model_dir, self._device, trust_remote_code)
         self._decoder = self._model.get_decoder()
@@ -315,7 +316,7 @@ class Engine:
         while start < len(stream):
             stop = min(start + self.token_budget, len(stream))
             try:
-                batch = StreamBatch(stream, start, stop, before, needs, self._device.type)
+                batch = StreamBatch(stream, start, stop, before, needs, self._put, self._queries)
                 spans, nll = self._stream_batch(stream, batch)
             except torch.OutOfMemoryError:
                 if stop - start == 1:

@@ -5,6 +5,7 @@ under `NAME`; a forward pass that uses it gets `stream=StreamBatch(...)`. It is 
 attention over each sequence alone, which `Engine` holds it against whenever it loads a model.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -17,9 +18,9 @@ from sf_ray.sequences import Ints
 from sf_ray.streams import TokenStream
 
 NAME = "sf_ray_stream"
-# Queries that are computed together: enough for a matrix product, few enough that tokens of short
+# Queries that are computed together, by kind of device: enough for a matrix product, few enough that tokens of short
 # sequences, who hide from each other behind a mask, waste little.
-_QUERIES = {"cpu": 128, "cuda": 1024}
+QUERIES = {"cpu": 128, "cuda": 1024}
 # What some models add to attention, and this does not know.
 _UNKNOWN = ("softcap", "s_aux", "position_bias", "head_mask")
 
@@ -74,7 +75,8 @@ class StreamBatch:
         stop: int,
         before: "StreamBatch | None",
         needs: Needs,
-        device: str,
+        put: Callable[[Ints], torch.Tensor],
+        queries: int,
     ) -> None:
         """
         Args:
@@ -83,9 +85,11 @@ class StreamBatch:
             stop: The slot after its last.
             before: The batch that ends at `start`; None at the start of the stream.
             needs: Takes what the model's layers ask for.
-            device: "cpu" or "cuda".
+            put: Brings numbers to the device, without waiting for it.
+            queries: That are computed together, at most.
         """
         self.start, self.stop, self.needs = start, stop, needs
+        self._put = put
         self._known: Ints = np.empty(0, np.int64) if before is None else before._handed_on
         self._slots: Ints = np.concatenate([self._known, np.arange(start, stop)])
         self._entering = {} if before is None else before._kept
@@ -94,34 +98,28 @@ class StreamBatch:
         if stop < len(stream):
             leaving = np.flatnonzero(stream.path(stop, self._slots))
         self._handed_on: Ints = self._slots[leaving]
-        self._leaving = torch.from_numpy(leaving).to(device)
-        cuts = pairwise(_cuts(stream.ends, start, stop, _QUERIES[device]))
-        self._chunks = [self._chunk(stream, *cut, device) for cut in cuts]
+        self._leaving = put(leaving)
+        slots = self._slots
+        # [3, slots] of which a chunk sees those of its keys, and of its queries.
+        facts = put(np.stack([stream.owner[slots], stream.until[slots], stream.positions[slots]]))
+        cuts = pairwise(_cuts(stream.ends, start, stop, queries))
+        self._chunks = [self._chunk(stream, *cut, facts) for cut in cuts]
 
-    def _chunk(self, stream: TokenStream, start: int, stop: int, device: str) -> _Chunk:
+    def _chunk(self, stream: TokenStream, start: int, stop: int, facts: torch.Tensor) -> _Chunk:
         first = len(self._known) + start - self.start
         path = np.flatnonzero(stream.path(start, self._slots[:first]))
-        keys = np.concatenate([path, np.arange(first, first + stop - start)])
-        key_slots, query_slots = self._slots[keys], np.arange(start, stop)
-
-        def of_keys(values: Ints) -> torch.Tensor:
-            return torch.from_numpy(values[key_slots]).to(device)[None]
-
-        def of_queries(values: Ints) -> torch.Tensor:
-            return torch.from_numpy(values[query_slots]).to(device)[:, None]
-
-        owner = of_queries(stream.owner)
-        hidden = of_keys(stream.owner) > owner
-        hidden |= owner >= of_keys(stream.until)
-        hidden |= of_keys(stream.positions) > of_queries(stream.positions)
-        bias = torch.zeros(hidden.shape, device=device).masked_fill_(hidden, -torch.inf)
-        is_range = keys[-1] - keys[0] + 1 == len(keys)
-        return _Chunk(
-            start - self.start,
-            stop - self.start,
-            slice(keys[0], keys[-1] + 1) if is_range else torch.from_numpy(keys).to(device),
-            bias,
-        )
+        last = first + stop - start
+        is_range = not len(path) or path[0] + len(path) == first
+        keys: slice | torch.Tensor = slice(first - len(path), last)
+        if not is_range:
+            keys = self._put(np.concatenate([path, np.arange(first, last)]))
+        owner, until, position = facts[:, keys]
+        query_owner, _, query_position = facts[:, first:last, None]
+        hidden = owner > query_owner
+        hidden |= query_owner >= until
+        hidden |= position > query_position
+        bias = torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, -torch.inf)
+        return _Chunk(start - self.start, stop - self.start, keys, bias)
 
     def attend(
         self,
