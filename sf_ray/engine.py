@@ -26,6 +26,7 @@ from sf_ray.errors import EngineFailedError, SfRayError
 from sf_ray.flops import Work
 from sf_ray.heads import Head
 from sf_ray.memory import cpu_token_budget, cuda_token_budget, scoring_bytes
+from sf_ray.packed import pack
 from sf_ray.sequences import Ints, TokenSequence, ranges, span_of_each, span_starts
 from sf_ray.stream_attention import NAME, QUERIES, Needs, StreamBatch
 from sf_ray.streams import TokenStream, distinct
@@ -105,6 +106,8 @@ class Engine:
         self._head = Head(self._model, dtype)
         self._check_head(model_dir)
         self.token_budget = token_budget or self._default_budget()
+        if device == "cpu":
+            pack(self._decoder, dtype, self.token_budget)
         # The longest sequence that may go through a stream.
         self._stream_limit = self._check_stream() if share else 0
 

@@ -54,8 +54,8 @@ def scoring_bytes(config: Any, *, low: int, lanes: int, token_budget: int, longe
 
 
 def cpu_token_budget(config: Any) -> int:
-    """As many tokens as stay in half of the CPU's last cache."""
-    most = cache_bytes(3) // 2 // (2 * 4 * _wide(config))
+    """As many tokens as have an MLP's two halves in the CPU's last cache."""
+    most = cache_bytes(3) // (2 * 4 * _wide(config))
     return int(min(2048, max(256, 1 << max(most.bit_length() - 1, 0))))
 
 

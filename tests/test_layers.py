@@ -31,6 +31,7 @@ LAYERS = [
     "halving",
     "memory",
     "heads",
+    "packed",
     "stream_attention",
     "engine",
     "tables",

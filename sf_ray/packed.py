@@ -1,0 +1,133 @@
+"""Linear layers on CPU, by oneDNN, with weights laid out once as it multiplies fastest.
+
+Knows torch alone. Defined by the decoder as it was, to which `pack` compares what it made of it.
+"""
+
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# How far hidden states may lie from those of the decoder as it was, relative to their norm.
+_APART = {"float32": 1e-4, "bfloat16": 3e-2}
+
+
+@torch.no_grad()
+def pack(decoder: nn.Module, dtype: str, tokens: int) -> None:
+    """Lays out the weights of a decoder's linear layers, where its layers leave them alone.
+
+    In float32 the new layout takes the place of the old; in bfloat16 it stands beside the float32
+    weights, and is used under autocast. A decoder that then fails, or whose hidden states change,
+    is left as it was.
+
+    Args:
+        decoder: On CPU.
+        dtype: What products are computed in.
+        tokens: That a layer will see at a time, about.
+    """
+    if (
+        dtype not in _DTYPES
+        or platform.machine() not in ("x86_64", "AMD64")
+        or not hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    ):
+        return
+    low = dtype != "float32"
+    ids = torch.arange(1, 9)[None]
+
+    def hidden() -> torch.Tensor:
+        with torch.autocast("cpu", _DTYPES[dtype], enabled=low):
+            states: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        return states.float()
+
+    expected = hidden()
+    for change in (_lay_out, _fuse):
+        undo = change(decoder, _DTYPES[dtype], tokens)
+        try:
+            is_same = bool((hidden() - expected).norm() <= _APART[dtype] * expected.norm())
+        except (RuntimeError, TypeError, AttributeError):  # a layer looked into its weights itself
+            is_same = False
+        if not is_same:
+            undo()
+            return
+
+
+class _PackedLinear(nn.Linear):
+    """A linear layer with its weight in oneDNN's layout as well, in one type."""
+
+    packed: torch.Tensor
+    packed_bias: torch.Tensor | None
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            input = input.to(self.packed.dtype)
+        elif self.packed.dtype != self.weight.dtype:
+            return super().forward(input)
+        return _product(input, self)
+
+
+def _product(states: torch.Tensor, layer: Any, then: str = "none") -> torch.Tensor:
+    """What a packed layer makes of [.., n], and an activation of it."""
+    made: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+        states, layer.packed, layer.packed_bias, then, [], ""
+    )
+    return made
+
+
+def _lay_out(decoder: nn.Module, dtype: torch.dtype, tokens: int) -> Callable[[], None]:
+    before = [(m, m.weight) for m in decoder.modules() if type(m) is nn.Linear]
+    layer: Any
+    for layer, weight in before:
+        layer.__class__ = _PackedLinear
+        layer.packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), tokens)
+        layer.packed_bias = None if layer.bias is None else layer.bias.to(dtype)
+        if weight.dtype == dtype:  # the old one goes; whoever asks for a shape or type is told
+            layer.weight = nn.Parameter(layer.packed, requires_grad=False)
+
+    def undo() -> None:
+        for layer, weight in before:
+            layer.__class__, layer.weight = nn.Linear, weight
+            del layer.packed, layer.packed_bias
+
+    return undo
+
+
+def _fuse(decoder: nn.Module, dtype: torch.dtype, tokens: int) -> Callable[[], None]:
+    """Has products of MLPs apply SiLU, and multiply, while their results are in cache."""
+    gated: list[Any] = [m for m in decoder.modules() if _is_gated(m)]
+    for layer in gated:
+        layer.forward = _gated(layer, layer.forward, dtype)
+
+    def undo() -> None:
+        for layer in gated:
+            del layer.forward
+
+    return undo
+
+
+def _is_gated(layer: nn.Module) -> bool:
+    """Whether it looks like down(silu(gate(x)) * up(x)); if it is, comparing will tell."""
+    children = dict(layer.named_children())
+    return (
+        children.keys() == {"gate_proj", "up_proj", "down_proj", "act_fn"}
+        and isinstance(children.pop("act_fn"), nn.SiLU)
+        and all(isinstance(child, _PackedLinear) for child in children.values())
+    )
+
+
+def _gated(
+    layer: Any, plain: Callable[[torch.Tensor], torch.Tensor], dtype: torch.dtype
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    def forward(states: torch.Tensor) -> torch.Tensor:
+        if dtype != torch.float32 and not torch.is_autocast_enabled("cpu"):
+            return plain(states)
+        states = states.to(dtype)
+        gate, up = _product(states, layer.gate_proj, "swish"), layer.up_proj
+        gated = torch.ops.mkldnn._linear_pointwise.binary(
+            states, gate, up.packed, up.packed_bias, "mul"
+        )
+        return _product(gated, layer.down_proj)
+
+    return forward
