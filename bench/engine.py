@@ -220,9 +220,7 @@ def main() -> None:
     lengths = np.array([len(s.ids) - 1 for s in pool])
     places = np.arange(len(rows))
     in_order = [
-        2 * part + which
-        for which in (0, 1)
-        for part in np.split(places, range(16, len(rows), 16))
+        2 * part + which for which in (0, 1) for part in np.split(places, range(16, len(rows), 16))
     ]
     padding = {"batched": padding_of(lengths, in_order)}
     padding["alone"] = padding_of(

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from sf_ray.batching import TokenBudgetBatches
+from sf_ray.compiled import compile_layers, plainly
 from sf_ray.errors import EngineFailedError, SfRayError
 from sf_ray.flops import Work
 from sf_ray.heads import Head
@@ -31,8 +32,9 @@ from sf_ray.sequences import Ints, TokenSequence, ranges, span_of_each, span_sta
 from sf_ray.stream_attention import NAME, QUERIES, Needs, StreamBatch
 from sf_ray.streams import TokenStream, distinct
 
-# A stream that feeds a smaller share less than padded batches, padding included, is slower.
-_LEAST_SAVED = {"cpu": 0.1, "cuda": 0.1}
+# A stream that feeds a smaller share less than padded batches, padding included, is slower. On
+# CUDA its attention is in many small pieces, and its layers are not compiled.
+_LEAST_SAVED = {"cpu": 0.1, "cuda": 0.75}
 # Batches that are computed side by side on CPU: one a thread, until Python itself is in the way.
 _MOST_LANES = 8
 # Parts of a stream for each lane, so that all are done at about the same time; and batches of each
@@ -68,6 +70,7 @@ class Engine:
         token_budget: int | None = None,
         threads: int | None = None,
         share: bool = True,
+        compile: bool = True,
         trust_remote_code: bool = False,
     ) -> None:
         """
@@ -78,6 +81,7 @@ class Engine:
             token_budget: Tokens in one batch; None chooses by the device.
             threads: Threads on CPU; None: torch's setting. Each computes batches of its own.
             share: Compute what sequences share once.
+            compile: Compile the model's layers on CUDA.
             trust_remote_code: Run Python code from the model's directory.
 
         Raises:
@@ -105,6 +109,7 @@ class Engine:
         self._own_attention = self._model.config._attn_implementation  # the fused one, mostly
         self._head = Head(self._model, dtype)
         self._check_head(model_dir)
+        self._compiled = device == "cuda" and compile and self._compile()
         self.token_budget = token_budget or self._default_budget()
         if device == "cpu":
             pack(self._decoder, dtype, self.token_budget)
@@ -335,12 +340,13 @@ class Engine:
     @torch.no_grad()
     def _stream_batch(self, stream: TokenStream, batch: StreamBatch) -> Part:
         fed = slice(batch.start, batch.stop)
-        hidden = self._decoder(
-            input_ids=self._put(stream.ids[fed])[None],
-            position_ids=self._put(stream.positions[fed])[None],
-            use_cache=False,
-            stream=batch,
-        ).last_hidden_state[0]
+        with plainly() if self._compiled else nullcontext():
+            hidden = self._decoder(
+                input_ids=self._put(stream.ids[fed])[None],
+                position_ids=self._put(stream.positions[fed])[None],
+                use_cache=False,
+                stream=batch,
+            ).last_hidden_state[0]
         first, last = np.searchsorted(stream.slots, [batch.start, batch.stop])
         states = hidden[self._put(stream.slots[first:last] - batch.start)]
         return stream.spans[first:last], self._head.nll(
@@ -417,6 +423,14 @@ class Engine:
                 f"model {model_dir}: {type(self._model).__name__} computes its logits in a way "
                 "that sf_ray does not know; choose another model and report this one"
             )
+
+    def _compile(self) -> bool:
+        why_not = compile_layers(self._decoder, self.dtype, self._device)
+        if why_not:
+            self.notes.append(f"the model's layers are not compiled, and slower: {why_not}")
+            return False
+        self._head.compile()
+        return True
 
     def _check_stream(self) -> int:
         """The longest sequence for which a stream gives what plain batches give; 0: none."""

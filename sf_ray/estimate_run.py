@@ -137,7 +137,9 @@ def _setting(
         options.threads_per_actor,
     )
     dtype = rules.identity["dtype"]
-    engine = EngineRules(rules.encode.model, rules.device, dtype, options.token_budget, threads)
+    engine = EngineRules(
+        rules.encode.model, rules.device, dtype, options.token_budget, threads, options.compile
+    )
     cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     machines = actors.max_size * actors.num_gpus
     if not machines:

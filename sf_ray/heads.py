@@ -24,6 +24,11 @@ class Head:
         self._scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
         self._scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite
         self._cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+        self._logsumexp = self._tile
+
+    def compile(self) -> None:
+        """From now on the logits of a tile are read once."""
+        self._logsumexp = torch.compile(self._tile, dynamic=True)
 
     @torch.no_grad()
     def nll(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -41,13 +46,19 @@ class Head:
         tiles = []
         for start in range(0, len(weight), columns):
             tile = slice(start, start + columns)
-            logits = torch.nn.functional.linear(states, weight[tile]).float()
-            logits = self._finish(logits, None if self._bias is None else self._bias[tile])
-            # One pass over a row while it is in the first cache; logsumexp makes several over all.
-            tiles.append(logits[:, 0] - torch.log_softmax(logits, 1)[:, 0])
+            bias = None if self._bias is None else self._bias[tile]
+            tiles.append(self._logsumexp(states, weight[tile], bias))
         picked = (states.float() * weight[targets].float()).sum(1)
         picked = self._finish(picked, None if self._bias is None else self._bias[targets])
         return torch.stack(tiles).logsumexp(0).sub_(picked)
+
+    def _tile(
+        self, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The logsumexp of some columns of the logits."""
+        logits = self._finish(torch.nn.functional.linear(states, weight).float(), bias)
+        # One pass over a row while it is in the first cache; logsumexp makes several over all.
+        return logits[:, 0] - torch.log_softmax(logits, 1)[:, 0]
 
     def _finish(self, logits: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         if bias is not None:

@@ -132,7 +132,12 @@ def _loaded(options: ProbeOptions, candidate: Candidate) -> Iterator[EngineActor
         options.threads_per_actor,
     )
     engine = EngineRules(
-        rules.encode.model, rules.device, rules.identity["dtype"], options.token_budget, threads
+        rules.encode.model,
+        rules.device,
+        rules.identity["dtype"],
+        options.token_budget,
+        threads,
+        options.compile,
     )
     try:
         with engine_actor(engine, pool, options.stall_s) as actor:

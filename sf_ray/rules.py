@@ -129,6 +129,7 @@ class EngineRules:
     dtype: str
     token_budget: int | None
     threads: int | None
+    compile: bool = True
 
     def start(self) -> "UnitScorer":
         """The model, loaded."""
@@ -145,6 +146,7 @@ class EngineRules:
                 dtype=self.dtype,
                 token_budget=self.token_budget,
                 threads=self.threads,
+                compile=self.compile,
                 trust_remote_code=self.model.trust_remote_code,
             )
         )

@@ -191,7 +191,12 @@ def _score_once(
     with ScoringProgress(_count_rows(todo), units, check, metrics) as progress:
         tries.append(progress)
         engine = EngineRules(
-            scoring.encode.model, scoring.device, dtype, options.token_budget, threads
+            scoring.encode.model,
+            scoring.device,
+            dtype,
+            options.token_budget,
+            threads,
+            options.compile,
         )
         scored = scoring_dataset(job, scoring.encode, engine, pool, progress.tally)
         with watched(lambda: progress.counts.signs_of_life, options.stall_s, stalled):

@@ -117,6 +117,7 @@ class FreeEngine:
     dtype: str
     token_budget: int | None
     threads: int | None
+    compile: bool = True
 
     def start(self) -> "FreeScorer":
         if _settings.dies_at_start:

@@ -25,6 +25,7 @@ class HashEngine:
     dtype: str
     token_budget: int | None
     threads: int | None
+    compile: bool = True
 
     def start(self) -> "HashScorer":
         return HashScorer(self.model.fingerprint)

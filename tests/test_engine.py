@@ -404,18 +404,23 @@ def test_cuda_without_a_device_is_a_clear_error(tiny_model: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 1e-2)])
 @pytest.mark.parametrize("least_saved", [-1.0, 1.0], ids=["stream", "padded batches"])
+@pytest.mark.parametrize("compile", [True, False], ids=["compiled", "as it is"])
 def test_cuda_gives_the_scores_of_cpu(
     tiny_model: Path,
     dtype: str,
     tolerance: float,
     least_saved: float,
+    compile: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(engine_module._LEAST_SAVED, "cuda", least_saved)
     sequences = random_sequences(60) + family(0)
     exact = Engine(tiny_model).losses(sequences)
-    losses = Engine(tiny_model, device="cuda", dtype=dtype).losses(sequences)
+    engine = Engine(tiny_model, device="cuda", dtype=dtype, compile=compile)
+    assert (engine._compiled, engine.notes) == (compile, [])
+    losses = engine.losses(sequences)
     np.testing.assert_allclose(losses, exact, rtol=tolerance, equal_nan=True)
+    assert losses.tobytes() == engine.losses(sequences).tobytes()
 
 
 @pytest.mark.weights

@@ -32,6 +32,7 @@ LAYERS = [
     "memory",
     "heads",
     "packed",
+    "compiled",
     "stream_attention",
     "engine",
     "tables",
