@@ -122,9 +122,8 @@ def _fuse(layer: Any, dtype: str) -> None:
         )
         return _product(gated, layer.down_proj)
 
-    sample = 4 * torch.randn(
-        8, layer.gate_proj.in_features, generator=torch.Generator().manual_seed(0)
-    )
+    always = torch.Generator().manual_seed(0)
+    sample = 4 * torch.randn(8, layer.gate_proj.in_features, generator=always)
     with torch.autocast("cpu", low, enabled=low != torch.float32):
         if _is_near(forward(sample), plain(sample), dtype):
             layer.forward = forward

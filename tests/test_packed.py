@@ -19,6 +19,8 @@ SETTINGS = {
     "intermediate_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 8,
 }
 IDS = torch.arange(3, 45).view(3, 14)
 
