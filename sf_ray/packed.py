@@ -79,18 +79,19 @@ def _product(states: torch.Tensor, layer: Any, then: str = "none") -> torch.Tens
 
 
 def _lay_out(decoder: nn.Module, dtype: torch.dtype, tokens: int) -> Callable[[], None]:
-    before = [(m, m.weight) for m in decoder.modules() if type(m) is nn.Linear]
-    layer: Any
-    for layer, weight in before:
+    layers: list[Any] = [m for m in decoder.modules() if type(m) is nn.Linear]
+    for layer in layers:
         layer.__class__ = _PackedLinear
-        layer.packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), tokens)
+        layer.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.to(dtype), tokens)
         layer.packed_bias = None if layer.bias is None else layer.bias.to(dtype)
-        if weight.dtype == dtype:  # the old one goes; whoever asks for a shape or type is told
+        if layer.weight.dtype == dtype:  # the old one goes; who asks for a shape or type is told
             layer.weight = nn.Parameter(layer.packed, requires_grad=False)
 
     def undo() -> None:
-        for layer, weight in before:
-            layer.__class__, layer.weight = nn.Linear, weight
+        for layer in layers:
+            layer.__class__ = nn.Linear
+            if layer.weight.is_mkldnn:
+                layer.weight = nn.Parameter(layer.weight.to_dense(), requires_grad=False)
             del layer.packed, layer.packed_bias
 
     return undo
