@@ -3,6 +3,7 @@
 Knows torch alone. Defined by the decoder as it was, to which `compile_layers` compares it.
 """
 
+import warnings
 from contextlib import AbstractContextManager
 from subprocess import SubprocessError
 
@@ -37,6 +38,7 @@ def compile_layers(decoder: nn.Module, dtype: str, device: torch.device) -> str 
             states: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state
         return states.float()
 
+    warnings.filterwarnings("ignore", module=r"torch\._inductor")  # advice for who writes models
     expected, why_not = hidden(), None
     for layer in layers:  # lengths and sizes differ from batch to batch
         layer.forward = torch.compile(layer.forward, dynamic=True)

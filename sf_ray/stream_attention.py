@@ -20,7 +20,7 @@ from sf_ray.streams import TokenStream
 NAME = "sf_ray_stream"
 # Queries that are computed together: enough for a matrix product, few enough that tokens of short
 # sequences, who hide from each other behind a mask, waste little.
-QUERIES = {"cpu": 128, "cuda": 1024}
+QUERIES = {"cpu": 96, "cuda": 1024}
 # What some models add to attention, and this does not know.
 _UNKNOWN = ("softcap", "s_aux", "position_bias", "head_mask")
 
