@@ -198,10 +198,10 @@ class RulesOptions(CorpusOptions):
         description="Threads an actor computes with on CPU, up to 8 batches side by side. "
         "Default: as cpus_per_actor, or a node's CPUs where that is not set.",
     )
-    compile: bool = Field(
-        default=True,
-        description="Compile the model's layers on CUDA, at the start of each actor; without it "
-        "scoring takes twice as long.",
+    no_compile: bool = Field(
+        default=False,
+        description="On CUDA run the model's layers as they are, instead of compiling them at the "
+        "start of each actor; scoring takes twice as long.",
     )
     trust_remote_code: bool = Field(
         default=False, description="Run Python code that comes with the model."

@@ -138,7 +138,12 @@ def _setting(
     )
     dtype = rules.identity["dtype"]
     engine = EngineRules(
-        rules.encode.model, rules.device, dtype, options.token_budget, threads, options.compile
+        rules.encode.model,
+        rules.device,
+        dtype,
+        options.token_budget,
+        threads,
+        not options.no_compile,
     )
     cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     machines = actors.max_size * actors.num_gpus

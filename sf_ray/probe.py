@@ -137,7 +137,7 @@ def _loaded(options: ProbeOptions, candidate: Candidate) -> Iterator[EngineActor
         rules.identity["dtype"],
         options.token_budget,
         threads,
-        options.compile,
+        not options.no_compile,
     )
     try:
         with engine_actor(engine, pool, options.stall_s) as actor:

@@ -196,7 +196,7 @@ def _score_once(
             dtype,
             options.token_budget,
             threads,
-            options.compile,
+            not options.no_compile,
         )
         scored = scoring_dataset(job, scoring.encode, engine, pool, progress.tally)
         with watched(lambda: progress.counts.signs_of_life, options.stall_s, stalled):
