@@ -34,7 +34,7 @@ from sf_ray.streams import TokenStream, distinct
 
 # A stream that feeds a smaller share less than padded batches, padding included, is slower. On
 # CUDA its attention is in many small pieces, and its layers are not compiled.
-_LEAST_SAVED = {"cpu": 0.1, "cuda": 0.75}
+_LEAST_SAVED = {"cpu": 0.0, "cuda": 0.75}
 # Batches that are computed side by side on CPU: one a thread, until Python itself is in the way.
 _MOST_LANES = 8
 # Parts of a stream for each lane, so that all are done at about the same time; and batches of each
