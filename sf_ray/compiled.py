@@ -10,11 +10,9 @@ from subprocess import SubprocessError
 import torch
 from torch import nn
 
-# How far hidden states may lie from those of the decoder as it was, relative to their norm.
-_APART = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 3e-2}
+from sf_ray.decoders import apart, hidden_states, is_near
 
 
-@torch.no_grad()
 def compile_layers(decoder: nn.Module, dtype: str, device: torch.device) -> str | None:
     """Compiles a decoder's layers.
 
@@ -30,22 +28,14 @@ def compile_layers(decoder: nn.Module, dtype: str, device: torch.device) -> str 
     if not lists:
         return "they are not in one list"
     layers = max(lists, key=len)
-    ids = torch.arange(1, 25, device=device).view(2, 12)
-
-    def hidden() -> torch.Tensor:
-        low = dtype != "float32"
-        with torch.autocast(device.type, getattr(torch, dtype), enabled=low):
-            states: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state
-        return states.float()
-
     warnings.filterwarnings("ignore", module=r"torch\._inductor")  # advice for who writes models
-    expected, why_not = hidden(), None
+    expected, why_not = hidden_states(decoder, dtype, device), None
     for layer in layers:  # lengths and sizes differ from batch to batch
         layer.forward = torch.compile(layer.forward, dynamic=True)
     try:
-        apart = float((hidden() - expected).norm() / expected.norm())
-        if not apart <= _APART[dtype]:
-            why_not = f"their results change by {apart:.1e} of their norm"
+        made = hidden_states(decoder, dtype, device)
+        if not is_near(made, expected, dtype):
+            why_not = f"their results change by {apart(made, expected):.1e} of their norm"
     except (RuntimeError, OSError, ImportError, SubprocessError) as error:
         why_not = f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}"
     if why_not:

@@ -8,7 +8,6 @@ Knows torch and transformers; no Ray, no text, no tables. Defined by the naive c
 for one sequence at a time, which `tests/test_engine.py` holds it against.
 """
 
-import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -19,13 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from sf_ray.batching import TokenBudgetBatches
 from sf_ray.compiled import compile_layers, plainly
 from sf_ray.errors import EngineFailedError, SfRayError
 from sf_ray.flops import Work
 from sf_ray.heads import Head
+from sf_ray.loading import is_native, load_model
 from sf_ray.memory import cpu_token_budget, cuda_token_budget, scoring_bytes
 from sf_ray.packed import pack
 from sf_ray.sequences import Ints, TokenSequence, ranges, span_of_each, span_starts
@@ -97,14 +96,14 @@ class Engine:
         self.dtype = dtype
         self.oom_splits = self.tokens = self.tokens_saved = 0
         self.notes: list[str] = []
-        if device == "cpu" and dtype != "float32" and not _is_native(dtype):
+        if device == "cpu" and dtype != "float32" and not is_native(dtype):
             self.notes.append(
                 f"this CPU has no instructions for {dtype}: float32 is several times as fast"
             )
         self._device = torch.device(device)
         self._queries = QUERIES[device]
         self._share = share
-        self._model = _load(model_dir, self._device, trust_remote_code)
+        self._model = load_model(model_dir, self._device, trust_remote_code)
         self._decoder = self._model.get_decoder()
         self._own_attention = self._model.config._attn_implementation  # the fused one, mostly
         self._head = Head(self._model, dtype)
@@ -481,37 +480,8 @@ def _sums(parts: Sequence[tuple[Ints, torch.Tensor]], size: int = 0) -> NDArray[
     return np.bincount(where, weights=nll, minlength=size).astype(np.float64, copy=False)
 
 
-def _is_native(dtype: str) -> bool:
-    names = {"bfloat16": ("avx512_bf16", "amx_bf16"), "float16": ("avx512_fp16", "amx_fp16")}
-    if platform.machine() != "x86_64" or not hasattr(torch.cpu, "get_capabilities"):
-        return True  # as far as we know
-    return any(torch.cpu.get_capabilities()[name] for name in names[dtype])
-
-
 def _too_long(tokens: int) -> EngineFailedError:
     return EngineFailedError(
         f"the device has too little memory for one sequence of {tokens} tokens: lower "
         "--max-length, or use a smaller model"
     )
-
-
-def _load(model_dir: Path, device: torch.device, trust_remote_code: bool) -> Any:
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            model_dir,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-        )
-        return model.to(device).eval()
-    except torch.OutOfMemoryError as error:
-        raise SfRayError(
-            f"model {model_dir}: does not fit into the memory of {device} ({error}); use a smaller "
-            "model, or fewer actors a GPU (--gpus-per-actor)"
-        ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise SfRayError(f"model {model_dir}: cannot be loaded: {error}") from error

@@ -4,15 +4,15 @@ Knows torch alone. Defined by the decoder as it was, to which `pack` compares wh
 """
 
 import platform
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from sf_ray.decoders import hidden_states, is_near
+
+_CPU = torch.device("cpu")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# How far results may lie from those of the layers as they were, relative to their norm.
-_APART = {"float32": 1e-4, "bfloat16": 3e-2}
 
 
 @torch.no_grad()
@@ -34,26 +34,21 @@ def pack(decoder: nn.Module, dtype: str, tokens: int) -> None:
         or not hasattr(torch.ops.mkldnn, "_linear_pointwise")
     ):
         return
-    low = dtype != "float32"
-    ids = torch.arange(1, 9)[None]
-
-    def hidden() -> torch.Tensor:
-        with torch.autocast("cpu", _DTYPES[dtype], enabled=low):
-            states: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state
-        return states.float()
-
-    expected = hidden()
-    undo = _lay_out(decoder, _DTYPES[dtype], tokens)
+    expected = hidden_states(decoder, dtype, _CPU)
+    linears: list[Any] = [m for m in decoder.modules() if type(m) is nn.Linear]
+    for layer in linears:
+        _lay_out(layer, _DTYPES[dtype], tokens)
     try:
-        is_same = _is_near(hidden(), expected, dtype)
+        is_same = is_near(hidden_states(decoder, dtype, _CPU), expected, dtype)
     except (RuntimeError, TypeError, AttributeError):  # a layer looked into its weights itself
         is_same = False
-    if not is_same:
-        undo()
-        return
-    for layer in decoder.modules():
-        if _is_gated(layer):
-            _fuse(layer, dtype)
+    if is_same:
+        for layer in decoder.modules():
+            if _is_gated(layer):
+                _fuse(layer, dtype)
+    else:
+        for layer in linears:
+            _restore(layer)
 
 
 class _PackedLinear(nn.Linear):
@@ -78,23 +73,19 @@ def _product(states: torch.Tensor, layer: Any, then: str = "none") -> torch.Tens
     return made
 
 
-def _lay_out(decoder: nn.Module, dtype: torch.dtype, tokens: int) -> Callable[[], None]:
-    layers: list[Any] = [m for m in decoder.modules() if type(m) is nn.Linear]
-    for layer in layers:
-        layer.__class__ = _PackedLinear
-        layer.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.to(dtype), tokens)
-        layer.packed_bias = None if layer.bias is None else layer.bias.to(dtype)
-        if layer.weight.dtype == dtype:  # the old one goes; who asks for a shape or type is told
-            layer.weight = nn.Parameter(layer.packed, requires_grad=False)
+def _lay_out(layer: Any, dtype: torch.dtype, tokens: int) -> None:
+    layer.__class__ = _PackedLinear
+    layer.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.to(dtype), tokens)
+    layer.packed_bias = None if layer.bias is None else layer.bias.to(dtype)
+    if layer.weight.dtype == dtype:  # the old one goes; who asks for its shape or type is told
+        layer.weight = nn.Parameter(layer.packed, requires_grad=False)
 
-    def undo() -> None:
-        for layer in layers:
-            layer.__class__ = nn.Linear
-            if layer.weight.is_mkldnn:
-                layer.weight = nn.Parameter(layer.weight.to_dense(), requires_grad=False)
-            del layer.packed, layer.packed_bias
 
-    return undo
+def _restore(layer: Any) -> None:
+    layer.__class__ = nn.Linear
+    if layer.weight.is_mkldnn:
+        layer.weight = nn.Parameter(layer.weight.to_dense(), requires_grad=False)
+    del layer.packed, layer.packed_bias
 
 
 def _is_gated(layer: nn.Module) -> bool:
@@ -126,9 +117,5 @@ def _fuse(layer: Any, dtype: str) -> None:
     always = torch.Generator().manual_seed(0)
     sample = 4 * torch.randn(8, layer.gate_proj.in_features, generator=always)
     with torch.autocast("cpu", low, enabled=low != torch.float32):
-        if _is_near(forward(sample), plain(sample), dtype):
+        if is_near(forward(sample), plain(sample), dtype):
             layer.forward = forward
-
-
-def _is_near(made: torch.Tensor, expected: torch.Tensor, dtype: str) -> bool:
-    return bool((made.float() - expected.float()).norm() <= _APART[dtype] * expected.float().norm())

@@ -62,6 +62,7 @@ class Scorer:
         token_budget: int | None = None,
         template: str = "plain",
         turns: str = "all",
+        compile: bool = True,
     ) -> None:
         """
         Args:
@@ -73,6 +74,7 @@ class Scorer:
             token_budget: Padded tokens in one batch.
             template: "plain" as in the paper, "chat" for the model's own, or a Jinja template.
             turns: "all" scores every assistant turn of a chat, "last" the last one.
+            compile: Compile the model's layers on CUDA.
 
         Raises:
             SfRayError: The model cannot be found or loaded, or the template does not work.
@@ -87,6 +89,7 @@ class Scorer:
             device=device,
             dtype=resolve_dtype(dtype, device),
             token_budget=token_budget,
+            compile=compile,
         )
         self._units = UnitScorer(engine)
 

@@ -389,7 +389,7 @@ def test_memory_stays_below_what_the_budget_promises(tmp_path: Path) -> None:
 def test_a_type_without_instructions_is_told(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "_is_native", lambda dtype: False)
+    monkeypatch.setattr(engine_module, "is_native", lambda dtype: False)
     assert "no instructions for bfloat16" in Engine(tiny_model, dtype="bfloat16").notes[0]
     assert Engine(tiny_model).notes == []
 

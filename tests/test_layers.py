@@ -31,6 +31,8 @@ LAYERS = [
     "halving",
     "memory",
     "heads",
+    "loading",
+    "decoders",
     "packed",
     "compiled",
     "stream_attention",
