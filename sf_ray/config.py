@@ -180,8 +180,8 @@ class RulesOptions(CorpusOptions):
         default=None,
         ge=1,
         description="Tokens in one batch, padding included; halved when a GPU runs out of memory. "
-        "Default: what fits the CPU's last cache (256 to 2048), or half of the GPU's free memory "
-        "(up to 65536).",
+        "Default: what fits the CPU's last cache (256 to 2048, in two-byte types to 4096), or half "
+        "of the GPU's free memory (up to 65536).",
     )
     gpus_per_actor: float = Field(
         default=1.0, gt=0, description="GPU share of a scoring actor on CUDA."

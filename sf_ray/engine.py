@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from sf_ray.batching import TokenBudgetBatches
 from sf_ray.compiled import compile_layers, plainly
+from sf_ray.elementwise import fuse_elementwise
 from sf_ray.errors import EngineFailedError, SfRayError
 from sf_ray.flops import Work
 from sf_ray.heads import Head
@@ -111,6 +112,7 @@ class Engine:
         self._compiled = device == "cuda" and compile and self._compile()
         self.token_budget = token_budget or self._default_budget()
         if device == "cpu":
+            fuse_elementwise(self._decoder)
             pack(self._decoder, dtype, self.token_budget)
         # The longest sequence that may go through a stream.
         self._stream_limit = self._check_stream() if share else 0
@@ -382,7 +384,7 @@ class Engine:
         weights = sum(p.numel() for p in self._model.parameters())
         return scoring_bytes(
             self._model.config.get_text_config(),
-            low=0 if self.dtype == "float32" else weights,
+            copies=self._head.bytes if self.dtype == "float32" else 2 * weights,
             lanes=self._lanes,
             token_budget=self.token_budget,
             longest=longest,
@@ -392,7 +394,7 @@ class Engine:
         if self._device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self._device)
             return cuda_token_budget(self._model.config.get_text_config(), free)
-        return cpu_token_budget(self._model.config.get_text_config())
+        return cpu_token_budget(self._model.config.get_text_config(), self.dtype)
 
     def _put(self, array: Ints) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))

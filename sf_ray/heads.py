@@ -1,10 +1,12 @@
 """The LM head: hidden states -> losses, without all of the logits at once. Knows torch alone."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from sf_ray.memory import cache_bytes
+from sf_ray.onednn import laid_out, product, supports
 
 # Logits are computed in tiles of so many positions and bytes. On CPU a tile stays in the second
 # cache of a core, and products with few columns are the faster ones: `docs/performance.md`.
@@ -18,13 +20,21 @@ class Head:
     def __init__(self, model: Any, dtype: str) -> None:
         config = model.config.get_text_config()
         projection = model.get_output_embeddings()
-        self._weight = projection.weight.detach()
+        self._weight: torch.Tensor = projection.weight.detach()
         self._bias = getattr(projection, "bias", None)
-        self._low = self._weight.to(getattr(torch, dtype))
+        self._dtype = getattr(torch, dtype)
+        self._tiles: Sequence[torch.Tensor] = self._tiles_in(self._dtype)
+        if self._weight.device.type == "cpu" and supports(self._dtype):
+            self._tiles = [laid_out(tile, _TILE_ROWS["cpu"]) for tile in self._tiles]
         self._scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
         self._scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite
         self._cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
         self._logsumexp = self._tile
+
+    @property
+    def bytes(self) -> int:
+        """Of its weight, which on CPU is there in two layouts."""
+        return int(self._weight.nbytes)
 
     def compile(self) -> None:
         """From now on the logits of a tile are read once."""
@@ -40,23 +50,27 @@ class Head:
     def _rows(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Losses of some rows, from the logsumexp of each tile of the vocabulary."""
         device = states.device.type
-        weight = self._low if torch.is_autocast_enabled(device) else self._weight
-        states = states.to(weight.dtype)
-        columns = max(256, _TILE_BYTES[device] // (4 * max(len(states), 1)))
-        tiles = []
-        for start in range(0, len(weight), columns):
-            tile = slice(start, start + columns)
-            bias = None if self._bias is None else self._bias[tile]
-            tiles.append(self._logsumexp(states, weight[tile], bias))
-        picked = (states.float() * weight[targets].float()).sum(1)
+        dtype = self._dtype if torch.is_autocast_enabled(device) else torch.float32
+        tiles = self._tiles if dtype == self._dtype else self._tiles_in(dtype)
+        biases = [None] * len(tiles) if self._bias is None else self._bias.split(len(tiles[0]))
+        states = states.to(dtype)
+        sums = [self._logsumexp(states, *tile) for tile in zip(tiles, biases, strict=True)]
+        picked = (states.float() * self._weight[targets].to(dtype).float()).sum(1)
         picked = self._finish(picked, None if self._bias is None else self._bias[targets])
-        return torch.stack(tiles).logsumexp(0).sub_(picked)
+        return torch.stack(sums).logsumexp(0).sub_(picked)
+
+    def _tiles_in(self, dtype: torch.dtype) -> Sequence[torch.Tensor]:
+        """The weight in a type: [columns of a tile, hidden size] each."""
+        device = self._weight.device.type
+        columns = max(256, _TILE_BYTES[device] // (4 * _TILE_ROWS[device]))
+        return torch.split(self._weight.to(dtype), columns)
 
     def _tile(
         self, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
         """The logsumexp of some columns of the logits."""
-        logits = self._finish(torch.nn.functional.linear(states, weight).float(), bias)
+        multiply = product if weight.is_mkldnn else torch.nn.functional.linear
+        logits = self._finish(multiply(states, weight).float(), bias)
         # One pass over a row while it is in the first cache; logsumexp makes several over all.
         return logits[:, 0] - torch.log_softmax(logits, 1)[:, 0]
 

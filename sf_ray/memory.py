@@ -36,12 +36,12 @@ def keep_freed_memory() -> None:
         mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: nothing is given back
 
 
-def scoring_bytes(config: Any, *, low: int, lanes: int, token_budget: int, longest: int) -> int:
+def scoring_bytes(config: Any, *, copies: int, lanes: int, token_budget: int, longest: int) -> int:
     """Bytes that scoring takes at most beside the loaded weights.
 
     Args:
         config: The text model's.
-        low: Weights that are kept in a lower precision as well.
+        copies: Bytes of weights that are kept a second time, in another type or layout.
         lanes: Batches that are computed side by side.
         token_budget: Tokens of each.
         longest: Tokens of the longest sequence.
@@ -50,13 +50,14 @@ def scoring_bytes(config: Any, *, low: int, lanes: int, token_budget: int, longe
     paths = 2 * 2 * 4 * config.num_hidden_layers * config.hidden_size * longest
     # And as much again that the allocator cannot use.
     batch = paths + 2 * token_budget * _token_bytes(config, longest)
-    return int(_FIXED_BYTES + 2 * low + lanes * batch)
+    return int(_FIXED_BYTES + copies + lanes * batch)
 
 
-def cpu_token_budget(config: Any) -> int:
-    """As many tokens as have an MLP's two halves in the CPU's last cache."""
-    most = cache_bytes(3) // (2 * 4 * _wide(config))
-    return int(min(2048, max(256, 1 << max(most.bit_length() - 1, 0))))
+def cpu_token_budget(config: Any, dtype: str) -> int:
+    """As many tokens as have an MLP's two halves, in a type, in the CPU's last cache."""
+    item_bytes = 4 if dtype == "float32" else 2
+    most = cache_bytes(3) // (2 * item_bytes * _wide(config))
+    return int(min(8192 // item_bytes, max(256, 1 << max(most.bit_length() - 1, 0))))
 
 
 def cuda_token_budget(config: Any, free_bytes: int) -> int:

@@ -1,18 +1,17 @@
-"""Linear layers on CPU, by oneDNN, with weights laid out once as it multiplies fastest.
+"""A decoder's linear layers on CPU, with weights laid out for oneDNN.
 
 Knows torch alone. Defined by the decoder as it was, to which `pack` compares what it made of it.
 """
 
-import platform
 from typing import Any
 
 import torch
 from torch import nn
 
 from sf_ray.decoders import hidden_states, is_near
+from sf_ray.onednn import laid_out, product, product_times, supports
 
 _CPU = torch.device("cpu")
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @torch.no_grad()
@@ -28,16 +27,12 @@ def pack(decoder: nn.Module, dtype: str, tokens: int) -> None:
         dtype: What products are computed in.
         tokens: That a layer will see at a time, about.
     """
-    if (
-        dtype not in _DTYPES
-        or platform.machine() not in ("x86_64", "AMD64")
-        or not hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    ):
+    if not supports(getattr(torch, dtype)):
         return
     expected = hidden_states(decoder, dtype, _CPU)
     linears: list[Any] = [m for m in decoder.modules() if type(m) is nn.Linear]
     for layer in linears:
-        _lay_out(layer, _DTYPES[dtype], tokens)
+        _lay_out(layer, getattr(torch, dtype), tokens)
     try:
         is_same = is_near(hidden_states(decoder, dtype, _CPU), expected, dtype)
     except (RuntimeError, TypeError, AttributeError):  # a layer looked into its weights itself
@@ -62,20 +57,12 @@ class _PackedLinear(nn.Linear):
             input = input.to(self.packed.dtype)
         elif self.packed.dtype != self.weight.dtype:
             return super().forward(input)
-        return _product(input, self)
-
-
-def _product(states: torch.Tensor, layer: Any, then: str = "none") -> torch.Tensor:
-    """What a packed layer makes of [.., n], and an activation of it."""
-    made: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
-        states, layer.packed, layer.packed_bias, then, [], ""
-    )
-    return made
+        return product(input, self.packed, self.packed_bias)
 
 
 def _lay_out(layer: Any, dtype: torch.dtype, tokens: int) -> None:
     layer.__class__ = _PackedLinear
-    layer.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.to(dtype), tokens)
+    layer.packed = laid_out(layer.weight.to(dtype), tokens)
     layer.packed_bias = None if layer.bias is None else layer.bias.to(dtype)
     if layer.weight.dtype == dtype:  # the old one goes; who asks for its shape or type is told
         layer.weight = nn.Parameter(layer.packed, requires_grad=False)
@@ -101,21 +88,20 @@ def _fuse(layer: Any, dtype: str) -> None:
 
     It stays as it was where that gives something else.
     """
-    plain, low = layer.forward, _DTYPES[dtype]
+    plain, low = layer.forward, getattr(torch, dtype)
+    gate, up, down = layer.gate_proj, layer.up_proj, layer.down_proj
 
     def forward(states: torch.Tensor) -> torch.Tensor:
         if low != torch.float32 and not torch.is_autocast_enabled("cpu"):
             made: torch.Tensor = plain(states)
             return made
         states = states.to(low)
-        gate, up = _product(states, layer.gate_proj, "swish"), layer.up_proj
-        gated = torch.ops.mkldnn._linear_pointwise.binary(
-            states, gate, up.packed, up.packed_bias, "mul"
-        )
-        return _product(gated, layer.down_proj)
+        gated = product(states, gate.packed, gate.packed_bias, "swish")
+        gated = product_times(states, up.packed, up.packed_bias, gated)
+        return product(gated, down.packed, down.packed_bias)
 
     always = torch.Generator().manual_seed(0)
-    sample = 4 * torch.randn(8, layer.gate_proj.in_features, generator=always)
+    sample = 4 * torch.randn(8, gate.in_features, generator=always)
     with torch.autocast("cpu", low, enabled=low != torch.float32):
         if is_near(forward(sample), plain(sample), dtype):
             layer.forward = forward

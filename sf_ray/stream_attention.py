@@ -55,9 +55,9 @@ class _Chunk:
     _by_group: dict[tuple[int, torch.dtype], torch.Tensor] = field(default_factory=dict)
 
     def bias_of(self, group: int, dtype: torch.dtype) -> torch.Tensor:
-        """[group queries, keys] the bias, so many times below itself; made once for all layers."""
+        """[queries group, keys] the bias, each row so many times; made once for all layers."""
         if (group, dtype) not in self._by_group:
-            self._by_group[group, dtype] = self.bias.to(dtype).repeat(group, 1)
+            self._by_group[group, dtype] = self.bias.to(dtype).repeat_interleave(group, 0)
         return self._by_group[group, dtype]
 
 
@@ -128,8 +128,9 @@ class StreamBatch:
         key: torch.Tensor,
         value: torch.Tensor,
         scaling: float | None,
+        dtype: torch.dtype,
     ) -> torch.Tensor:
-        """[1, heads, n, d] and twice [1, key heads, n, d] -> [1, n, heads, d]."""
+        """[1, heads, n, d] and twice [1, key heads, n, d] -> [1, n, heads, d], of a type."""
         if layer in self._entering:
             keys, values = self._entering[layer]
             key, value = torch.cat([keys, key], 2), torch.cat([values, value], 2)
@@ -138,23 +139,24 @@ class StreamBatch:
                 key.index_select(2, self._leaving),
                 value.index_select(2, self._leaving),
             )
-        heads, width = key.shape[1], query.shape[3]
+        heads = key.shape[1]
         group = query.shape[1] // heads
-        output = query.new_empty(1, query.shape[2], heads * group, value.shape[3])
+        # The query heads of one key head stand below each other: no keys are copied for them.
+        query = query.reshape(1, heads, group, *query.shape[2:]).transpose(2, 3).contiguous()
+        output = query.new_empty(1, query.shape[2], heads, group, value.shape[3], dtype=dtype)
         for chunk in self._chunks:
             if isinstance(chunk.keys, slice):
                 keys, values = key[:, :, chunk.keys], value[:, :, chunk.keys]
             else:
                 keys = key.index_select(2, chunk.keys)
                 values = value.index_select(2, chunk.keys)
-            # The query heads of one key head stand below each other: no keys are copied for them.
-            queries = query[:, :, chunk.start : chunk.stop].reshape(1, heads, -1, width)
+            queries = query[:, :, chunk.start : chunk.stop].flatten(2, 3)
             attended = torch.nn.functional.scaled_dot_product_attention(
                 queries, keys, values, attn_mask=chunk.bias_of(group, query.dtype), scale=scaling
             )
-            attended = attended.reshape(1, heads * group, chunk.stop - chunk.start, -1)
+            attended = attended.reshape(1, heads, -1, group, attended.shape[3])
             output[:, chunk.start : chunk.stop] = attended.transpose(1, 2)
-        return output
+        return output.flatten(2, 3)
 
 
 def _cuts(ends: Ints, start: int, stop: int, most: int) -> list[int]:
@@ -185,12 +187,13 @@ def _attention(
     stream.needs.unknown.update(name for name in _UNKNOWN if others.get(name) is not None)
     if others.get("sliding_window"):
         stream.needs.windows.add(int(others["sliding_window"]))
+    low = value.dtype
     with torch.autocast(query.device.type, enabled=False):
         if query.device.type == "cpu":  # casts of what is this short cost more than they save
             value = value.to(query.dtype)
         else:
-            query, key = query.to(value.dtype), key.to(value.dtype)
-        return stream.attend(module.layer_idx, query, key, value, scaling), None
+            query, key = query.to(low), key.to(low)
+        return stream.attend(module.layer_idx, query, key, value, scaling, low), None
 
 
 AttentionInterface.register(NAME, _attention)
