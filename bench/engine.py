@@ -42,6 +42,7 @@ from sf_ray.flops import ATTENTION, Work, cost_of
 from sf_ray.ifd import Status
 from sf_ray.memory import keep_freed_memory
 from sf_ray.models import Model, load_tokenizer, resolve_model
+from sf_ray.onednn import laid_out, product, supports
 from sf_ray.sequences import TokenSequence
 from sf_ray.tables import encoded_table, score_table, sequences_of
 
@@ -95,12 +96,12 @@ def rates_of(
     for _ in range(PEAK_ROUNDS):
         for shape in shapes:
             flops, found = 2.0 * tokens[shape] * shape.numel(), []
-            for product in products[shape]:
-                product(inputs[shape])
+            for multiply in products[shape]:
+                multiply(inputs[shape])
                 synchronize(device)
                 start, done = perf_counter(), 0
                 while perf_counter() - start < PEAK_S[device.type]:
-                    product(inputs[shape])
+                    multiply(inputs[shape])
                     synchronize(device)
                     done += 1
                 found.append(done * flops / (perf_counter() - start))
@@ -113,10 +114,8 @@ def products_with(weight: torch.Tensor, tokens: int) -> list[Callable[[torch.Ten
     ways: list[Callable[[torch.Tensor], object]] = [
         partial(torch.nn.functional.linear, weight=weight)
     ]
-    if weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16):
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, tokens)
-        multiply = torch.ops.mkldnn._linear_pointwise
-        ways.append(lambda states: multiply(states, packed, None, "none", [], ""))
+    if weight.device.type == "cpu" and supports(weight.dtype):
+        ways.append(partial(product, weight=laid_out(weight, tokens)))
     return ways
 
 

@@ -47,7 +47,7 @@ def start_ray(address: str | None) -> None:
     try:
         ray.init(
             address=address,
-            include_dashboard=False,  # of a Ray that is gone when we are
+            include_dashboard=False,  # of a local Ray, which is gone when we are
             logging_level="warning",
             log_to_driver=True,
             runtime_env={"env_vars": environment} if environment else None,

@@ -3,6 +3,7 @@
 Knows torch alone.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,6 +25,29 @@ def hidden_states(decoder: Any, dtype: str, device: torch.device) -> torch.Tenso
     with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
         states: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state
     return states.float()
+
+
+def keep_if_same(
+    decoder: Any, dtype: str, change: Callable[[], None], undo: Callable[[], None]
+) -> bool:
+    """Changes layers of a decoder on CPU, unless it then fails or gives other hidden states.
+
+    Args:
+        decoder: On CPU.
+        dtype: As of `hidden_states`.
+        change: Changes it.
+        undo: Makes it what it was.
+    """
+    cpu = torch.device("cpu")
+    expected = hidden_states(decoder, dtype, cpu)
+    change()
+    try:
+        is_same = is_near(hidden_states(decoder, dtype, cpu), expected, dtype)
+    except (RuntimeError, TypeError, AttributeError, IndexError):  # it is of another kind
+        is_same = False
+    if not is_same:
+        undo()
+    return is_same
 
 
 def apart(made: torch.Tensor, expected: torch.Tensor) -> float:

@@ -3,13 +3,14 @@
 Knows torch alone. Defined by the decoder as it was: what gives something else stays as it was.
 """
 
+from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any
 
 import torch
 from torch import nn
 
-from sf_ray.decoders import hidden_states, is_near
+from sf_ray.decoders import keep_if_same
 
 # What transformers' attention calls to rotate queries and keys, in the module of each model.
 _ROTARY = "apply_rotary_pos_emb"
@@ -22,31 +23,33 @@ def fuse_elementwise(decoder: nn.Module) -> None:
     Args:
         decoder: On CPU, in float32.
     """
-    for layer in decoder.modules():
-        if type(layer).__name__.endswith("RMSNorm"):
-            _fuse_norm(layer)
-    rotating = [layer for layer in decoder.modules() if _rotates(layer)]
-    if not rotating:
-        return
-    cpu = torch.device("cpu")
-    expected = hidden_states(decoder, "float32", cpu)
-    for layer in rotating:
-        _fuse_rotary(layer)
-    try:
-        is_same = is_near(hidden_states(decoder, "float32", cpu), expected, "float32")
-    except (RuntimeError, TypeError, IndexError):  # a rotation of another kind
-        is_same = False
-    if not is_same:
-        for layer in rotating:
+    _replace(decoder, [m for m in decoder.modules() if _is_norm(m)], _fuse_norm)
+    _replace(decoder, [m for m in decoder.modules() if _rotates(m)], _fuse_rotary)
+
+
+def _replace(decoder: nn.Module, layers: Sequence[Any], fuse: Callable[[Any], None]) -> None:
+    """Gives layers another forward, if the decoder stays what it is."""
+
+    def change() -> None:
+        for layer in layers:
+            fuse(layer)
+
+    def undo() -> None:
+        for layer in layers:
             del layer.forward
+
+    if layers:
+        keep_if_same(decoder, "float32", change, undo)
+
+
+def _is_norm(layer: Any) -> bool:
+    return type(layer).__name__.endswith("RMSNorm") and hasattr(layer, "weight")
 
 
 def _fuse_norm(layer: Any) -> None:
     """States over their root mean square, times a weight (Zhang and Sennrich 2019)."""
-    epsilon = getattr(layer, "variance_epsilon", getattr(layer, "eps", None))
-    weight = getattr(layer, "weight", None)
-    if epsilon is None or weight is None:
-        return
+    weight = layer.weight
+    epsilon = getattr(layer, "variance_epsilon", getattr(layer, "eps", 0.0))
 
     def forward(hidden_states: torch.Tensor) -> torch.Tensor:
         states = hidden_states.float()
@@ -55,10 +58,7 @@ def _fuse_norm(layer: Any) -> None:
         normed: torch.Tensor = (states * scale).mul_(weight)
         return normed
 
-    always = torch.Generator().manual_seed(0)
-    sample = torch.randn(4, len(weight), generator=always)
-    if is_near(forward(sample), layer(sample), "float32"):
-        layer.forward = forward
+    layer.forward = forward
 
 
 def _rotates(layer: nn.Module) -> bool:

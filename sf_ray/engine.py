@@ -384,7 +384,7 @@ class Engine:
         weights = sum(p.numel() for p in self._model.parameters())
         return scoring_bytes(
             self._model.config.get_text_config(),
-            copies=self._head.bytes if self.dtype == "float32" else 2 * weights,
+            copies=self._head.weight_bytes if self.dtype == "float32" else 2 * weights,
             lanes=self._lanes,
             token_budget=self.token_budget,
             longest=longest,

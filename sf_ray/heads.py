@@ -32,8 +32,8 @@ class Head:
         self._logsumexp = self._tile
 
     @property
-    def bytes(self) -> int:
-        """Of its weight, which on CPU is there in two layouts."""
+    def weight_bytes(self) -> int:
+        """Of its weight in float32, which on CPU is there in two layouts."""
         return int(self._weight.nbytes)
 
     def compile(self) -> None:

@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sf_ray.decoders import hidden_states, is_near
+from sf_ray.decoders import is_near, keep_if_same
 from sf_ray.onednn import laid_out, product, product_times, supports
-
-_CPU = torch.device("cpu")
 
 
 @torch.no_grad()
@@ -29,21 +27,20 @@ def pack(decoder: nn.Module, dtype: str, tokens: int) -> None:
     """
     if not supports(getattr(torch, dtype)):
         return
-    expected = hidden_states(decoder, dtype, _CPU)
     linears: list[Any] = [m for m in decoder.modules() if type(m) is nn.Linear]
-    for layer in linears:
-        _lay_out(layer, getattr(torch, dtype), tokens)
-    try:
-        is_same = is_near(hidden_states(decoder, dtype, _CPU), expected, dtype)
-    except (RuntimeError, TypeError, AttributeError):  # a layer looked into its weights itself
-        is_same = False
-    if is_same:
+
+    def change() -> None:
+        for layer in linears:
+            _lay_out(layer, getattr(torch, dtype), tokens)
+
+    def undo() -> None:
+        for layer in linears:
+            _restore(layer)
+
+    if keep_if_same(decoder, dtype, change, undo):
         for layer in decoder.modules():
             if _is_gated(layer):
                 _fuse(layer, dtype)
-    else:
-        for layer in linears:
-            _restore(layer)
 
 
 class _PackedLinear(nn.Linear):
