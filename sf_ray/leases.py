@@ -188,14 +188,28 @@ def _exclusive_put(location: Location, data: bytes) -> bool:
             path = Path(location.path)
             with storage_errors(location):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("xb") as file:
-                    file.write(data)
+                _put_file(path, data)
     except SfRayError as error:
         # A server refuses with FileExistsError, or with a plain OSError: look.
         if isinstance(error.__cause__, OSError) and read_bytes_or_none(location) is not None:
             return False
         raise
     return True
+
+
+def _put_file(path: Path, data: bytes) -> None:
+    """Makes a file that is not there, with its content: a run that looks sees whose lease it is."""
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        unfinished.write_bytes(data)
+        os.link(unfinished, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: for a moment the file is empty
+        with path.open("xb") as file:
+            file.write(data)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _only_looks(location: Location) -> bool:

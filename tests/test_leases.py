@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,6 +118,40 @@ def test_of_many_exclusive_puts_one_is_made(place: Location) -> None:
             made = list(threads.map(put, [where] * runs, range(runs)))
             assert sum(made) == 1
             assert read_bytes(where) == str(made.index(True)).encode()
+
+
+def test_a_lease_on_a_disk_comes_with_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "000001.json"
+    seen: list[bytes | None] = []
+
+    def look(*_: object) -> Any:  # at each line of what puts the file
+        content = path.read_bytes() if path.exists() else None
+        if not seen or seen[-1] != content:
+            seen.append(content)
+        return look
+
+    tracer = sys.gettrace()
+    sys.settrace(look)
+    try:
+        assert leases._exclusive_put(Location(str(path)), b"whole")
+    finally:
+        sys.settrace(tracer)
+    look()
+    assert seen == [None, b"whole"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_without_links_has_leases_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    place = Location(str(tmp_path))
+    with lease(place), pytest.raises(LeaseError, match="another run writes there"):
+        refuse_if_held(place)
+    assert list(tmp_path.glob("_lease/*")) == list(tmp_path.glob("_lease/.*")) == []
 
 
 def test_who_looked_too_early_does_not_hold_an_older_number(
