@@ -2,16 +2,24 @@
 
 python bench/pipeline.py [--corpus DIR] [--rows 250] [--model demo] [--unit-rows 50]
 
-The job reads, encodes, scores and puts pieces, and pays for the start of its actors. The engine
-has the same token ids in memory already. Both use all cores of this machine.
+The job reads, encodes, scores and puts pieces, and pays for the start of Ray and its actors. The
+engine has the same token ids in memory already. Both use all cores of this machine, whose speed
+drifts: they take turns of one unit, and all processes of the job are stopped while the engine has
+its turn.
 """
 
 import argparse
+import multiprocessing
 import os
+import signal
 import tempfile
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 
+import psutil
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
@@ -26,6 +34,8 @@ from sf_ray.models import load_tokenizer, resolve_model
 from sf_ray.planning import plan_corpus
 from sf_ray.tables import encoded_table, sequences_of
 from sf_ray.units import units_of
+
+Units = dict[str, pa.Table]  # encoded rows by the name of their piece
 
 
 def main() -> None:
@@ -44,52 +54,97 @@ def main() -> None:
         (root / "corpus").mkdir()
         pq.write_table(table, root / "corpus/0.parquet")
 
-        engine_s = bare_engine(root / "corpus", options.model, options.unit_rows)
-        job_s, commits = whole_job(root, options.model, options.unit_rows)
+        engine, units = bare_engine(root / "corpus", options.model, options.unit_rows)
+        job = Job(root, options.model, options.unit_rows)
+        engine_s = {}
+        for piece, unit in units.items():
+            start = perf_counter()
+            engine.losses(sequences_of(unit))
+            engine_s[piece] = perf_counter() - start
+            job.run(engine_s[piece])
+        job.run()
+        commits = job.commits()
     # From the first commit to the last, the one actor scores all units but the first.
     first, last = min(commits, key=commits.__getitem__), max(commits.values())
-    busy_s = last - commits[first]
-    engine_busy_s = sum(engine_s.values()) - engine_s[first]
+    bare_s = sum(engine_s.values())
     print(f"{table.num_rows} rows in {len(commits)} units, {options.model}, CPU")
-    print(f"bare engine / whole job: {sum(engine_s.values()) / job_s:.2f}")
-    print(f"bare engine / job once its actors run: {engine_busy_s / busy_s:.2f}")
+    print(f"minutes of the bare engine: {bare_s / 60:.1f}")
+    print(f"bare engine / whole job: {bare_s / job.seconds():.3f}")
+    print(
+        "bare engine / job once its actors run: "
+        f"{(bare_s - engine_s[first]) / (last - commits[first]):.3f}"
+    )
 
 
-def bare_engine(corpus: Path, model: str, unit_rows: int) -> dict[str, float]:
-    """Piece name -> seconds to score its unit, with the model loaded and the rows encoded."""
+def bare_engine(corpus: Path, model: str, unit_rows: int) -> tuple[Engine, Units]:
+    """The engine, and the encoded rows of each unit."""
     resolved = resolve_model(model)
     encoder = Encoder(load_tokenizer(resolved), 1024)
     engine = Engine(resolved.path, threads=os.cpu_count())
     shard = plan_corpus(Location(str(corpus))).shards[0]
     table = pq.read_table(corpus / "0.parquet")
     row_format = resolve_format(table.column_names)
-    encoded = {}
+    units: Units = {}
     for unit in units_of(shard.row_groups, unit_rows):
         rows = table.slice(unit.start, unit.stop - unit.start).to_pylist()
         examples = [row_format.render(row) for row in rows]
-        encoded[shard.piece(unit)] = encoded_table(encoder.encode(examples))
-    engine.losses(sequences_of(next(iter(encoded.values())))[:4])  # first touch of the weights
-    seconds = {}
-    for piece, unit_table in encoded.items():
-        start = perf_counter()
-        engine.losses(sequences_of(unit_table))
-        seconds[piece] = perf_counter() - start
-    return seconds
+        units[shard.piece(unit)] = encoded_table(encoder.encode(examples))
+    engine.losses(sequences_of(next(iter(units.values())))[:4])  # first touch of the weights
+    return engine, units
 
 
-def whole_job(root: Path, model: str, unit_rows: int) -> tuple[float, dict[str, float]]:
-    """Seconds of `sf-ray score`, and piece name -> when it was committed."""
-    start = perf_counter()
-    options = ScoreOptions(
-        input=str(root / "corpus"),
-        scores=str(root / "scores"),
-        model=model,
-        unit_rows=unit_rows,
-        ray_address="local",
-    )
+class Job:
+    """`sf-ray score` with a Ray of its own, which runs when it is told to."""
+
+    def __init__(self, root: Path, model: str, unit_rows: int) -> None:
+        self._scores = root / "scores"
+        options = ScoreOptions(
+            input=str(root / "corpus"),
+            scores=str(self._scores),
+            model=model,
+            unit_rows=unit_rows,
+            ray_address="local",
+        )
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, its = spawn.Pipe()
+        self._process: SpawnProcess = spawn.Process(target=_score, args=(options, its))
+        self._process.start()
+        self._pipe.recv()  # its imports are done
+        self._signal(signal.SIGSTOP)
+        self._pipe.send("go")
+        self._turns: list[tuple[float, float]] = []
+
+    def run(self, seconds: float | None = None) -> None:
+        """Runs for some seconds, or to its end."""
+        start = time()
+        self._signal(signal.SIGCONT)
+        if self._pipe.poll(seconds):
+            self._turns.append((start, self._pipe.recv()))
+            self._process.join()
+        else:
+            self._signal(signal.SIGSTOP)
+            self._turns.append((start, time()))
+
+    def seconds(self, until: float = float("inf")) -> float:
+        """How long it has run, until a moment."""
+        return sum(max(0, min(stop, until) - start) for start, stop in self._turns)
+
+    def commits(self) -> dict[str, float]:
+        """Piece name -> the job's seconds when it was committed."""
+        pieces = self._scores.rglob("*.parquet")
+        return {path.name: self.seconds(path.stat().st_mtime) for path in pieces}
+
+    def _signal(self, number: int) -> None:
+        driver = psutil.Process(self._process.pid)
+        for process in [driver, *driver.children(recursive=True)]:
+            process.send_signal(number)
+
+
+def _score(options: ScoreOptions, pipe: Connection) -> None:
+    pipe.send("ready")
+    pipe.recv()
     pipeline.score(options)
-    whole = perf_counter() - start
-    return whole, {path.name: path.stat().st_mtime for path in (root / "scores").rglob("*.parquet")}
+    pipe.send(time())
 
 
 if __name__ == "__main__":
