@@ -5,7 +5,6 @@ Joins what `drawing` counts and `measuring` measures with what is to be scored, 
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from math import ceil
 
 import ray
@@ -74,7 +73,7 @@ def make_plan(options: PlanOptions) -> tuple[Plan, Skipped]:
         return Plan(whole), corpus.skipped
     reading = Reading(
         corpus.location,
-        replace(rules.encode),  # a new one: without its encoder
+        rules.encode.for_workers(),
         options.on_bad_shard == "skip",
         options.on_bad_line == "skip",
     )

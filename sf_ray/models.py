@@ -5,6 +5,7 @@ tokenizer; the engine loads nothing else.
 """
 
 import hashlib
+import importlib
 import importlib.util
 import json
 import os
@@ -81,14 +82,34 @@ def resolve_model(name: str, storage_options: Mapping[str, Any] | None = None) -
     return Model(name, source, _content_hash(files))
 
 
-def load_tokenizer(model: Model, trust_remote_code: bool = False) -> Any:
-    """The model's own tokenizer."""
-    from transformers import AutoTokenizer
+def load_tokenizer(model: Model, trust_remote_code: bool = False, kind: str | None = None) -> Any:
+    """The model's own tokenizer.
 
+    Args:
+        model: The model.
+        trust_remote_code: Run Python code from the model's directory.
+        kind: What `tokenizer_kind` says of it, where somebody loaded it before.
+
+    Raises:
+        SfRayError: It cannot be loaded.
+    """
     try:
+        if kind:
+            module, _, name = kind.rpartition(".")
+            return getattr(importlib.import_module(module), name).from_pretrained(model.path)
+        # To find out the class, this imports torch: seconds, and hundreds of MiB.
+        from transformers import AutoTokenizer
+
         return AutoTokenizer.from_pretrained(model.path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise SfRayError(f"model {model.name}: its tokenizer cannot be loaded: {error}") from error
+
+
+def tokenizer_kind(tokenizer: Any) -> str | None:
+    """Module and name of a tokenizer's class, where it is one of transformers' own."""
+    kind = type(tokenizer)
+    module = kind.__module__
+    return f"{module}.{kind.__qualname__}" if module.startswith("transformers.") else None
 
 
 def chat_template(model: Model, tokenizer: Any) -> str:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from sf_ray.examples import Example, Problem
 from sf_ray.formats import Format, Row, SampleRow, mixed_formats, other_format
 from sf_ray.ifd import Status
 from sf_ray.locations import whole_path
-from sf_ray.models import Model, load_tokenizer, resolve_model
+from sf_ray.models import Model, load_tokenizer, resolve_model, tokenizer_kind
 from sf_ray.reading import BadLine, rows_of
 from sf_ray.tables import encoded_table
 from sf_ray.templates import Template
@@ -59,7 +59,11 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class EncodeRules:
-    """All that decides how a unit's rows become token ids."""
+    """All that decides how a unit's rows become token ids.
+
+    Attributes:
+        tokenizer: Class of the tokenizer, where it is known (`load_tokenizer`).
+    """
 
     format: Format
     model: ModelSpec
@@ -67,11 +71,16 @@ class EncodeRules:
     alignment: str
     template: Template = Template()  # noqa: RUF009 - frozen
     turns: str = "all"
+    tokenizer: str | None = None
 
     @property
     def columns(self) -> list[str]:
         """The columns to read."""
         return self.format.top_columns
+
+    def for_workers(self) -> "EncodeRules":
+        """The same without what was loaded here; workers load it in less time and memory."""
+        return replace(self, tokenizer=tokenizer_kind(self._tokenizer))
 
     def check(self) -> None:
         """Makes the encoder here, before any actor starts.
@@ -114,9 +123,18 @@ class EncodeRules:
     @functools.cached_property
     def _encoder(self) -> Encoder:
         """Made once in each worker process."""
-        tokenizer = load_tokenizer(self.model.resolve(), self.model.trust_remote_code)
         return Encoder(
-            tokenizer, self.max_length, self.alignment, template=self.template, turns=self.turns
+            self._tokenizer,
+            self.max_length,
+            self.alignment,
+            template=self.template,
+            turns=self.turns,
+        )
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(
+            self.model.resolve(), self.model.trust_remote_code, kind=self.tokenizer
         )
 
 

@@ -119,7 +119,7 @@ class UnitSource(Datasource):  # type: ignore[misc]
     def __init__(self, job: Job, rules: EncodeRules) -> None:
         super().__init__()
         self._job = job
-        self._rules = ray.cloudpickle.dumps(replace(rules))  # a new one: without its encoder
+        self._rules = ray.cloudpickle.dumps(rules.for_workers())
 
     def get_name(self) -> str:
         """Name of the operator in Ray's plan and dashboard."""

@@ -1,14 +1,25 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import pytest
+import ray
 
 from sf_ray.errors import SfRayError
-from sf_ray.models import context_window, load_tokenizer, resolve_dtype, resolve_model
-from sf_ray.rules import ModelSpec
+from sf_ray.formats import resolve_format
+from sf_ray.models import (
+    context_window,
+    load_tokenizer,
+    resolve_dtype,
+    resolve_model,
+    tokenizer_kind,
+)
+from sf_ray.rules import EncodeRules, ModelSpec
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +76,44 @@ def test_a_tokenizer_that_cannot_be_loaded_is_an_error(tiny_model: Path, tmp_pat
     (copy / "tokenizer.json").write_text(json.dumps({"version": "1.0"}))
     with pytest.raises(SfRayError, match="tokenizer cannot be loaded"):
         load_tokenizer(resolve_model(str(copy)))
+
+
+@pytest.mark.parametrize("declared", ["TokenizersBackend", "GPT2Tokenizer", "Qwen2Tokenizer"])
+def test_a_tokenizer_of_a_known_class_is_the_one_that_transformers_finds(
+    tiny_model: Path, tmp_path: Path, declared: str
+) -> None:
+    copy = shutil.copytree(tiny_model, tmp_path / "declares")
+    config = json.loads((copy / "tokenizer_config.json").read_text())
+    (copy / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": declared}))
+    model = resolve_model(str(copy))
+    found = load_tokenizer(model)
+    kind = tokenizer_kind(found)
+    assert kind is not None
+    assert kind.endswith("." + declared)
+    known = load_tokenizer(model, kind=kind)
+    assert type(known) is type(found)
+    assert known.backend_tokenizer.to_str() == found.backend_tokenizer.to_str()
+    assert known.special_tokens_map == found.special_tokens_map
+
+
+def test_workers_load_the_tokenizer_without_torch(tiny_model: Path) -> None:
+    spec = ModelSpec(str(tiny_model), resolve_model(str(tiny_model)).fingerprint)
+    rules = EncodeRules(resolve_format(["prompt", "completion"]), spec, 64, "reference")
+    loads = (
+        "import pickle, sys; pickle.load(sys.stdin.buffer).check(); print('torch' in sys.modules)"
+    )
+
+    def has_torch(sent: EncodeRules) -> str:
+        ran = subprocess.run(
+            [sys.executable, "-c", loads],
+            input=ray.cloudpickle.dumps(sent),
+            capture_output=True,
+            check=True,
+        )
+        return ran.stdout.decode().split()[-1]
+
+    assert has_torch(rules.for_workers()) == "False"
+    assert has_torch(replace(rules)) == "True"  # or the class need not be sent any more
 
 
 @pytest.mark.weights
