@@ -85,6 +85,9 @@ class FreeEncode:
     def check(self) -> None:
         return
 
+    def for_workers(self) -> "FreeEncode":
+        return self
+
     def encode(self, rows: pa.Table, shard: str, start: int) -> pa.Table:
         if _settings.read_s:
             time.sleep(_settings.read_s)
