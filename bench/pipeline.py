@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import tempfile
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -30,7 +31,7 @@ from sf_ray.encoding import Encoder
 from sf_ray.engine import Engine
 from sf_ray.formats import resolve_format
 from sf_ray.locations import Location
-from sf_ray.models import load_tokenizer, resolve_model
+from sf_ray.models import context_window, load_tokenizer, resolve_model
 from sf_ray.planning import plan_corpus
 from sf_ray.tables import encoded_table, sequences_of
 from sf_ray.units import units_of
@@ -55,31 +56,31 @@ def main() -> None:
         pq.write_table(table, root / "corpus/0.parquet")
 
         engine, units = bare_engine(root / "corpus", options.model, options.unit_rows)
-        job = Job(root, options.model, options.unit_rows)
         engine_s = {}
-        for piece, unit in units.items():
-            start = perf_counter()
-            engine.losses(sequences_of(unit))
-            engine_s[piece] = perf_counter() - start
-            job.run(engine_s[piece])
-        job.run()
+        with Job(root, options.model, options.unit_rows) as job:
+            for piece, unit in units.items():
+                start = perf_counter()
+                engine.losses(sequences_of(unit))
+                engine_s[piece] = perf_counter() - start
+                job.run(engine_s[piece])
+            job.run()
         commits = job.commits()
     # From the first commit to the last, the one actor scores all units but the first.
-    first, last = min(commits, key=commits.__getitem__), max(commits.values())
+    first = min(commits, key=commits.__getitem__)
+    busy_s = max(commits.values()) - commits[first]
     bare_s = sum(engine_s.values())
     print(f"{table.num_rows} rows in {len(commits)} units, {options.model}, CPU")
     print(f"minutes of the bare engine: {bare_s / 60:.1f}")
     print(f"bare engine / whole job: {bare_s / job.seconds():.3f}")
-    print(
-        "bare engine / job once its actors run: "
-        f"{(bare_s - engine_s[first]) / (last - commits[first]):.3f}"
-    )
+    if busy_s:  # else all units were committed together
+        ratio = (bare_s - engine_s[first]) / busy_s
+        print(f"bare engine / job once its actors run: {ratio:.3f}")
 
 
 def bare_engine(corpus: Path, model: str, unit_rows: int) -> tuple[Engine, Units]:
     """The engine, and the encoded rows of each unit."""
     resolved = resolve_model(model)
-    encoder = Encoder(load_tokenizer(resolved), 1024)
+    encoder = Encoder(load_tokenizer(resolved), max_length_of(model))
     engine = Engine(resolved.path, threads=os.cpu_count())
     shard = plan_corpus(Location(str(corpus))).shards[0]
     table = pq.read_table(corpus / "0.parquet")
@@ -93,6 +94,11 @@ def bare_engine(corpus: Path, model: str, unit_rows: int) -> tuple[Engine, Units
     return engine, units
 
 
+def max_length_of(model: str) -> int:
+    """1,024 tokens, or the model's window where that is less."""
+    return min(1024, context_window(resolve_model(model)) or 1024)
+
+
 class Job:
     """`sf-ray score` with a Ray of its own, which runs when it is told to."""
 
@@ -102,6 +108,7 @@ class Job:
             input=str(root / "corpus"),
             scores=str(self._scores),
             model=model,
+            max_length=max_length_of(model),
             unit_rows=unit_rows,
             ray_address="local",
         )
@@ -114,13 +121,21 @@ class Job:
         self._pipe.send("go")
         self._turns: list[tuple[float, float]] = []
 
+    def __enter__(self) -> "Job":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.is_alive():  # something failed here: do not leave it stopped
+            self._signal(signal.SIGCONT)
+            self._process.terminate()
+        self._process.join()
+
     def run(self, seconds: float | None = None) -> None:
         """Runs for some seconds, or to its end."""
         start = time()
         self._signal(signal.SIGCONT)
         if self._pipe.poll(seconds):
             self._turns.append((start, self._pipe.recv()))
-            self._process.join()
         else:
             self._signal(signal.SIGSTOP)
             self._turns.append((start, time()))
@@ -137,7 +152,8 @@ class Job:
     def _signal(self, number: int) -> None:
         driver = psutil.Process(self._process.pid)
         for process in [driver, *driver.children(recursive=True)]:
-            process.send_signal(number)
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
 
 def _score(options: ScoreOptions, pipe: Connection) -> None:

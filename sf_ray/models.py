@@ -5,7 +5,6 @@ tokenizer; the engine loads nothing else.
 """
 
 import hashlib
-import importlib
 import importlib.util
 import json
 import os
@@ -101,7 +100,7 @@ def load_tokenizer(model: Model, trust_remote_code: bool = False, kind: str | No
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(model.path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
         raise SfRayError(f"model {model.name}: its tokenizer cannot be loaded: {error}") from error
 
 

@@ -18,8 +18,9 @@ BENCH = Path(__file__).parent.parent / "bench"
             [r"naive +1\.00 ", r"batched +\d", r"float32 +\d", r"with float32 alone: \d+ MiB"],
         ),
         (["tuning.py", "--rows=8", "--repeat=1"], [r"default +1\.00x", r"4096 tokens a batch"]),
+        (["pipeline.py", "--rows=8", "--unit-rows=2"], [r"in 4 units", r"whole job: 0\.\d+"]),
     ],
-    ids=["engine", "tuning"],
+    ids=["engine", "tuning", "pipeline"],
 )
 def test_a_bench_prints_its_figures(command: list[str], lines: list[str], tiny_model: Path) -> None:
     name, *options = command
