@@ -263,7 +263,7 @@ def main() -> None:
         largest, middle = relative_difference(ifd[name], truth)
         best = [overlap_of_best(ifd[name], truth, share) for share in (0.05, 0.1, 0.15)]
         e = engines.get(name)
-        saved = f"{e.tokens_saved / e.tokens:6.0%}" if e else f"{'':6}"
+        saved = f"{1 - e.work(pool).tokens / tokens:6.0%}" if e else f"{'':6}"
         print(
             f"{name:9} {median(times[base]) / took:8.2f} {len(rows) / took:8.2f} "
             f"{tokens / took:9.0f} {median(of_peak[name]):8.2f} {median(of_products[name]):12.2f} "

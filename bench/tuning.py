@@ -19,6 +19,7 @@ from common import load_examples
 from sf_ray.encoding import Encoder
 from sf_ray.engine import Engine
 from sf_ray.ifd import Status
+from sf_ray.lanes import Lanes
 from sf_ray.memory import keep_freed_memory
 from sf_ray.models import load_tokenizer, resolve_model
 
@@ -29,9 +30,10 @@ def serve(model: str, dtype: str, threads: int, told: Connection) -> None:
     """Scores what it is told, as it is told, until it is told nothing."""
     keep_freed_memory()
     engine = Engine(resolve_model(model).path, dtype=dtype, threads=threads)
-    told.send((engine._lanes, engine.token_budget))
+    told.send((engine._lanes.count, engine.token_budget))
     while (work := told.recv()) is not None:
-        engine._lanes, engine.token_budget, pool = work  # no user has a reason to choose lanes
+        lanes, engine.token_budget, pool = work
+        engine._lanes = Lanes(lanes, threads)  # no user has a reason to choose them
         engine.losses(pool)
         told.send(None)
 

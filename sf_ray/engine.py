@@ -8,10 +8,10 @@ Knows torch and transformers; no Ray, no text, no tables. Defined by the naive c
 for one sequence at a time, which `tests/test_engine.py` holds it against.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from sf_ray.elementwise import fuse_elementwise
 from sf_ray.errors import EngineFailedError, SfRayError
 from sf_ray.flops import Work
 from sf_ray.heads import Head
+from sf_ray.lanes import MOST_LANES, Lanes
 from sf_ray.loading import is_native, load_model
 from sf_ray.memory import cpu_token_budget, cuda_token_budget, scoring_bytes
 from sf_ray.packed import pack
+from sf_ray.pending import Pending, Usage
 from sf_ray.sequences import Ints, TokenSequence, ranges, span_of_each, span_starts
 from sf_ray.stream_attention import NAME, QUERIES, Needs, StreamBatch
 from sf_ray.streams import TokenStream, distinct
@@ -35,15 +37,46 @@ from sf_ray.streams import TokenStream, distinct
 # A stream that feeds a smaller share less than padded batches, padding included, is slower. On
 # CUDA its attention is in many small pieces, and its layers are not compiled.
 _LEAST_SAVED = {"cpu": 0.0, "cuda": 0.75}
-# Batches that are computed side by side on CPU: one a thread, until Python itself is in the way.
-_MOST_LANES = 8
 # Parts of a stream for each lane, so that all are done at about the same time; and batches of each
 # part, where there are enough, as what two parts share is computed twice.
 _PARTS_A_LANE, _BATCHES_A_PART = 4, 16
 
 OnBatch = Callable[[int, int], None] | None
-# The span of each loss, and the losses.
-Part = tuple[Ints, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Losses of a batch, with the span of each, on their way to the host."""
+
+    spans: Ints
+    _nll: torch.Tensor
+    _copied: torch.cuda.Event | None
+
+    @classmethod
+    def of(cls, spans: Ints, nll: torch.Tensor) -> "_Part":
+        """Begins to copy them, behind what computes them."""
+        if not nll.is_cuda:
+            return cls(spans, nll, None)
+        on_host = nll.to("cpu", non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+        return cls(spans, on_host, copied)
+
+    def nll(self) -> torch.Tensor:
+        """The losses; waits for them, and for nothing that the device was given after them."""
+        if self._copied:
+            self._copied.synchronize()
+        return self._nll
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Distinct sequences, which stand for some copies each, and who is told of them."""
+
+    sequences: Sequence[TokenSequence]
+    copies: Ints
+    usage: Usage
+    on_batch: OnBatch = None
 
 
 class Engine:
@@ -54,9 +87,6 @@ class Engine:
 
     Attributes:
         token_budget: Tokens in one batch, padding included; shrinks when memory runs out.
-        oom_splits: How often it did.
-        tokens: Tokens that were asked for, so far.
-        tokens_saved: Those of them that did not go through the model.
         notes: What people should know: that prefixes are not shared, where the model forbids it,
             and that the CPU has no instructions for the type.
     """
@@ -90,12 +120,11 @@ class Engine:
         if device == "cuda" and not torch.cuda.is_available():
             raise SfRayError("--device cuda: torch sees no CUDA device here; use --device cpu")
         self._threads = threads or torch.get_num_threads()
-        of_a_lane = -(-self._threads // _MOST_LANES)
-        self._lanes = self._threads // of_a_lane if device == "cpu" else 1
+        of_a_lane = -(-self._threads // MOST_LANES)
+        self._lanes = Lanes(self._threads // of_a_lane if device == "cpu" else 1, self._threads)
         if device == "cpu":
             torch.set_num_threads(self._threads)
         self.dtype = dtype
-        self.oom_splits = self.tokens = self.tokens_saved = 0
         self.notes: list[str] = []
         if device == "cpu" and dtype != "float32" and not is_native(dtype):
             self.notes.append(
@@ -135,36 +164,54 @@ class Engine:
         Raises:
             EngineFailedError: The model cannot score one of them.
         """
+        return self.begin(sequences, on_batch).result()
+
+    def begin(
+        self, sequences: Sequence[TokenSequence], on_batch: OnBatch = None
+    ) -> Pending[NDArray[np.float64]]:
+        """Begins with a pool; what it comes to, or raises, is `losses`.
+
+        With the next pool begun before the result of this one is taken, the device has work while
+        this one ends and that one is cut into batches. One thread begins all of them.
+        """
         starts = span_starts(sequences)
-        losses = np.full(starts[-1], np.nan)
         wanted = np.array([i for i, s in enumerate(sequences) if s.scored], dtype=np.int64)
         pool = [sequences[i] for i in wanted]
-        self.tokens += sum(len(s.ids) - 1 for s in pool)
+        usage = Usage(sum(len(s.ids) - 1 for s in pool))
         places = np.arange(len(pool))
         if self._share:
             first, places = distinct(pool)
-            self.tokens_saved += sum(len(s.ids) - 1 for s in pool)
             pool = [pool[i] for i in first]
-            self.tokens_saved -= sum(len(s.ids) - 1 for s in pool)
+            usage.tokens_saved = usage.tokens - sum(len(s.ids) - 1 for s in pool)
+        copies = np.bincount(places, minlength=len(pool))
+        means_of = self._begin(_Pool(pool, copies, usage, on_batch), self.dtype)
+
+        def result() -> NDArray[np.float64]:
+            means, first_of = means_of(), span_starts(pool)
+            self._repair(pool, means, usage)
+            losses = np.full(starts[-1], np.nan)
+            losses[ranges((starts[i], starts[i + 1]) for i in wanted)] = means[
+                ranges((first_of[i], first_of[i + 1]) for i in places)
+            ]
+            return losses
+
+        return Pending(result, usage)
+
+    def _repair(
+        self, pool: Sequence[TokenSequence], means: NDArray[np.float64], usage: Usage
+    ) -> None:
+        """Computes in float32 what a smaller type cannot hold."""
         if self.dtype == "float32":
-            precision: AbstractContextManager[Any] = nullcontext()
-        else:
-            # One context for the whole pool: autocast then casts each weight once.
-            precision = torch.autocast(self._device.type, getattr(torch, self.dtype))
-        with precision:
-            means = self._pool(pool, np.bincount(places, minlength=len(pool)), on_batch)
-        first_of = span_starts(pool)
+            return
+        starts = span_starts(pool)
         counts = np.array([n for s in pool for n in s.lengths], dtype=np.int64)
-        owner = np.repeat(np.arange(len(pool)), np.diff(first_of))
+        owner = np.repeat(np.arange(len(pool)), np.diff(starts))
         overflowed = np.unique(owner[~np.isfinite(means) & (counts > 0)])
-        if len(overflowed) and self.dtype != "float32":
-            again = [pool[i] for i in overflowed]
-            spans = ranges((first_of[i], first_of[i + 1]) for i in overflowed)
-            means[spans] = self._pool(again, np.zeros(len(again), np.int64), None)
-        losses[ranges((starts[i], starts[i + 1]) for i in wanted)] = means[
-            ranges((first_of[i], first_of[i + 1]) for i in places)
-        ]
-        return losses
+        if not len(overflowed):
+            return
+        again = _Pool([pool[i] for i in overflowed], np.zeros_like(overflowed), usage)
+        spans = ranges((starts[i], starts[i + 1]) for i in overflowed)
+        means[spans] = self._begin(again, "float32")()
 
     def work(self, sequences: Sequence[TokenSequence]) -> Work:
         """What `losses` would compute for these sequences, if no memory runs out; no padding."""
@@ -178,25 +225,31 @@ class Engine:
             work += Work(len(part), len(part.slots), float((part.positions + 0.5).sum()))
         return work
 
-    def _pool(
-        self, pool: Sequence[TokenSequence], copies: Ints, on_batch: OnBatch
-    ) -> NDArray[np.float64]:
-        """Mean losses of the spans of m distinct sequences, which stand for some copies each."""
-        counts = np.array([n for s in pool for n in s.lengths], dtype=np.int64)
-        lengths = np.array([len(s.ids) for s in pool], dtype=np.int64)
-        streamed, stream = self._shared(pool)
-        plain = np.setdiff1d(np.arange(len(pool)), streamed)
-        try:
-            parts = self._plain(pool, lengths, plain, copies, on_batch)
+    def _begin(self, pool: _Pool, dtype: str) -> Callable[[], NDArray[np.float64]]:
+        """Begins with a pool; what is returned waits for the mean losses of its spans."""
+        counts = np.array([n for s in pool.sequences for n in s.lengths], dtype=np.int64)
+        streamed, stream = self._shared(pool.sequences)
+        plain = np.setdiff1d(np.arange(len(pool.sequences)), streamed)
+        if dtype == "float32":
+            precision: AbstractContextManager[Any] = nullcontext()
+        else:
+            # One context for the whole pool: autocast then casts each weight once.
+            precision = torch.autocast(self._device.type, getattr(torch, dtype))
+        futures: list[Future[list[_Part]]] = []
+        with precision:
+            if len(plain):
+                futures += self._plain(pool, plain)
             if stream:
-                parts += self._streams(pool, streamed, stream, copies, on_batch)
-            sums = _sums(parts, len(counts))  # the only wait for the device
-        except (RuntimeError, IndexError, ValueError) as error:
-            line = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-            raise EngineFailedError(line, device_is_lost="CUDA error" in line) from error
-        means: NDArray[np.float64] = np.full(len(counts), np.nan)
-        np.divide(sums, counts, out=means, where=counts > 0)
-        return means
+                futures += self._streams(pool, streamed, stream)
+
+        def means_of() -> NDArray[np.float64]:
+            with _engine_errors():
+                sums = _sums(self._lanes.results(futures), len(counts))
+            means: NDArray[np.float64] = np.full(len(counts), np.nan)
+            np.divide(sums, counts, out=means, where=counts > 0)
+            return means
+
+        return means_of
 
     def _shared(self, pool: Sequence[TokenSequence]) -> tuple[Ints, TokenStream | None]:
         """Which sequences of a pool go through a stream, and it; none where it is slower."""
@@ -215,36 +268,30 @@ class Engine:
         )
         return len(stream) < (1 - _LEAST_SAVED[self._device.type]) * padded
 
-    def _plain(
-        self,
-        pool: Sequence[TokenSequence],
-        lengths: Ints,
-        plain: Ints,
-        copies: Ints,
-        on_batch: OnBatch,
-    ) -> list[Part]:
-        """Padded batches, the model's own attention."""
+    def _plain(self, pool: _Pool, plain: Ints) -> Sequence[Future[list[_Part]]]:
+        """Some of a pool in padded batches, by the model's own attention."""
         self._attend_by(self._own_attention)
-        starts = span_starts(pool)
+        starts = span_starts(pool.sequences)
+        lengths = np.array([len(s.ids) for s in pool.sequences], dtype=np.int64)
         batches = TokenBudgetBatches(lengths[plain], self.token_budget)
 
-        def score(batch: Ints) -> list[Part]:
+        def score(batch: Ints) -> list[_Part]:
             try:
-                nll = self._batch([pool[i] for i in batch])
+                nll = self._batch([pool.sequences[i] for i in batch])
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise _too_long(lengths[batch[0]]) from None
                 nll = None
             if nll is None:  # by now the failed batch has let go of its memory
                 padded = len(batch) * int(lengths[batch].max())
-                self._out_of_memory(min(padded // 2, self.token_budget))
+                self._out_of_memory(min(padded // 2, self.token_budget), pool.usage)
                 batches.token_budget = self.token_budget
                 return [part for half in np.array_split(batch, 2) for part in score(half)]
-            if on_batch:
-                on_batch(int(copies[batch].sum()), int((lengths[batch] - 1).sum()))
-            return [(span_of_each(pool, batch, starts), nll)]
+            if pool.on_batch:
+                pool.on_batch(int(pool.copies[batch].sum()), int((lengths[batch] - 1).sum()))
+            return [_Part.of(span_of_each(pool.sequences, batch, starts), nll)]
 
-        return self._map(score, (plain[batch] for batch in batches))
+        return self._lanes.submit(score, (plain[batch] for batch in batches))
 
     @torch.no_grad()
     def _batch(self, sequences: list[TokenSequence]) -> torch.Tensor:
@@ -263,45 +310,39 @@ class Engine:
         return self._head.nll(hidden.flatten(0, 1)[self._put(predicting)], self._put(targets))
 
     def _streams(
-        self,
-        pool: Sequence[TokenSequence],
-        streamed: Ints,
-        stream: TokenStream,
-        copies: Ints,
-        on_batch: OnBatch,
-    ) -> list[Part]:
-        """A stream, in parts that lanes compute side by side.
+        self, pool: _Pool, streamed: Ints, stream: TokenStream
+    ) -> Sequence[Future[list[_Part]]]:
+        """Some of a pool as a stream, in parts that lanes compute side by side.
 
         Args:
-            pool: All sequences.
-            streamed: Those of the stream.
+            pool: The pool.
+            streamed: Its sequences that go through the stream.
             stream: All of it.
-            copies: How many sequences each of the pool stands for.
-            on_batch: As in `losses`.
         """
-        starts = span_starts(pool)
-        parts = self._parts(pool, streamed, stream)
+        starts = span_starts(pool.sequences)
+        parts = self._parts(pool.sequences, streamed, stream)
 
-        def score(part: tuple[Ints, TokenStream]) -> list[Part]:
+        def score(part: tuple[Ints, TokenStream]) -> list[_Part]:
             places, one = part
             of_all = ranges((starts[i], starts[i + 1]) for i in places)
-            found = self._stream(one, copies[places], on_batch)
-            return [(of_all[spans], nll) for spans, nll in found]
+            found = self._stream(one, pool, pool.copies[places])
+            return [_Part.of(of_all[spans], nll) for spans, nll in found]
 
         self._attend_by(NAME)
-        self.tokens_saved += sum(
-            sum(len(pool[i].ids) - 1 for i in places) - len(one) for places, one in parts
+        pool.usage.tokens_saved += sum(
+            sum(len(pool.sequences[i].ids) - 1 for i in places) - len(one) for places, one in parts
         )
-        return self._map(score, parts)
+        return self._lanes.submit(score, parts)
 
     def _parts(
         self, pool: Sequence[TokenSequence], streamed: Ints, stream: TokenStream
     ) -> list[tuple[Ints, TokenStream]]:
         """The parts of a stream, each with the places in the pool of its sequences."""
         batches = -(-len(stream) // self.token_budget)
-        count = min(_PARTS_A_LANE * self._lanes, max(self._lanes, batches // _BATCHES_A_PART))
+        lanes = self._lanes.count
+        count = min(_PARTS_A_LANE * lanes, max(lanes, batches // _BATCHES_A_PART))
         count = min(count, batches)
-        if self._lanes == 1 or count < 2:
+        if lanes == 1 or count < 2:
             return [(streamed, stream)]
         cuts = np.searchsorted(stream.ends, len(stream) * np.arange(1, count) / count)
         return [
@@ -313,11 +354,18 @@ class Engine:
     def _stream(
         self,
         stream: TokenStream,
+        pool: _Pool,
         copies: Ints,
-        on_batch: OnBatch,
         needs: Needs | None = None,
-    ) -> Iterator[Part]:
-        """Batches of a stream, one after the other."""
+    ) -> Iterator[tuple[Ints, torch.Tensor]]:
+        """Batches of a stream, one after the other; the spans of losses, and the losses.
+
+        Args:
+            stream: The stream.
+            pool: What it is of.
+            copies: How many sequences each of the stream's stands for.
+            needs: Where to note what the model's attention needs.
+        """
         done = np.concatenate([[0], np.cumsum(copies[stream.order])])
         before: StreamBatch | None = None
         needs = needs or Needs()
@@ -330,16 +378,16 @@ class Engine:
             except torch.OutOfMemoryError:
                 if stop - start == 1:
                     raise _too_long(int(stream.positions[start]) + 2) from None
-                self._out_of_memory((stop - start) // 2)
+                self._out_of_memory((stop - start) // 2, pool.usage)
                 continue
             yield spans, nll
-            if on_batch:
+            if pool.on_batch:
                 ended = np.searchsorted(stream.ends, [start, stop], side="right")
-                on_batch(int(done[ended[1]] - done[ended[0]]), stop - start)
+                pool.on_batch(int(done[ended[1]] - done[ended[0]]), stop - start)
             before, start = batch, stop
 
     @torch.no_grad()
-    def _stream_batch(self, stream: TokenStream, batch: StreamBatch) -> Part:
+    def _stream_batch(self, stream: TokenStream, batch: StreamBatch) -> tuple[Ints, torch.Tensor]:
         fed = slice(batch.start, batch.stop)
         with plainly() if self._compiled else nullcontext():
             hidden = self._decoder(
@@ -354,27 +402,6 @@ class Engine:
             states, self._put(stream.targets[first:last])
         )
 
-    def _map(self, score: Callable[[Any], list[Part]], items: Iterable[Any]) -> list[Part]:
-        """Scores items, side by side where there are several lanes."""
-        if self._lanes == 1:  # one after the other: a batch may change what the next one is
-            return list(chain.from_iterable(map(score, items)))
-        items = list(items)
-        lanes = max(1, min(self._lanes, len(items)))
-        kind = self._device.type
-        low, lowers = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
-
-        def begin() -> None:  # these are settings of a thread
-            # The same in each, so that a batch gives the same bits wherever it runs.
-            torch.set_num_threads(self._threads // lanes)
-            torch.set_autocast_dtype(kind, low)
-            torch.set_autocast_enabled(kind, lowers)
-
-        try:
-            with ThreadPoolExecutor(lanes, initializer=begin) as threads:
-                return list(chain.from_iterable(threads.map(score, items)))
-        finally:
-            torch.set_num_threads(self._threads)  # which new threads take over
-
     def memory_bound(self, longest: int) -> int:
         """Bytes that scoring takes at most beside the loaded weights (`docs/performance.md`).
 
@@ -385,7 +412,7 @@ class Engine:
         return scoring_bytes(
             self._model.config.get_text_config(),
             copies=self._head.weight_bytes if self.dtype == "float32" else 2 * weights,
-            lanes=self._lanes,
+            lanes=self._lanes.count,
             token_budget=self.token_budget,
             longest=longest,
         )
@@ -404,11 +431,12 @@ class Engine:
 
     def _attend_by(self, name: str) -> None:
         if self._model.config._attn_implementation != name:
+            self._lanes.settle()  # they look it up
             self._model.set_attn_implementation(name)
 
-    def _out_of_memory(self, token_budget: int) -> None:
+    def _out_of_memory(self, token_budget: int, usage: Usage) -> None:
         self.token_budget = max(1, token_budget)
-        self.oom_splits += 1
+        usage.oom_splits += 1
         torch.cuda.empty_cache()
 
     @torch.no_grad()
@@ -436,19 +464,18 @@ class Engine:
     def _check_stream(self) -> int:
         """The longest sequence for which a stream gives what plain batches give; 0: none."""
         ids = np.arange(1, 33, dtype=np.int32)
-        pool = [
+        sequences = [
             TokenSequence.scored_from(np.concatenate(parts), 1)
             for parts in ([ids], [ids[:20], ids[:9]], [ids[:20], ids[3:9]], [ids[9:]], [ids[::-1]])
         ]
+        pool = _Pool(sequences, np.ones(len(sequences), np.int64), Usage())
         needs = Needs()
         budget, self.token_budget = self.token_budget, 14  # several batches, cut anywhere
         try:
-            every = np.arange(len(pool))
-            lengths = np.array([len(s.ids) for s in pool])
-            plain = _sums(self._plain(pool, lengths, every, np.ones_like(every), None))
+            plain = _sums(self._lanes.results(self._plain(pool, np.arange(len(sequences)))))
             self._attend_by(NAME)
-            stream = TokenStream.of(pool)
-            shared = _sums(list(self._stream(stream, np.ones_like(every), None, needs)))
+            found = self._stream(TokenStream.of(sequences), pool, pool.copies, needs)
+            shared = _sums([_Part.of(*part) for part in found])
             reason = "its layers do not look at each token alone"
             if needs.unknown:
                 reason = f"its attention uses {', '.join(sorted(needs.unknown))}"
@@ -473,13 +500,22 @@ class Engine:
         return min(windows, default=1 << 62)
 
 
-def _sums(parts: Sequence[tuple[Ints, torch.Tensor]], size: int = 0) -> NDArray[np.float64]:
-    """The sum of each span's losses. Waits for the device; always adds in the same order."""
+def _sums(parts: Sequence[_Part], size: int = 0) -> NDArray[np.float64]:
+    """The sum of each span's losses. Waits for them; always adds in the same order."""
     if not parts:
         return np.zeros(size)
-    nll = torch.cat([nll for _, nll in parts]).cpu().double().numpy()
-    where = np.concatenate([spans for spans, _ in parts])
+    nll = torch.cat([part.nll() for part in parts]).double().numpy()
+    where = np.concatenate([part.spans for part in parts])
     return np.bincount(where, weights=nll, minlength=size).astype(np.float64, copy=False)
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, IndexError, ValueError) as error:
+        line = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        raise EngineFailedError(line, device_is_lost="CUDA error" in line) from error
 
 
 def _too_long(tokens: int) -> EngineFailedError:

@@ -77,7 +77,7 @@ def _trial(scorer: "UnitScorer", pool: pa.Table, enough_s: float) -> tuple[int, 
 
 def _seconds(scorer: "UnitScorer", part: pa.Table) -> float:
     start = perf_counter()
-    scorer.score("", 0, part)
+    scorer.begin("", 0, part).result()
     return float(perf_counter() - start)
 
 

@@ -109,9 +109,9 @@ def _scoring_options(options: ProbeOptions) -> list[ScoringOptions]:
 
 def _scored(scorer: "UnitScorer", pools: Sequence[pa.Table]) -> tuple[pa.Table, float]:
     """Encoded rows, in pools -> the score table of all of them, and the seconds it took."""
-    scorer.score("", 0, pools[0].slice(0, _WARM_UP_ROWS), None)
+    scorer.begin("", 0, pools[0].slice(0, _WARM_UP_ROWS)).result()
     start = perf_counter()
-    tables = [scorer.score("", 0, pool, None) for pool in pools]
+    tables = [scorer.begin("", 0, pool).result() for pool in pools]
     return pa.concat_tables(tables), perf_counter() - start
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from sf_ray.console import say
 from sf_ray.errors import BadShardError, SfRayError
 from sf_ray.kinds import Kind
+from sf_ray.pending import Usage
 from sf_ray.planning import Corpus
 from sf_ray.reading import first_bad_row, read_units
 from sf_ray.score_sets import ScoreSet
@@ -91,7 +92,7 @@ def check_bad_rows(stretches: Sequence[Stretch], scores: pa.Table, max_bad_fract
     Raises:
         SfRayError: Says how many, and where one of them is.
     """
-    bad = UnitCounts.of(scores, 0).bad
+    bad = UnitCounts.of(scores, Usage()).bad
     if sum(bad.values()) <= max_bad_fraction * scores.num_rows:
         return
     places = [

@@ -10,6 +10,7 @@ from sf_ray.engine import Engine
 from sf_ray.examples import Example, chat_of
 from sf_ray.flops import Work
 from sf_ray.models import chat_template, load_tokenizer, resolve_dtype, resolve_model
+from sf_ray.pending import Pending
 from sf_ray.tables import encoded_table, score_table, sequences_of
 from sf_ray.templates import Template
 
@@ -103,7 +104,8 @@ class Scorer:
                 of messages with `role` and `content`.
         """
         made = [Example.pair(*e) if isinstance(e, tuple) else chat_of(e) for e in examples]
-        table = self._units.score("", 0, encoded_table(self._encoder.encode(made)))
+        encoded = encoded_table(self._encoder.encode(made))
+        table = self._units.begin("", 0, encoded).result()
         rows = table.drop_columns(["shard", "row", "digest"]).to_pylist()
         for row in rows:
             row["turns"] = row["turns"] and [TurnScore(**turn) for turn in row["turns"]]
@@ -121,36 +123,23 @@ class UnitScorer:
         """What people should know of the engine with this model, on this device."""
         return self._engine.notes
 
-    @property
-    def oom_splits(self) -> int:
-        """How often the device ran out of memory."""
-        return self._engine.oom_splits
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that were to be scored so far."""
-        return self._engine.tokens
-
-    @property
-    def tokens_saved(self) -> int:
-        """Those of them that are repeats, and did not go through the model again."""
-        return self._engine.tokens_saved
-
     def work(self, encoded: pa.Table) -> Work:
         """What scoring a unit's encoded rows takes, without doing it."""
         return self._engine.work(sequences_of(encoded))
 
-    def score(
+    def begin(
         self,
         shard: str,
         start: int,
         encoded: pa.Table,
         on_batch: Callable[[int, int], None] | None = None,
-    ) -> pa.Table:
-        """Scores a unit's encoded rows as one batching pool; returns its score table.
+    ) -> Pending[pa.Table]:
+        """Begins with a unit's encoded rows as one batching pool; it comes to its score table.
+
+        The next unit may begin before the result of this one is taken.
 
         Raises:
-            EngineFailedError: The model cannot score one of them.
+            EngineFailedError: By the result: the model cannot score one of them.
         """
-        losses = self._engine.losses(sequences_of(encoded), on_batch)
-        return score_table(shard, start, encoded, losses)
+        losses = self._engine.begin(sequences_of(encoded), on_batch)
+        return Pending(lambda: score_table(shard, start, encoded, losses.result()), losses.usage)

@@ -26,6 +26,7 @@ from sf_ray.errors import BadShardError, EngineFailedError, SfRayError
 from sf_ray.ifd import Status
 from sf_ray.kinds import Kind, kind_of
 from sf_ray.locations import Location
+from sf_ray.pending import Pending
 from sf_ray.reading import first_bad_row, read_units
 from sf_ray.rules import EncodeRules, EngineRules
 from sf_ray.score_sets import mark_bad
@@ -203,7 +204,7 @@ def _read(
 
 
 class ScoreUnits:
-    """An actor that holds the model and scores one unit at a time.
+    """An actor that holds the model and scores units.
 
     Ray may start it, or hand it a bundle, again and again; the `Tally` remembers, and tells what to
     be careful with.
@@ -229,16 +230,9 @@ class ScoreUnits:
     def __call__(self, bundle: pa.Table) -> Iterator[pa.Table]:
         """Encoded units -> their score tables, as soon as some seconds' worth are done."""
         assert bundle.num_rows == 1, "a batch is one bundle"
-        units = unwrap_bundle(bundle)
-        pieces = [unit["piece"][0].as_py() for unit in units]
         scored, since = [], monotonic()
-        for unit, piece, care in zip(
-            units, pieces, self._ask("bundle_started", pieces), strict=True
-        ):
-            # What was started before may have been committed by a task that was lost since.
-            if care is not Care.NONE and is_there(self._pieces.join(piece)):
-                continue
-            scored.append(self._score(unit, care))
+        for table in self._score(unwrap_bundle(bundle)):
+            scored.append(table)
             if monotonic() - since >= _HOLD_S:
                 yield wrap_bundle(scored)
                 scored, since = [], monotonic()
@@ -246,40 +240,62 @@ class ScoreUnits:
         if scored:
             yield wrap_bundle(scored)
 
-    def _score(self, unit: pa.Table, care: "Care") -> pa.Table:
-        shard, start = unit["shard"][0].as_py(), unit["start"][0].as_py()
-        piece, encoded = unit["piece"][0].as_py(), unwrap_unit(unit)
-        splits, tokens, saved = self._usage()
+    def _score(self, units: Sequence[pa.Table]) -> Iterator[pa.Table]:
+        """Scores units in order. Each begins before the one before it is waited for, so that the
+        device never waits for the next; but where care is needed, nothing runs beside it.
+        """
+        pieces = [unit["piece"][0].as_py() for unit in units]
+        begun: list[tuple[pa.Table, Care, Pending[pa.Table] | None]] = []
+        for unit, piece, care in zip(
+            units, pieces, self._ask("bundle_started", pieces), strict=True
+        ):
+            is_plain = care is Care.NONE
+            # What was started before may have been committed by a task that was lost since.
+            if not is_plain and is_there(self._pieces.join(piece)):
+                continue
+            while begun and not is_plain:
+                yield self._finish(*begun.pop(0))
+            begun.append((unit, care, self._begin(unit, care)))
+            while len(begun) > is_plain:
+                yield self._finish(*begun.pop(0))
+        for each in begun:
+            yield self._finish(*each)
+
+    def _begin(self, unit: pa.Table, care: Care) -> Pending[pa.Table] | None:
+        """Begins with a unit; not where the process ended in it again and again."""
+        shard, start, encoded = (
+            unit["shard"][0].as_py(),
+            unit["start"][0].as_py(),
+            unwrap_unit(unit),
+        )
         if care is Care.HOPELESS:
             raise SfRayError(
                 f"scoring rows {start} to {start + encoded.num_rows} of shard {shard} ends the "
                 "process, though none of them does alone; most often memory runs out: lower "
                 "--token-budget, or have more memory for each actor"
             )
+        if care is Care.SUSPECT:
+            return None
+        return self._scorer.begin(shard, start, encoded, self._count_batch)
+
+    def _finish(self, unit: pa.Table, care: Care, pending: Pending[pa.Table] | None) -> pa.Table:
+        """The score table of a unit; where the engine fails, the others of its rows are scored."""
+        shard, start, piece = (unit[name][0].as_py() for name in ("shard", "start", "piece"))
         table = None
-        if care is not Care.SUSPECT:
+        if pending:
             try:
-                table = self._scorer.score(shard, start, encoded, self._count_batch)
+                table = pending.result()
             except EngineFailedError as error:
                 self._engine_failed(piece, error)
-        if table is None:
-            encoded = self._without_bad_rows(piece, shard, start, encoded)
-            _, tokens, saved = self._usage()
-            table = self._scorer.score(shard, start, encoded, self._count_batch)
-        self._unreported[piece] = UnitCounts.of(
-            table,
-            self._scorer.oom_splits - splits,
-            self._scorer.tokens - tokens,
-            self._scorer.tokens_saved - saved,
-        )
+        if pending is None or table is None:
+            encoded = self._without_bad_rows(piece, shard, start, unwrap_unit(unit))
+            pending = self._scorer.begin(shard, start, encoded, self._count_batch)
+            table = pending.result()
+        self._unreported[piece] = UnitCounts.of(table, pending.usage)
         # With care, at once: who dies next shall not be blamed on a unit that is done.
         if care is not Care.NONE or monotonic() - self._reported >= _REPORT_S:
             self._report()
         return rewrap_unit(unit, table)
-
-    def _usage(self) -> tuple[int, int, int]:
-        scorer = self._scorer
-        return scorer.oom_splits, scorer.tokens, scorer.tokens_saved
 
     def _report(self) -> None:
         if self._unreported:
@@ -292,7 +308,8 @@ class ScoreUnits:
         while found := self._ask("next_range", piece, encoded.num_rows):
             first, stop = found
             try:
-                self._scorer.score(shard, start + first, encoded.slice(first, stop - first), None)
+                rows = encoded.slice(first, stop - first)
+                self._scorer.begin(shard, start + first, rows).result()
             except EngineFailedError as error:
                 reason = str(error)
                 self._engine_failed(piece, error)

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from sf_ray.halving import Halving
 from sf_ray.ifd import BAD
+from sf_ray.pending import Usage
 
 # Processes that may die over one unit before its rows are suspected: machines are taken away too.
 _DEATHS = 3
@@ -47,9 +48,7 @@ class UnitCounts:
     examples: tuple[tuple[str, int, str], ...]
 
     @classmethod
-    def of(
-        cls, scores: pa.Table, oom_splits: int, tokens: int = 0, tokens_saved: int = 0
-    ) -> "UnitCounts":
+    def of(cls, scores: pa.Table, usage: Usage) -> "UnitCounts":
         """Counts a unit's score table."""
         counts = {
             count["values"]: count["counts"]
@@ -59,7 +58,14 @@ class UnitCounts:
         if counts.keys() & set(BAD):
             columns = [scores[name].to_pylist() for name in ("shard", "row", "status")]
             examples = [row for row in zip(*columns, strict=True) if row[2] in BAD][:_EXAMPLES]
-        return cls(scores.num_rows, oom_splits, tokens, tokens_saved, counts, tuple(examples))
+        return cls(
+            scores.num_rows,
+            usage.oom_splits,
+            usage.tokens,
+            usage.tokens_saved,
+            counts,
+            tuple(examples),
+        )
 
     @property
     def bad(self) -> dict[str, int]:

@@ -21,6 +21,7 @@ from sf_ray import embedding_run, preparing, scoring_run
 from sf_ray.errors import EngineFailedError
 from sf_ray.formats import Format
 from sf_ray.json_shards import LINES
+from sf_ray.pending import Pending, Usage
 from sf_ray.reading import rows_of
 from sf_ray.rules import ModelSpec
 from sf_ray.tables import SCORE_SCHEMA
@@ -131,26 +132,31 @@ class FreeEngine:
 class FreeScorer:
     """Gives scores at once."""
 
-    oom_splits = tokens = tokens_saved = 0
     notes = ()
 
-    def score(self, shard: str, start: int, encoded: pa.Table, on_batch: object) -> pa.Table:
-        if _settings.log:
-            with open(_settings.log, "a", encoding="utf-8") as log:
-                log.write(f"{shard} {start} {time.time_ns()} {os.getpid()}\n")
-        if _settings.unit_s:
-            time.sleep(_settings.unit_s)
-        scores = free_scores(shard, start, encoded.num_rows, encoded["tokens"])
-        if _settings.digests:
-            at = SCORE_SCHEMA.get_field_index("digest")
-            scores = scores.set_column(at, SCORE_SCHEMA.field(at), encoded["digest"])
-        if not _settings.on_poison:
-            return _with_status(scores, encoded)
-        if pc.any(pc.and_(encoded["poisoned"], pc.equal(encoded["status"], "ok"))).as_py():
-            if _settings.on_poison == "die":
-                os._exit(1)
-            raise EngineFailedError("IndexError: arsenic")
+    def begin(
+        self, shard: str, start: int, encoded: pa.Table, on_batch: object = None
+    ) -> Pending[pa.Table]:
+        return Pending(lambda: _score(shard, start, encoded), Usage())
+
+
+def _score(shard: str, start: int, encoded: pa.Table) -> pa.Table:
+    if _settings.log:
+        with open(_settings.log, "a", encoding="utf-8") as log:
+            log.write(f"{shard} {start} {time.time_ns()} {os.getpid()}\n")
+    if _settings.unit_s:
+        time.sleep(_settings.unit_s)
+    scores = free_scores(shard, start, encoded.num_rows, encoded["tokens"])
+    if _settings.digests:
+        at = SCORE_SCHEMA.get_field_index("digest")
+        scores = scores.set_column(at, SCORE_SCHEMA.field(at), encoded["digest"])
+    if not _settings.on_poison:
         return _with_status(scores, encoded)
+    if pc.any(pc.and_(encoded["poisoned"], pc.equal(encoded["status"], "ok"))).as_py():
+        if _settings.on_poison == "die":
+            os._exit(1)
+        raise EngineFailedError("IndexError: arsenic")
+    return _with_status(scores, encoded)
 
 
 def _with_status(scores: pa.Table, encoded: pa.Table) -> pa.Table:

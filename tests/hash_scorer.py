@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from sf_ray.flops import Work
+from sf_ray.pending import Pending, Usage
 from sf_ray.rules import ModelSpec
 from sf_ray.tables import score_table, sequences_of
 
@@ -34,7 +35,6 @@ class HashEngine:
 class HashScorer:
     """Losses from 1 to 2 nats behind a prompt, from 1.5 to 2.5 without one."""
 
-    oom_splits = tokens = tokens_saved = 0
     notes = ()
 
     def __init__(self, salt: str) -> None:
@@ -43,19 +43,20 @@ class HashScorer:
     def work(self, encoded: pa.Table) -> Work:
         return Work.plain(sequences_of(encoded))
 
-    def score(
+    def begin(
         self,
         shard: str,
         start: int,
         encoded: pa.Table,
         on_batch: Callable[[int, int], None] | None = None,
-    ) -> pa.Table:
+    ) -> Pending[pa.Table]:
         losses = [
             np.nan if stop == first else self._loss(sequence.ids[:stop].tobytes(), first)
             for sequence in sequences_of(encoded)
             for first, stop in sequence.spans
         ]
-        return score_table(shard, start, encoded, np.array(losses, np.float64))
+        table = score_table(shard, start, encoded, np.array(losses, np.float64))
+        return Pending(lambda: table, Usage())
 
     def _loss(self, ids: bytes, first: int) -> float:
         digest = hashlib.blake2b(ids, digest_size=8, key=self._salt[:64]).digest()

@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from sf_ray import Scorer, SfRayError, heads
 from sf_ray import engine as engine_module
 from sf_ray.engine import Engine
+from sf_ray.errors import EngineFailedError
+from sf_ray.pending import Usage
 from sf_ray.sequences import TokenSequence
 from sf_ray.stream_attention import StreamBatch
 
@@ -158,12 +160,13 @@ def test_out_of_memory_halves_the_budget_and_loses_nothing(
         return decoder(input_ids=input_ids, **others)
 
     engine._decoder = small_device
-    np.testing.assert_allclose(engine.losses(sequences), exact, rtol=1e-4, equal_nan=True)
-    assert engine.oom_splits > 0
+    pending = engine.begin(sequences)
+    np.testing.assert_allclose(pending.result(), exact, rtol=1e-4, equal_nan=True)
+    assert pending.usage.oom_splits > 0
     assert engine.token_budget <= 700
-    splits = engine.oom_splits
-    engine.losses(sequences)
-    assert engine.oom_splits == splits  # remembered
+    pending = engine.begin(sequences)
+    pending.result()
+    assert pending.usage.oom_splits == 0  # remembered
 
     most = 0
     with pytest.raises(SfRayError, match="too little memory for one sequence of .* tokens"):
@@ -194,13 +197,13 @@ def test_sharing_does_not_change_a_loss(tiny_model: Path, seed: int, budget: int
     engine = Engine(tiny_model, token_budget=budget, threads=1)
     assert engine.notes == []
     expected = Engine(tiny_model, share=False).losses(pool)
-    found = engine.losses(pool)
+    pending = engine.begin(pool)
+    found = pending.result()
     np.testing.assert_allclose(found, expected, rtol=1e-4, equal_nan=True)
     assert found.tobytes() == engine.losses(pool).tobytes()
     prefixes = {s.ids[:end].tobytes() for s in pool if s.scored for end in range(1, len(s.ids))}
     asked = sum(len(s.ids) - 1 for s in pool if s.scored)
-    assert engine.tokens == 2 * asked
-    assert engine.tokens_saved == 2 * (asked - len(prefixes))
+    assert pending.usage == Usage(asked, asked - len(prefixes))
 
 
 @pytest.mark.parametrize("threads", [2, 5, 11])
@@ -211,17 +214,19 @@ def test_the_number_of_threads_does_not_change_a_loss(
 ) -> None:
     pool = family(1) + family(2) + random_sequences(20)
     alone = Engine(tiny_model, token_budget=60, threads=1, dtype=dtype, share=share)
-    expected = alone.losses(pool)
+    pending_alone = alone.begin(pool)
+    expected = pending_alone.result()
     counted: list[tuple[int, int]] = []
     engine = Engine(tiny_model, token_budget=60, threads=threads, dtype=dtype, share=share)
-    found = engine.losses(pool, lambda *batch: counted.append(batch))
+    pending = engine.begin(pool, lambda *batch: counted.append(batch))
+    found, usage = pending.result(), pending.usage
     tolerance = 1e-4 if dtype == "float32" else 1e-2
     np.testing.assert_allclose(found, expected, rtol=tolerance, equal_nan=True)
     assert found.tobytes() == engine.losses(pool).tobytes()
     sequences, tokens = np.sum(counted, axis=0)
     assert sequences == sum(bool(s.scored) for s in pool)
-    assert tokens == engine.tokens // 2 - engine.tokens_saved // 2
-    assert engine.tokens_saved // 2 <= alone.tokens_saved
+    assert tokens == usage.tokens - usage.tokens_saved
+    assert usage.tokens_saved <= pending_alone.usage.tokens_saved
 
 
 @pytest.mark.parametrize(
@@ -237,29 +242,66 @@ def test_lanes_are_alike_and_leave_few_threads_idle(
 ) -> None:
     engine = Engine(tiny_model, token_budget=budget, threads=threads, share=False)
     pool = random_sequences(200)
-    taken: list[int] = []
+    taken: dict[threading.Thread, int] = {}
     in_main, own = threading.main_thread(), torch.set_num_threads
 
     def set_num_threads(count: int) -> None:
         if threading.current_thread() is not in_main:
-            taken.append(count)
+            taken[threading.current_thread()] = count
         own(count)
 
     monkeypatch.setattr(torch, "set_num_threads", set_num_threads)
     engine.losses(pool)
-    assert set(taken) == set(shares)
+    assert set(taken.values()) == set(shares)
     assert len(taken) <= len(shares)
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_pools_that_overlap_have_the_bits_that_they_have_alone(
+    tiny_model: Path, threads: int, dtype: str
+) -> None:
+    pools = [family(1) + family(2), random_sequences(30), random_sequences(1), [], family(4)]
+    engine = Engine(tiny_model, token_budget=60, threads=threads, dtype=dtype)
+    alone = [engine.losses(pool) for pool in pools]
+    pending = [engine.begin(pool) for pool in pools]
+    for expected, one in reversed(list(zip(alone, pending, strict=True))):
+        assert one.result().tobytes() == expected.tobytes()
+
+
+def test_pools_by_streams_and_by_padded_batches_overlap(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools = [family(1), family(2), family(3), family(4)]
+    engine = Engine(tiny_model, token_budget=60, threads=2)
+    ways = iter([True, False, True, False] * 2)
+    monkeypatch.setattr(engine, "_pays", lambda *_: next(ways))
+    alone = [engine.losses(pool) for pool in pools]
+    pending = [engine.begin(pool) for pool in pools]
+    for expected, one in zip(alone, pending, strict=True):
+        assert one.result().tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_pool_that_fails_takes_no_other_with_it(tiny_model: Path, threads: int) -> None:
+    good, bad = family(1), [*family(2), TokenSequence.scored_from(np.array([1, 10**6, 2]), 1)]
+    engine = Engine(tiny_model, token_budget=60, threads=threads)
+    expected = engine.losses(good)
+    before, failing, after = (engine.begin(pool) for pool in (good, bad, good))
+    with pytest.raises(EngineFailedError, match="index out of range"):
+        failing.result()
+    assert before.result().tobytes() == after.result().tobytes() == expected.tobytes()
 
 
 def test_equal_sequences_are_computed_once(tiny_model: Path) -> None:
     engine = Engine(tiny_model)
     same = TokenSequence.scored_from(np.arange(10, dtype=np.int32), 2)
     counted: list[tuple[int, int]] = []
-    losses = engine.losses([same] * 5, lambda *batch: counted.append(batch))
-    assert len(set(losses)) == 1
+    pending = engine.begin([same] * 5, lambda *batch: counted.append(batch))
+    assert len(set(pending.result())) == 1
     assert counted == [(5, 9)]
-    assert (engine.tokens, engine.tokens_saved) == (45, 36)
+    assert pending.usage == Usage(45, 36)
 
 
 def test_a_model_that_cannot_share_says_why_and_is_right(
@@ -421,6 +463,10 @@ def test_cuda_gives_the_scores_of_cpu(
     losses = engine.losses(sequences)
     np.testing.assert_allclose(losses, exact, rtol=tolerance, equal_nan=True)
     assert losses.tobytes() == engine.losses(sequences).tobytes()
+    overlapping = [engine.begin(sequences), engine.begin(sequences[:9]), engine.begin(sequences)]
+    again, few, and_again = (pending.result() for pending in overlapping)
+    assert losses.tobytes() == again.tobytes() == and_again.tobytes()
+    assert few.tobytes() == engine.losses(sequences[:9]).tobytes()
 
 
 @pytest.mark.weights

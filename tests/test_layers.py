@@ -29,6 +29,8 @@ LAYERS = [
     "estimate_text",
     "streams",
     "halving",
+    "pending",
+    "lanes",
     "memory",
     "onednn",
     "heads",

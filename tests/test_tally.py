@@ -1,5 +1,6 @@
 import pyarrow as pa
 
+from sf_ray.pending import Usage
 from sf_ray.tally import Care, Counts, Tally, UnitCounts
 
 UNIT = UnitCounts(3, 1, 50, 10, {"ok": 2, "bad_row": 1}, (("s", 7, "bad_row"),))
@@ -38,7 +39,7 @@ def test_a_unit_that_is_scored_twice_has_its_bad_rows_once() -> None:
 def test_bad_rows_are_counted_by_status_with_examples() -> None:
     status = ["ok", "bad_row", "answer_too_short", "empty_answer", "bad_row", "bad_row"]
     table = pa.table({"shard": ["s"] * 6, "row": range(10, 16), "status": status})
-    counts = UnitCounts.of(table, 2)
+    counts = UnitCounts.of(table, Usage(oom_splits=2))
     assert (counts.rows, counts.oom_splits) == (6, 2)
     assert counts.by_status == {
         "ok": 1,

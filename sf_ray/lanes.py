@@ -1,0 +1,82 @@
+"""Batches of a model that are computed side by side on CPU, each in a thread of its own."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
+
+import torch
+
+# Batches side by side: one a thread, until Python itself is in the way.
+MOST_LANES = 8
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Lanes:
+    """Threads that outlive a pool of sequences: the next pool begins in those that are free.
+
+    Attributes:
+        count: Items that are computed side by side; with 1, in the thread that submits them.
+    """
+
+    def __init__(self, count: int, threads: int) -> None:
+        """
+        Args:
+            count: Lanes.
+            threads: Of all lanes together. A lane with more than another would give other bits.
+        """
+        self.count, self._threads = count, threads
+        self._executor = ThreadPoolExecutor(count)  # a thread starts when it is needed
+        self._running: list[Future[Any]] = []
+
+    def submit(
+        self, function: Callable[[Item], list[Result]], items: Iterable[Item]
+    ) -> Sequence[Future[list[Result]]]:
+        """Begins to apply a function to items; what it raises, the futures raise.
+
+        With one lane each item is taken when the one before it is done, and may depend on it.
+        """
+        if self.count == 1:
+            return [_now(lambda: [result for item in items for result in function(item)])]
+        items = list(items)
+        lanes = min(self.count, len(items))
+        if lanes < self.count:  # they have more threads each, so nothing else may run beside them
+            self.settle()
+        kind = "cpu"
+        low, lowers = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+
+        def in_lane(item: Item) -> list[Result]:  # these are settings of a thread
+            torch.set_num_threads(self._threads // lanes)
+            torch.set_autocast_dtype(kind, low)
+            torch.set_autocast_enabled(kind, lowers)
+            return function(item)
+
+        futures = [self._executor.submit(in_lane, item) for item in items]
+        self._running = [future for future in self._running if not future.done()] + futures
+        if lanes < self.count:
+            self.settle()
+        return futures
+
+    def settle(self) -> None:
+        """Waits until no lane computes."""
+        wait(self._running)
+
+    def results(self, futures: Sequence[Future[list[Result]]]) -> list[Result]:
+        """All results in order. Where one failed, those that wait for a lane are given up."""
+        try:
+            return [result for future in futures for result in future.result()]
+        finally:
+            for future in futures:
+                future.cancel()
+            if self.count > 1:
+                torch.set_num_threads(self._threads)  # which new threads take over
+
+
+def _now(call: Callable[[], list[Result]]) -> Future[list[Result]]:
+    future: Future[list[Result]] = Future()
+    try:
+        future.set_result(call())
+    except Exception as error:  # noqa: BLE001 (as in an executor's thread)
+        future.set_exception(error)
+    return future
