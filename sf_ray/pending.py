@@ -1,10 +1,12 @@
 """What was begun and is not waited for yet."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+Item = TypeVar("Item")
+Begun = TypeVar("Begun")
 
 
 @dataclass
@@ -33,3 +35,28 @@ class Pending(Generic[T]):
 
     result: Callable[[], T]
     usage: Usage
+
+
+def one_ahead(
+    items: Iterable[Item],
+    begin: Callable[[Item], Begun],
+    finish: Callable[[Begun], T],
+    is_alone: Callable[[Item], bool],
+) -> Iterator[T]:
+    """Begins with each item before the one before it is finished, so that nobody waits for it.
+
+    Args:
+        items: Done in their order; each is taken when it begins.
+        begin: Begins with an item.
+        finish: Waits for what was begun; what it comes to.
+        is_alone: Whether nothing else may run beside an item.
+    """
+    begun: list[Begun] = []
+    for item in items:
+        ahead = 0 if is_alone(item) else 1
+        while len(begun) > ahead:
+            yield finish(begun.pop(0))
+        begun.append(begin(item))
+        while len(begun) > ahead:
+            yield finish(begun.pop(0))
+    yield from map(finish, begun)

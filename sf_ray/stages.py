@@ -26,7 +26,7 @@ from sf_ray.errors import BadShardError, EngineFailedError, SfRayError
 from sf_ray.ifd import Status
 from sf_ray.kinds import Kind, kind_of
 from sf_ray.locations import Location
-from sf_ray.pending import Pending
+from sf_ray.pending import Pending, one_ahead
 from sf_ray.reading import first_bad_row, read_units
 from sf_ray.rules import EncodeRules, EngineRules
 from sf_ray.score_sets import mark_bad
@@ -84,6 +84,10 @@ class ActorPool:
             "num_cpus": self.num_cpus,
             "num_gpus": self.num_gpus or None,
         }
+
+
+# A unit, what to be careful with, and what the engine does with it; None where it does nothing yet.
+_Begun = tuple[pa.Table, Care, Pending[pa.Table] | None]
 
 
 # Rules made from a pickle are new objects; keep one for each, with its tokenizer.
@@ -241,33 +245,22 @@ class ScoreUnits:
             yield wrap_bundle(scored)
 
     def _score(self, units: Sequence[pa.Table]) -> Iterator[pa.Table]:
-        """Scores units in order. Each begins before the one before it is waited for, so that the
-        device never waits for the next; but where care is needed, nothing runs beside it.
-        """
+        """Scores units in order; those that need care have the device to themselves."""
         pieces = [unit["piece"][0].as_py() for unit in units]
-        begun: list[tuple[pa.Table, Care, Pending[pa.Table] | None]] = []
-        for unit, piece, care in zip(
-            units, pieces, self._ask("bundle_started", pieces), strict=True
-        ):
-            is_plain = care is Care.NONE
-            # What was started before may have been committed by a task that was lost since.
-            if not is_plain and is_there(self._pieces.join(piece)):
-                continue
-            while begun and not is_plain:
-                yield self._finish(*begun.pop(0))
-            begun.append((unit, care, self._begin(unit, care)))
-            while len(begun) > is_plain:
-                yield self._finish(*begun.pop(0))
-        for each in begun:
-            yield self._finish(*each)
-
-    def _begin(self, unit: pa.Table, care: Care) -> Pending[pa.Table] | None:
-        """Begins with a unit; not where the process ended in it again and again."""
-        shard, start, encoded = (
-            unit["shard"][0].as_py(),
-            unit["start"][0].as_py(),
-            unwrap_unit(unit),
+        cares = self._ask("bundle_started", pieces)
+        # What was started before may have been committed by a task that was lost since.
+        todo = (
+            (unit, care)
+            for unit, piece, care in zip(units, pieces, cares, strict=True)
+            if care is Care.NONE or not is_there(self._pieces.join(piece))
         )
+        return one_ahead(todo, self._begin, self._finish, lambda each: each[1] is not Care.NONE)
+
+    def _begin(self, what: tuple[pa.Table, Care]) -> _Begun:
+        """Begins with a unit; not where the process ended in it again and again."""
+        unit, care = what
+        shard, start = (unit[name][0].as_py() for name in ("shard", "start"))
+        encoded = unwrap_unit(unit)
         if care is Care.HOPELESS:
             raise SfRayError(
                 f"scoring rows {start} to {start + encoded.num_rows} of shard {shard} ends the "
@@ -275,11 +268,12 @@ class ScoreUnits:
                 "--token-budget, or have more memory for each actor"
             )
         if care is Care.SUSPECT:
-            return None
-        return self._scorer.begin(shard, start, encoded, self._count_batch)
+            return unit, care, None
+        return unit, care, self._scorer.begin(shard, start, encoded, self._count_batch)
 
-    def _finish(self, unit: pa.Table, care: Care, pending: Pending[pa.Table] | None) -> pa.Table:
+    def _finish(self, begun: _Begun) -> pa.Table:
         """The score table of a unit; where the engine fails, the others of its rows are scored."""
+        unit, care, pending = begun
         shard, start, piece = (unit[name][0].as_py() for name in ("shard", "start", "piece"))
         table = None
         if pending:

@@ -134,7 +134,8 @@ class Tally:
         """An actor starts on units, in this order; what to be careful with."""
         self._alive()
         before = [piece in self._open for piece in pieces]
-        # Of units that were started and not finished, the first is the one that was in work.
+        # Of units that were started and not finished, the first was in work, or the one after it,
+        # which began beside it: units that are started again run alone, and the next death tells.
         if True in before:
             self._deaths[pieces[before.index(True)]] += 1
         c = self._counts
