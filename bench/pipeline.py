@@ -3,9 +3,9 @@
 python bench/pipeline.py [--corpus DIR] [--rows 250] [--model demo] [--unit-rows 50]
 
 The job reads, encodes, scores and puts pieces, and pays for the start of Ray and its actors. The
-engine has the same token ids in memory already. Both use all cores of this machine, whose speed
-drifts: they take turns of one unit, and all processes of the job are stopped while the engine has
-its turn.
+engine has the same token ids in memory already, and takes one unit after the other. Both use all
+cores of this machine, whose speed drifts: they take turns of one unit, and all processes of the job
+are stopped while the engine has its turn.
 """
 
 import argparse
