@@ -65,7 +65,8 @@ def main() -> None:
                 job.run(engine_s[piece])
             job.run()
         commits = job.commits()
-    # From the first commit to the last, the one actor scores all units but the first.
+    # From the first commit to the last, the one actor scores all units but the first, and what it
+    # has done of the second by then: at most what one thread does while the other ends the first.
     first = min(commits, key=commits.__getitem__)
     busy_s = max(commits.values()) - commits[first]
     bare_s = sum(engine_s.values())

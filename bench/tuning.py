@@ -33,7 +33,7 @@ def serve(model: str, dtype: str, threads: int, told: Connection) -> None:
     told.send((engine._lanes.count, engine.token_budget))
     while (work := told.recv()) is not None:
         lanes, engine.token_budget, pool = work
-        engine._lanes = Lanes(lanes, threads)  # no user has a reason to choose them
+        engine._lanes = Lanes(threads, lanes)  # no user has a reason to choose them
         engine.losses(pool)
         told.send(None)
 

@@ -27,6 +27,7 @@ from sf_ray.flops import Work
 from sf_ray.heads import Head
 from sf_ray.lanes import MOST_LANES, Lanes
 from sf_ray.loading import is_native, load_model
+from sf_ray.losses import Part, sum_spans
 from sf_ray.memory import cpu_token_budget, cuda_token_budget, scoring_bytes
 from sf_ray.packed import pack
 from sf_ray.pending import Pending, Usage
@@ -42,31 +43,6 @@ _LEAST_SAVED = {"cpu": 0.0, "cuda": 0.75}
 _PARTS_A_LANE, _BATCHES_A_PART = 4, 16
 
 OnBatch = Callable[[int, int], None] | None
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Losses of a batch, with the span of each, on their way to the host."""
-
-    spans: Ints
-    _nll: torch.Tensor
-    _copied: torch.cuda.Event | None
-
-    @classmethod
-    def of(cls, spans: Ints, nll: torch.Tensor) -> "_Part":
-        """Begins to copy them, behind what computes them."""
-        if not nll.is_cuda:
-            return cls(spans, nll, None)
-        on_host = nll.to("cpu", non_blocking=True)
-        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        copied.record()
-        return cls(spans, on_host, copied)
-
-    def nll(self) -> torch.Tensor:
-        """The losses; waits for them, and for nothing that the device was given after them."""
-        if self._copied:
-            self._copied.synchronize()
-        return self._nll
 
 
 @dataclass(frozen=True)
@@ -119,11 +95,10 @@ class Engine:
         """
         if device == "cuda" and not torch.cuda.is_available():
             raise SfRayError("--device cuda: torch sees no CUDA device here; use --device cpu")
-        self._threads = threads or torch.get_num_threads()
-        of_a_lane = -(-self._threads // MOST_LANES)
-        self._lanes = Lanes(self._threads // of_a_lane if device == "cpu" else 1, self._threads)
+        threads = threads or torch.get_num_threads()
+        self._lanes = Lanes(threads, MOST_LANES if device == "cpu" else 1)
         if device == "cpu":
-            torch.set_num_threads(self._threads)
+            torch.set_num_threads(threads)
         self.dtype = dtype
         self.notes: list[str] = []
         if device == "cpu" and dtype != "float32" and not is_native(dtype):
@@ -235,7 +210,7 @@ class Engine:
         else:
             # One context for the whole pool: autocast then casts each weight once.
             precision = torch.autocast(self._device.type, getattr(torch, dtype))
-        futures: list[Future[list[_Part]]] = []
+        futures: list[Future[list[Part]]] = []
         with precision:
             if len(plain):
                 futures += self._plain(pool, plain)
@@ -244,7 +219,7 @@ class Engine:
 
         def means_of() -> NDArray[np.float64]:
             with _engine_errors():
-                sums = _sums(self._lanes.results(futures), len(counts))
+                sums = sum_spans(self._lanes.results(futures), len(counts))
             means: NDArray[np.float64] = np.full(len(counts), np.nan)
             np.divide(sums, counts, out=means, where=counts > 0)
             return means
@@ -268,14 +243,14 @@ class Engine:
         )
         return len(stream) < (1 - _LEAST_SAVED[self._device.type]) * padded
 
-    def _plain(self, pool: _Pool, plain: Ints) -> Sequence[Future[list[_Part]]]:
+    def _plain(self, pool: _Pool, plain: Ints) -> Sequence[Future[list[Part]]]:
         """Some of a pool in padded batches, by the model's own attention."""
         self._attend_by(self._own_attention)
         starts = span_starts(pool.sequences)
         lengths = np.array([len(s.ids) for s in pool.sequences], dtype=np.int64)
         batches = TokenBudgetBatches(lengths[plain], self.token_budget)
 
-        def score(batch: Ints) -> list[_Part]:
+        def score(batch: Ints) -> list[Part]:
             try:
                 nll = self._batch([pool.sequences[i] for i in batch])
             except torch.OutOfMemoryError:
@@ -289,7 +264,7 @@ class Engine:
                 return [part for half in np.array_split(batch, 2) for part in score(half)]
             if pool.on_batch:
                 pool.on_batch(int(pool.copies[batch].sum()), int((lengths[batch] - 1).sum()))
-            return [_Part.of(span_of_each(pool.sequences, batch, starts), nll)]
+            return [Part.of(span_of_each(pool.sequences, batch, starts), nll)]
 
         return self._lanes.submit(score, (plain[batch] for batch in batches))
 
@@ -311,7 +286,7 @@ class Engine:
 
     def _streams(
         self, pool: _Pool, streamed: Ints, stream: TokenStream
-    ) -> Sequence[Future[list[_Part]]]:
+    ) -> Sequence[Future[list[Part]]]:
         """Some of a pool as a stream, in parts that lanes compute side by side.
 
         Args:
@@ -322,11 +297,11 @@ class Engine:
         starts = span_starts(pool.sequences)
         parts = self._parts(pool.sequences, streamed, stream)
 
-        def score(part: tuple[Ints, TokenStream]) -> list[_Part]:
+        def score(part: tuple[Ints, TokenStream]) -> list[Part]:
             places, one = part
             of_all = ranges((starts[i], starts[i + 1]) for i in places)
             found = self._stream(one, pool, pool.copies[places])
-            return [_Part.of(of_all[spans], nll) for spans, nll in found]
+            return [Part.of(of_all[spans], nll) for spans, nll in found]
 
         self._attend_by(NAME)
         pool.usage.tokens_saved += sum(
@@ -472,10 +447,10 @@ class Engine:
         needs = Needs()
         budget, self.token_budget = self.token_budget, 14  # several batches, cut anywhere
         try:
-            plain = _sums(self._lanes.results(self._plain(pool, np.arange(len(sequences)))))
+            plain = sum_spans(self._lanes.results(self._plain(pool, np.arange(len(sequences)))))
             self._attend_by(NAME)
             found = self._stream(TokenStream.of(sequences), pool, pool.copies, needs)
-            shared = _sums([_Part.of(*part) for part in found])
+            shared = sum_spans([Part.of(*part) for part in found])
             reason = "its layers do not look at each token alone"
             if needs.unknown:
                 reason = f"its attention uses {', '.join(sorted(needs.unknown))}"
@@ -498,15 +473,6 @@ class Engine:
                 "model's layers look, shared prefixes are computed for each of them"
             )
         return min(windows, default=1 << 62)
-
-
-def _sums(parts: Sequence[_Part], size: int = 0) -> NDArray[np.float64]:
-    """The sum of each span's losses. Waits for them; always adds in the same order."""
-    if not parts:
-        return np.zeros(size)
-    nll = torch.cat([part.nll() for part in parts]).double().numpy()
-    where = np.concatenate([part.spans for part in parts])
-    return np.bincount(where, weights=nll, minlength=size).astype(np.float64, copy=False)
 
 
 @contextmanager

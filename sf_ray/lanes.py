@@ -20,14 +20,15 @@ class Lanes:
         count: Items that are computed side by side; with 1, in the thread that submits them.
     """
 
-    def __init__(self, count: int, threads: int) -> None:
+    def __init__(self, threads: int, most: int = MOST_LANES) -> None:
         """
         Args:
-            count: Lanes.
-            threads: Of all lanes together. A lane with more than another would give other bits.
+            threads: Of all lanes together; as many for each, as one with more would give other
+                bits than another.
+            most: Lanes there may be.
         """
-        self.count, self._threads = count, threads
-        self._executor = ThreadPoolExecutor(count)  # a thread starts when it is needed
+        self.count, self._threads = threads // -(-threads // most), threads
+        self._executor = ThreadPoolExecutor(self.count)  # a thread starts when it is needed
         self._running: list[Future[Any]] = []
 
     def submit(

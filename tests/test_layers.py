@@ -31,6 +31,7 @@ LAYERS = [
     "halving",
     "pending",
     "lanes",
+    "losses",
     "memory",
     "onednn",
     "heads",
