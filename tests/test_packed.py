@@ -1,17 +1,15 @@
 """Layers with their weights laid out for oneDNN, against the layers as they were."""
 
-import platform
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from sf_ray.packed import _PackedLinear, pack
-
-pytestmark = pytest.mark.skipif(
-    platform.machine() not in ("x86_64", "AMD64"), reason="other processors keep their layers"
-)
+from sf_ray import onednn
+from sf_ray.heads import Head
+from sf_ray.packed import pack
 
 SETTINGS = {
     "vocab_size": 100,
@@ -32,6 +30,14 @@ def decoder_of(architecture: str, **settings: Any) -> nn.Module:
     config = getattr(transformers, f"{architecture}Config")(**(settings or SETTINGS))
     decoder: nn.Module = transformers.AutoModel.from_config(config).eval()
     return decoder
+
+
+def model_of(architecture: str) -> Any:
+    import transformers
+
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{architecture}Config")(**SETTINGS)
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
 @torch.no_grad()
@@ -56,9 +62,10 @@ def test_a_packed_decoder_gives_the_same(architecture: str, mlps: int) -> None:
     decoder = decoder_of(architecture)
     expected = hidden(decoder)
     pack(decoder, "float32", 64)
-    assert fused(decoder) == mlps
+    is_packed = onednn.supports(torch.float32)
+    assert fused(decoder) == (mlps if is_packed else 0)
     # The old weights are gone.
-    assert all(type(m) is _PackedLinear and m.weight.is_mkldnn for m in linears(decoder))
+    assert all(m.weight.is_mkldnn is is_packed for m in linears(decoder))
     torch.testing.assert_close(hidden(decoder), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -66,7 +73,8 @@ def test_bfloat16_is_packed_for_autocast_alone() -> None:
     decoder = decoder_of("Qwen2")  # its query, key and value have biases
     expected, low = hidden(decoder), hidden(decoder, low=True)
     pack(decoder, "bfloat16", 64)
-    assert fused(decoder) == 2
+    # Where the CPU lacks the instructions, the layers stay as they were.
+    assert fused(decoder) == (2 if onednn.supports(torch.bfloat16) else 0)
     assert torch.equal(hidden(decoder), expected)
     made = hidden(decoder, low=True)
     assert not torch.equal(made, expected)
@@ -92,7 +100,7 @@ def test_what_only_looks_like_a_gated_mlp_is_computed_as_it_was(
     expected = hidden(decoder)
     pack(decoder, "float32", 64)
     assert fused(decoder) == 0
-    assert all(type(m) is _PackedLinear for m in linears(decoder))
+    assert all(m.weight.is_mkldnn is onednn.supports(torch.float32) for m in linears(decoder))
     torch.testing.assert_close(hidden(decoder), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -100,3 +108,51 @@ def test_other_types_keep_their_layers() -> None:
     decoder = decoder_of("Llama")
     pack(decoder, "float16", 64)
     assert all(type(m) is nn.Linear for m in linears(decoder))
+
+
+@pytest.fixture
+def fresh_trial() -> Iterator[None]:
+    """`supports` tries again in the test, and once more after it."""
+    onednn.supports.cache_clear()
+    yield
+    onednn.supports.cache_clear()
+
+
+def refuse(*_: object) -> torch.Tensor:
+    raise RuntimeError("the bf16 path needs CPU support that is not here")
+
+
+def wrong(states: torch.Tensor, weight: torch.Tensor, *_: object) -> torch.Tensor:
+    return torch.zeros(len(states), 32, dtype=states.dtype)
+
+
+@pytest.mark.usefixtures("fresh_trial")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("operator", "stands_in"),
+    [("laid_out", refuse), ("product", refuse), ("product", wrong), ("product_times", refuse)],
+)
+def test_where_an_operator_fails_or_is_wrong_layers_and_head_stay_plain(
+    operator: str, stands_in: Any, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onednn, operator, stands_in)
+    decoder = decoder_of("Llama")
+    expected = hidden(decoder, low=dtype == "bfloat16")
+    assert not onednn.supports(getattr(torch, dtype))
+    pack(decoder, dtype, 64)
+    assert all(type(m) is nn.Linear for m in linears(decoder))
+    assert torch.equal(hidden(decoder, low=dtype == "bfloat16"), expected)
+    head = Head(model_of("Llama"), dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+        losses = head.nll(torch.ones(3, SETTINGS["hidden_size"]), torch.arange(3))
+    assert bool(torch.isfinite(losses).all())
+
+
+@pytest.mark.usefixtures("fresh_trial")
+def test_a_torch_without_the_operator_keeps_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Without:
+        pass
+
+    monkeypatch.setattr(torch.ops, "mkldnn", Without())
+    assert not onednn.supports(torch.float32)
+    assert not onednn.supports(torch.bfloat16)
