@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from sf_ray.locations import Location
@@ -25,6 +26,10 @@ WORDS = (
 # Read when torch is loaded, here and in every process below. Threads that spin while they wait take
 # the CPUs from what they wait for where more runs beside them: a model starts 4 times as fast so.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# How long an example takes depends on what else a machine does: no deadline, in any test.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 
 
 @pytest.fixture(autouse=True, scope="session")

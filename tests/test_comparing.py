@@ -105,7 +105,7 @@ def cuts(draw: st.DrawFn, rows: int) -> list[Unit]:
     return [unit for unit in units if draw(st.integers(0, 4))]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.sampled_from([0.1, 0.5]), st.sampled_from([1.0, 0.7]))
 def test_a_comparison_is_that_of_joining_by_hand(
     data: st.DataObject, fraction: float, max_ifd: float

@@ -74,7 +74,7 @@ def lines_of(corpus: Corpus) -> list[bytes]:
 
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("packing", PACKINGS)
-@settings(max_examples=8, deadline=None)  # each of them writes files to disk
+@settings(max_examples=8)  # each of them writes files to disk
 @given(
     rows=OBJECTS,
     is_ascii=st.booleans(),

@@ -3,7 +3,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sf_ray.errors import BadRowError
@@ -13,7 +13,6 @@ from sf_ray.reading import field_names, read_units, rows_of, sample_rows, values
 from sf_ray.units import group_reads, units_of
 
 
-@settings(deadline=None)  # each example writes a file
 @given(
     row_groups=st.lists(st.integers(1, 40), min_size=1, max_size=5), unit_rows=st.integers(1, 30)
 )

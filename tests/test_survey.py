@@ -71,7 +71,7 @@ def assert_same(one: Survey, other: Survey) -> None:
 
 
 @given(st.integers(0, 4000), st.lists(st.integers(0, 4000), max_size=4), st.booleans(), st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_parts_in_any_order_add_up_to_the_whole(
     count: int, cuts: list[int], ties: bool, data: st.DataObject
 ) -> None:
@@ -128,7 +128,7 @@ def test_counts_and_picks_are_those_of_a_look_at_every_row(ties: bool) -> None:
 
 
 @given(st.integers(1, 3000), st.floats(0.001, 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_cut_off_of_a_fraction_is_right_to_a_bin(count: int, fraction: float) -> None:
     rows = make_rows(count, seed=count + 1)
     eligible = np.sort(rows.ifd[rows.eligible])[::-1]
