@@ -40,7 +40,7 @@ format: $(READY)  ## Put style right
 	$(VENV)/bin/ruff format .
 
 docs: $(READY)  ## Write docs/options.md from the options
-	$(VENV)/bin/python -m sf_ray.options_doc > docs/options.md
+	$(VENV)/bin/python docs/options_page.py > docs/options.md
 
 check: lint typecheck test  ## All that CI checks
 

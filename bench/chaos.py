@@ -33,7 +33,7 @@ from conftest import make_model, make_rows, write_shards  # noqa: E402
 from proxy import FAULTS, Proxy  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from sf_ray.locations import Location  # noqa: E402
+from sf_ray.storage.location import Location  # noqa: E402
 
 ROUND_S = 300  # a round that takes longer is a hang
 UNIT_S = 0.06

@@ -9,15 +9,17 @@ from time import perf_counter
 import numpy as np
 import pyarrow.dataset as ds
 
-from sf_ray.examples import Example
-from sf_ray.formats import resolve_format
+from sf_ray.corpus.examples import Example
+from sf_ray.corpus.formats import resolve_format
 
 
 def load_examples(corpus: str | None, rows: int) -> list[Example]:
     """The first rows of a local corpus, or of the demo's, that render."""
     with tempfile.TemporaryDirectory() as folder:
         if corpus is None:
-            from sf_ray.demo import write_corpus  # needs Ray, which scoring alone does without
+            from sf_ray.commands.demo import (
+                write_corpus,  # needs Ray, which scoring alone does without
+            )
 
             corpus = f"{folder}/corpus"
             write_corpus(Path(corpus))

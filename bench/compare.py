@@ -18,13 +18,13 @@ import pyarrow as pa
 from common import median_s
 from scipy.stats import spearmanr
 
-from sf_ray.comparing import compare_sets
-from sf_ray.consistency import Floats
-from sf_ray.locations import Location
-from sf_ray.score_sets import ScoreSet, describe, find_score_set, score_set_of
-from sf_ray.storage import File, put_table
-from sf_ray.tables import SCORE_ENCODING, SCORE_SCHEMA
-from sf_ray.units import Shard, units_of
+from sf_ray.commands.compare.consistency import Floats
+from sf_ray.commands.compare.join import compare_sets
+from sf_ray.corpus.units import Shard, units_of
+from sf_ray.scoring.score_set import ScoreSet, describe, find_score_set, score_set_of
+from sf_ray.scoring.score_table import SCORE_ENCODING, SCORE_SCHEMA
+from sf_ray.storage.files import File, put_table
+from sf_ray.storage.location import Location
 
 SHARD_ROWS = 100_000
 FRACTIONS, MAX_IFD = (0.05, 0.1, 0.15), 1.0

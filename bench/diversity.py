@@ -27,14 +27,14 @@ from time import perf_counter
 
 import numpy as np
 
-from sf_ray.diversity import (
+from sf_ray.selection.diversity.facility_location import EXACT_ROWS, coverage, greedy, objective
+from sf_ray.selection.diversity.partition import (
     choose,
     fit_centres,
     nearest,
     ratio_to_exact,
     sample_of,
 )
-from sf_ray.facility_location import EXACT_ROWS, coverage, greedy, objective
 
 PEERS_ROWS = 10_400
 JUDGED_ROWS = 20_000

@@ -34,17 +34,17 @@ from common import load_examples, overlap_of_best, relative_difference
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from sf_ray.batching import TokenBudgetBatches
-from sf_ray.encoding import Encoder
-from sf_ray.engine import Engine
-from sf_ray.examples import Example, Message
-from sf_ray.flops import ATTENTION, Work, cost_of
-from sf_ray.ifd import Status
-from sf_ray.memory import keep_freed_memory
-from sf_ray.models import Model, load_tokenizer, resolve_model
-from sf_ray.onednn import laid_out, product, supports
-from sf_ray.sequences import TokenSequence
-from sf_ray.tables import encoded_table, score_table, sequences_of
+from sf_ray.corpus.examples import Example, Message
+from sf_ray.encoding.encoder import Encoder
+from sf_ray.engine.batching import TokenBudgetBatches
+from sf_ray.engine.engine import Engine
+from sf_ray.engine.flops import ATTENTION, Work, cost_of
+from sf_ray.engine.layers.onednn import laid_out, product, supports
+from sf_ray.engine.memory import keep_freed_memory
+from sf_ray.engine.model_files import Model, load_tokenizer, resolve_model
+from sf_ray.engine.sequences import TokenSequence
+from sf_ray.scoring.ifd import Status
+from sf_ray.scoring.score_table import encoded_table, score_table, sequences_of
 
 PEAK_TOKENS, PEAK_S = {"cpu": 1024, "cuda": 65536}, {"cpu": 0.1, "cuda": 0.02}
 PEAK_ROUNDS = 4

@@ -24,17 +24,17 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from sf_ray import pipeline
-from sf_ray.config import ScoreOptions
-from sf_ray.demo import write_corpus
-from sf_ray.encoding import Encoder
-from sf_ray.engine import Engine
-from sf_ray.formats import resolve_format
-from sf_ray.locations import Location
-from sf_ray.models import context_window, load_tokenizer, resolve_model
-from sf_ray.planning import plan_corpus
-from sf_ray.tables import encoded_table, sequences_of
-from sf_ray.units import units_of
+from sf_ray.commands import pipeline
+from sf_ray.commands.demo import write_corpus
+from sf_ray.config.options import ScoreOptions
+from sf_ray.corpus.formats import resolve_format
+from sf_ray.corpus.planning import plan_corpus
+from sf_ray.corpus.units import units_of
+from sf_ray.encoding.encoder import Encoder
+from sf_ray.engine.engine import Engine
+from sf_ray.engine.model_files import context_window, load_tokenizer, resolve_model
+from sf_ray.scoring.score_table import encoded_table, sequences_of
+from sf_ray.storage.location import Location
 
 Units = dict[str, pa.Table]  # encoded rows by the name of their piece
 

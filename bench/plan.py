@@ -21,9 +21,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from common import load_examples
 
-from sf_ray.encoding import Encoder
-from sf_ray.flops import Work
-from sf_ray.models import load_tokenizer, resolve_model
+from sf_ray.encoding.encoder import Encoder
+from sf_ray.engine.flops import Work
+from sf_ray.engine.model_files import load_tokenizer, resolve_model
 
 MAX_LENGTH = 1024
 

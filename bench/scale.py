@@ -35,11 +35,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import free_scorer
 from conftest import WORDS, make_model
 
-from sf_ray.locations import Location
-from sf_ray.planning import plan_corpus
-from sf_ray.storage import File
-from sf_ray.tables import SCORE_ENCODING
-from sf_ray.units import Shard, units_of
+from sf_ray.corpus.planning import plan_corpus
+from sf_ray.corpus.units import Shard, units_of
+from sf_ray.scoring.score_table import SCORE_ENCODING
+from sf_ray.storage.files import File
+from sf_ray.storage.location import Location
 
 RESULT = "result: "  # what a process of its own prints before it
 SHARD_ROWS, UNIT_ROWS = 1_000_000, 2048
@@ -217,10 +217,10 @@ def mib(size: float) -> str:
 
 
 def measure_ours(pieces: str, rows: str) -> dict[str, Any]:
-    from sf_ray.candidates import Eligible
-    from sf_ray.passes import Passes, chunks_of
-    from sf_ray.ranking import Wanted, rank
-    from sf_ray.selection import Bounds
+    from sf_ray.selection.chunks import Eligible
+    from sf_ray.selection.corpus_pass import Passes, chunks_of
+    from sf_ray.selection.cutoff_tasks import Wanted, rank
+    from sf_ray.selection.cutoffs import Bounds
 
     start_ray()
 
@@ -346,8 +346,8 @@ def measure_plain(corpus: str, out: str) -> dict[str, Any]:
 
 
 def measure_whole(corpus: str, out: str, model: str) -> dict[str, Any]:
-    from sf_ray.config import RunOptions
-    from sf_ray.pipeline import run
+    from sf_ray.commands.pipeline import run
+    from sf_ray.config.options import RunOptions
 
     free_scorer.install()
     start_ray()
@@ -399,8 +399,8 @@ def measure_plan(bucket: str, storage: str, model: str) -> dict[str, Any]:
     """Plans; puts a score piece for every shard; then runs the job twice."""
     import ray
 
-    from sf_ray.config import RunOptions
-    from sf_ray.pipeline import run
+    from sf_ray.commands.pipeline import run
+    from sf_ray.config.options import RunOptions
 
     storage_options = json.loads(storage)
     free_scorer.install()

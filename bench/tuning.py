@@ -16,12 +16,12 @@ from time import perf_counter
 
 from common import load_examples
 
-from sf_ray.encoding import Encoder
-from sf_ray.engine import Engine
-from sf_ray.ifd import Status
-from sf_ray.lanes import Lanes
-from sf_ray.memory import keep_freed_memory
-from sf_ray.models import load_tokenizer, resolve_model
+from sf_ray.encoding.encoder import Encoder
+from sf_ray.engine.batch_threads import Lanes
+from sf_ray.engine.engine import Engine
+from sf_ray.engine.memory import keep_freed_memory
+from sf_ray.engine.model_files import load_tokenizer, resolve_model
+from sf_ray.scoring.ifd import Status
 
 BUDGETS = (128, 256, 512, 1024, 2048, 4096)
 

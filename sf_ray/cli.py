@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args, get_origin
 import click
 
 import sf_ray
-from sf_ray.commands import COMMANDS, Command, load
-from sf_ray.console import say
+from sf_ray.config.registry import COMMANDS, Command, load
 from sf_ray.errors import SfRayError
-from sf_ray.log_lines import begin_log
+from sf_ray.runtime.json_log import begin_log
+from sf_ray.runtime.log import say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,10 +4,10 @@ import numpy as np
 from markupsafe import Markup
 
 import sf_ray
-from sf_ray.compare_tables import tables_of
-from sf_ray.comparing import Comparison
-from sf_ray.html import render
-from sf_ray.plots import Axis, Line, Scatter, density
+from sf_ray.commands.compare.join import Comparison
+from sf_ray.commands.compare.tables import tables_of
+from sf_ray.output.report.html import render
+from sf_ray.output.report.plots import Axis, Line, Scatter, density
 
 # IFD that the plot shows; what lies above stands at its edge.
 _MOST_IFD, _BINS = 2.0, 100

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sf_ray.sequences import Ints
+from sf_ray.engine.sequences import Ints
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ Knows what a sample is of, not what it is for.
 import json
 from dataclasses import dataclass
 
-from sf_ray.formats import SampleRow
-from sf_ray.locations import Location
-from sf_ray.planning import Corpus
-from sf_ray.reading import sample_rows, sampled_shards
-from sf_ray.storage import put_bytes, read_bytes_or_none
+from sf_ray.corpus.formats import SampleRow
+from sf_ray.corpus.planning import Corpus
+from sf_ray.corpus.rows import sample_rows, sampled_shards
+from sf_ray.storage.files import put_bytes, read_bytes_or_none
+from sf_ray.storage.location import Location
 
 _NAME = "_sample.json"
 _VERSION = 1

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from sf_ray.locations import Location
+    from sf_ray.storage.location import Location
 
 WORDS = (
     "the a of to and in is it you that was for on are with as his they be at one have this from "
@@ -245,7 +245,7 @@ def s3(s3_options: dict[str, object]) -> S3:
 def sf_ray_cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs a command line in this process: (exit code, stdout, stderr)."""
     from sf_ray.cli import main
-    from sf_ray.log_lines import end_log
+    from sf_ray.runtime.json_log import end_log
 
     def run(*arguments: object) -> tuple[int, str, str]:
         capfd.readouterr()
@@ -260,7 +260,7 @@ def sf_ray_cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, st
 @pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.s3)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> "Location":
     """An empty place in each kind of storage."""
-    from sf_ray.locations import Location
+    from sf_ray.storage.location import Location
 
     if request.param == "local":
         return Location(str(tmp_path / "place"))
@@ -275,7 +275,9 @@ def scoring_for_free() -> "Iterator[Callable[..., None]]":
     """What puts a scorer that costs nothing in place of the model; the model is back afterwards."""
     import free_scorer
 
-    from sf_ray import embedding_run, preparing, scoring_run
+    from sf_ray.commands import setup as preparing
+    from sf_ray.scoring import run as scoring_run
+    from sf_ray.selection.diversity import embedding_run
 
     replaced = [(preparing, "EncodeRules"), (scoring_run, "EngineRules")]
     with pytest.MonkeyPatch.context() as patch:

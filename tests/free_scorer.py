@@ -17,15 +17,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.cloudpickle
 
-from sf_ray import embedding_run, preparing, scoring_run
+from sf_ray.commands import setup as preparing
+from sf_ray.corpus.formats import Format
+from sf_ray.corpus.readers.json_lines import LINES
+from sf_ray.corpus.rows import rows_of
+from sf_ray.encoding.specs import ModelSpec
+from sf_ray.encoding.templates import Template
+from sf_ray.engine.pending import Pending, Usage
 from sf_ray.errors import EngineFailedError
-from sf_ray.formats import Format
-from sf_ray.json_shards import LINES
-from sf_ray.pending import Pending, Usage
-from sf_ray.reading import rows_of
-from sf_ray.rules import ModelSpec
-from sf_ray.tables import SCORE_SCHEMA
-from sf_ray.templates import Template
+from sf_ray.scoring import run as scoring_run
+from sf_ray.scoring.score_table import SCORE_SCHEMA
+from sf_ray.selection.diversity import embedding_run
 
 POISON = "arsenic"
 

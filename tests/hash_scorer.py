@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from sf_ray.flops import Work
-from sf_ray.pending import Pending, Usage
-from sf_ray.rules import ModelSpec
-from sf_ray.tables import score_table, sequences_of
+from sf_ray.encoding.specs import ModelSpec
+from sf_ray.engine.flops import Work
+from sf_ray.engine.pending import Pending, Usage
+from sf_ray.scoring.score_table import score_table, sequences_of
 
 
 @dataclass(frozen=True)

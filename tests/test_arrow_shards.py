@@ -4,14 +4,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from sf_ray.corpus.planning import plan_corpus
+from sf_ray.corpus.readers.shard import open_shard, read_footer
+from sf_ray.corpus.rows import read_units
+from sf_ray.corpus.units import group_reads, units_of
 from sf_ray.errors import BadShardError
-from sf_ray.locations import Location
-from sf_ray.planning import plan_corpus
-from sf_ray.reading import read_units
-from sf_ray.shards import open_shard, read_footer
-from sf_ray.storage import list_files, put_whole
-from sf_ray.units import group_reads, units_of
-from sf_ray.writing import write_shard
+from sf_ray.output.shard_writer import write_shard
+from sf_ray.storage.files import list_files, put_whole
+from sf_ray.storage.location import Location
 
 TABLE = pa.table(
     {

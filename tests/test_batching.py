@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.batching import TokenBudgetBatches
+from sf_ray.engine.batching import TokenBudgetBatches
 
 lengths = st.lists(st.integers(1, 300), max_size=60)
 

@@ -1,8 +1,8 @@
 import pyarrow as pa
 
-from sf_ray.bundles import rewrap_unit, unwrap_bundle, unwrap_unit, wrap_bundle, wrap_unit
-from sf_ray.storage import File
-from sf_ray.units import ReadPlan, Unit
+from sf_ray.corpus.bundles import rewrap_unit, unwrap_bundle, unwrap_unit, wrap_bundle, wrap_unit
+from sf_ray.corpus.units import ReadPlan, Unit
+from sf_ray.storage.files import File
 
 PLAN = ReadPlan(File("s", "s", 1, "1"), "a/p", (), range(1), 0)
 

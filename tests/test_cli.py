@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 import sf_ray
-from sf_ray.commands import COMMANDS
+from sf_ray.config.registry import COMMANDS
 
 Cli = Callable[..., tuple[int, str, str]]
 

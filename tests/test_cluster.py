@@ -1,8 +1,8 @@
 import pytest
 import ray
 
-from sf_ray.cluster import resolve_device, size_pool
-from sf_ray.stages import ActorPool
+from sf_ray.runtime.cluster import resolve_device, size_pool
+from sf_ray.scoring.stages.actor import ActorPool
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from jsonschema import Draft202012Validator
 
 import sf_ray
 from sf_ray.cli import _click_command
-from sf_ray.commands import COMMANDS, load
-from sf_ray.config import RunOptions
+from sf_ray.config.options import RunOptions
+from sf_ray.config.registry import COMMANDS, load
 
 REPOSITORY = Path(__file__).parent.parent
 CLUSTER = REPOSITORY / "cluster"

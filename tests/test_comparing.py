@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from sf_ray.comparing import Comparison, compare_sets
-from sf_ray.consistency import sampled
+from sf_ray.commands.compare.consistency import sampled
+from sf_ray.commands.compare.join import Comparison, compare_sets
+from sf_ray.config.quotas import rows_to_keep
+from sf_ray.corpus.plan_cache import keep_footers
+from sf_ray.corpus.planning import Corpus
+from sf_ray.corpus.units import Shard, Unit, shard_id, units_of
 from sf_ray.errors import SfRayError
-from sf_ray.footers import keep_footers
-from sf_ray.locations import Location
-from sf_ray.planning import Corpus
-from sf_ray.quotas import rows_to_keep
-from sf_ray.score_sets import ScoreSet, describe, find_score_set, mark_bad, score_set_of
-from sf_ray.storage import File, put_bytes, put_table
-from sf_ray.tables import SCORE_ENCODING
-from sf_ray.units import Shard, Unit, shard_id, units_of
+from sf_ray.scoring.score_set import ScoreSet, describe, find_score_set, mark_bad, score_set_of
+from sf_ray.scoring.score_table import SCORE_ENCODING
+from sf_ray.storage.files import File, put_bytes, put_table
+from sf_ray.storage.location import Location
 
 Cli = Callable[..., tuple[int, str, str]]
 # (status, direct perplexity, conditioned perplexity) of a row.

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_packed import decoder_of, hidden
 
-from sf_ray.compiled import compile_layers
+from sf_ray.engine.layers.compiled import compile_layers
 
 CPU = torch.device("cpu")
 Forward = Callable[..., torch.Tensor]

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from sf_ray.commands import COMMANDS, command_line, load
-from sf_ray.config import RunOptions
+from sf_ray.config.options import RunOptions
+from sf_ray.config.quotas import Quota
+from sf_ray.config.registry import COMMANDS, command_line, load
 from sf_ray.errors import UsageError
-from sf_ray.quotas import Quota
 
 RUN = COMMANDS["run"]
 GIVEN = {"input": "in", "output": "out", "model": "demo", "keep_fraction": "0.1"}

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata, spearmanr
 
-from sf_ray.consistency import (
+from sf_ray.commands.compare.consistency import (
     Agreement,
     Overlap,
     ScoreColumns,
@@ -14,7 +14,7 @@ from sf_ray.consistency import (
     rank_correlation,
     sampled,
 )
-from sf_ray.quotas import rows_to_keep
+from sf_ray.config.quotas import rows_to_keep
 
 # Few distinct values, so that ties are the rule; NaN is a row without a score.
 some = st.one_of(st.sampled_from([0.25, 0.5, 0.999999, 1.0, 1.5]), st.floats(0.001, 3))

@@ -3,8 +3,8 @@ import logging
 
 import pytest
 
-from sf_ray import console
-from sf_ray.console import Voice, json_line, run_id, say, timed, use_voice, worker_environment
+from sf_ray.runtime import log as console
+from sf_ray.runtime.log import Voice, json_line, run_id, say, timed, use_voice, worker_environment
 
 
 @pytest.fixture(autouse=True)

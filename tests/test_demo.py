@@ -3,8 +3,8 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
-from sf_ray.commands import COMMANDS, load
-from sf_ray.demo import write_corpus
+from sf_ray.commands.demo import write_corpus
+from sf_ray.config.registry import COMMANDS, load
 
 
 def test_the_damage_is_what_it_is_said_to_be(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_the_same_python_makes_the_same_corpus(tmp_path: Path) -> None:
 def test_the_demo_tells_what_became_of_each_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from sf_ray import demo
+    from sf_ray.commands import demo
 
     # Few and short rows: the whole demo takes minutes.
     documented = demo._documented()

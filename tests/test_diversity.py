@@ -4,8 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sf_ray import diversity, facility_location
-from sf_ray.diversity import (
+from sf_ray.selection.diversity import facility_location
+from sf_ray.selection.diversity import partition as diversity
+from sf_ray.selection.diversity.facility_location import (
+    EXACT_ROWS,
+    Chosen,
+    coverage,
+    greedy,
+    objective,
+)
+from sf_ray.selection.diversity.partition import (
     choose,
     choose_by_parts,
     divide,
@@ -17,7 +25,6 @@ from sf_ray.diversity import (
     share_of,
     split,
 )
-from sf_ray.facility_location import EXACT_ROWS, Chosen, coverage, greedy, objective
 
 # Small whole numbers: sums are exact, and ties, duplicates and zero vectors are the rule.
 whole = st.integers(0, 24).flatmap(

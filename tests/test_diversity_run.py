@@ -13,19 +13,21 @@ import s3fs
 from conftest import S3, copy_of, make_rows, scoring_for_free, write_shards
 from free_scorer import FreeEmbedder
 
-from sf_ray import diversity_run, embedding_run, passes
-from sf_ray.candidates import Kept
 from sf_ray.cli import main
-from sf_ray.config import SelectionOptions
-from sf_ray.embedding import Embedder
-from sf_ray.embedding_run import embed_kept
-from sf_ray.embedding_sets import EmbeddingSet
+from sf_ray.config.options import SelectionOptions
+from sf_ray.corpus.formats import resolve_format
+from sf_ray.corpus.planning import plan_corpus
+from sf_ray.encoding.specs import EmbedRules, ModelSpec
 from sf_ray.errors import ClusterError
-from sf_ray.facility_location import greedy, objective
-from sf_ray.formats import resolve_format
-from sf_ray.locations import Location
-from sf_ray.planning import plan_corpus
-from sf_ray.rules import EmbedRules, ModelSpec
+from sf_ray.selection import corpus_pass as passes
+from sf_ray.selection.chunks import Kept
+from sf_ray.selection.diversity import embedding_run
+from sf_ray.selection.diversity import partition_tasks as diversity_run
+from sf_ray.selection.diversity.embedder import Embedder
+from sf_ray.selection.diversity.embedding_run import embed_kept
+from sf_ray.selection.diversity.embedding_set import EmbeddingSet
+from sf_ray.selection.diversity.facility_location import greedy, objective
+from sf_ray.storage.location import Location
 
 Cli = Callable[..., tuple[int, str, str]]
 

@@ -24,8 +24,11 @@ import ray.cloudpickle
 import s3fs
 from conftest import WORDS, make_model, make_rows
 
-from sf_ray import embedding_run, estimate_run, probe, scoring_run
-from sf_ray.commands import COMMANDS
+from sf_ray.commands.compare import probe
+from sf_ray.commands.plan import command as estimate_run
+from sf_ray.config.registry import COMMANDS
+from sf_ray.scoring import run as scoring_run
+from sf_ray.selection.diversity import embedding_run
 
 REPOSITORY = Path(__file__).parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

@@ -5,7 +5,7 @@ import torch
 from test_packed import SETTINGS, decoder_of, hidden
 from torch import nn
 
-from sf_ray.elementwise import fuse_elementwise
+from sf_ray.engine.layers.fused_ops import fuse_elementwise
 
 
 def changed(decoder: nn.Module, kind: str) -> int:

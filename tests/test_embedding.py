@@ -11,13 +11,19 @@ from conftest import make_encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.embedding import Embedder
-from sf_ray.embedding_sets import Embedded, EmbeddingSet, embedded_of, embedding_set_of, table_of
+from sf_ray.corpus.formats import resolve_format
+from sf_ray.engine.model_files import resolve_model
 from sf_ray.errors import SfRayError
-from sf_ray.formats import resolve_format
-from sf_ray.locations import Location
-from sf_ray.models import resolve_model
-from sf_ray.storage import list_files
+from sf_ray.selection.diversity.embedder import Embedder
+from sf_ray.selection.diversity.embedding_set import (
+    Embedded,
+    EmbeddingSet,
+    embedded_of,
+    embedding_set_of,
+    table_of,
+)
+from sf_ray.storage.files import list_files
+from sf_ray.storage.location import Location
 
 rows = st.sets(st.integers(0, 30), max_size=20).map(lambda found: np.array(sorted(found), np.int64))
 
@@ -149,8 +155,8 @@ def test_pieces_grow_and_are_no_files_of_scores(place: Location) -> None:
 
 
 def test_lost_rows_are_an_error_and_not_zeros(place: Location) -> None:
-    from sf_ray.storage import File
-    from sf_ray.units import Shard, Unit
+    from sf_ray.corpus.units import Shard, Unit
+    from sf_ray.storage.files import File
 
     shard, unit = Shard(File("a.parquet", "a.parquet", 9, "1"), (10,), 0), Unit(0, 10)
     target = EmbeddingSet(place, {})

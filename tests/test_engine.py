@@ -12,13 +12,14 @@ from conftest import make_rows
 from naive import mean_loss, naive_aligned, naive_score
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from sf_ray import Scorer, SfRayError, heads
-from sf_ray import engine as engine_module
-from sf_ray.engine import Engine
+from sf_ray import Scorer, SfRayError
+from sf_ray.engine import engine as engine_module
+from sf_ray.engine.engine import Engine
+from sf_ray.engine.layers import lm_head as heads
+from sf_ray.engine.pending import Usage
+from sf_ray.engine.sequences import TokenSequence
+from sf_ray.engine.tree_attention import StreamBatch
 from sf_ray.errors import EngineFailedError
-from sf_ray.pending import Usage
-from sf_ray.sequences import TokenSequence
-from sf_ray.stream_attention import StreamBatch
 
 PAIRS = [
     (f"{row['instruction']}\n", str(row["output"]))
@@ -471,7 +472,7 @@ def test_cuda_gives_the_scores_of_cpu(
 
 @pytest.mark.weights
 def test_the_demo_model_gives_the_scores_of_the_definition() -> None:
-    from sf_ray.models import resolve_model
+    from sf_ray.engine.model_files import resolve_model
 
     model, tokenizer = load(resolve_model("demo").path)
     pairs = [

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from sf_ray.estimate import (
+from sf_ray.commands.plan.estimate import (
     Drawn,
     Estimate,
     Measured,
@@ -18,9 +18,9 @@ from sf_ray.estimate import (
     ratio,
     t_quantile,
 )
-from sf_ray.estimate_text import Plan, Setting, Whole, lines_of
-from sf_ray.flops import ModelCost, Work
-from sf_ray.stretches import spread_stretches
+from sf_ray.commands.plan.text import Plan, Setting, Whole, lines_of
+from sf_ray.corpus.sampling import spread_stretches
+from sf_ray.engine.flops import ModelCost, Work
 
 # A token costs 2 * 100 FLOPs, a scored position 2 * 50.
 COST = ModelCost({(10, 10): 1.0}, (10, 5), attention_width=0)

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from sf_ray.exports import exporter
-from sf_ray.formats import resolve_format
+from sf_ray.corpus.formats import resolve_format
+from sf_ray.output.export_formats import exporter
 
 PAIR = {"instruction": "Add.", "input": "2 and 2", "output": "4", "source": "s"}
 TOOLS = '[{"type": "function", "function": {"name": "add"}}]'

@@ -21,10 +21,12 @@ from conftest import S3, copy_of, make_model, make_rows, scoring_for_free, write
 from free_scorer import POISON
 from proxy import Proxy
 
-from sf_ray import Scorer, pipeline, scoring_run
+from sf_ray import Scorer
 from sf_ray.cli import main
-from sf_ray.leases import lease
-from sf_ray.locations import Location
+from sf_ray.commands import pipeline
+from sf_ray.scoring import run as scoring_run
+from sf_ray.storage.lease import lease
+from sf_ray.storage.location import Location
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 

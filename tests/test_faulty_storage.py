@@ -11,11 +11,9 @@ import pytest
 from conftest import S3
 from proxy import FAULTS, Proxy
 
+from sf_ray.corpus.readers.shard import open_shard, read_footer
 from sf_ray.errors import SfRayError
-from sf_ray.leases import lease
-from sf_ray.locations import Location
-from sf_ray.shards import open_shard, read_footer
-from sf_ray.storage import (
+from sf_ray.storage.files import (
     is_there,
     list_files,
     put_bytes,
@@ -24,6 +22,8 @@ from sf_ray.storage import (
     read_bytes_or_none,
     remove,
 )
+from sf_ray.storage.lease import lease
+from sf_ray.storage.location import Location
 
 pytestmark = pytest.mark.s3
 

@@ -9,13 +9,13 @@ import torch
 from conftest import make_rows
 from transformers import AutoModelForCausalLM, MixtralConfig
 
-from sf_ray.encoding import Encoder
-from sf_ray.engine import Engine
+from sf_ray.corpus.examples import Example
+from sf_ray.encoding.encoder import Encoder
+from sf_ray.engine.engine import Engine
+from sf_ray.engine.flops import ATTENTION, Work, cost_of, cost_of_config
+from sf_ray.engine.model_files import load_tokenizer, resolve_model
+from sf_ray.engine.sequences import TokenSequence
 from sf_ray.errors import SfRayError
-from sf_ray.examples import Example
-from sf_ray.flops import ATTENTION, Work, cost_of, cost_of_config
-from sf_ray.models import load_tokenizer, resolve_model
-from sf_ray.sequences import TokenSequence
 
 
 def pool_of(model: Path, prompts: int = 30) -> list[TokenSequence]:

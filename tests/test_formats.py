@@ -1,9 +1,9 @@
 import pytest
 
+from sf_ray.corpus.examples import Example, Problem
+from sf_ray.corpus.formats import SampleRow, other_format, resolve_format
 from sf_ray.errors import SfRayError, UsageError
-from sf_ray.examples import Example, Problem
-from sf_ray.formats import SampleRow, other_format, resolve_format
-from sf_ray.ifd import Status
+from sf_ray.scoring.ifd import Status
 
 
 def plain(example: Example | Problem) -> tuple[str, str]:

@@ -4,12 +4,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sf_ray import groups
+from sf_ray.corpus.planning import plan_corpus
+from sf_ray.corpus.units import units_of
 from sf_ray.errors import SfRayError
-from sf_ray.groups import find_column
-from sf_ray.locations import Location
-from sf_ray.planning import plan_corpus
-from sf_ray.units import units_of
+from sf_ray.selection import group_column as groups
+from sf_ray.selection.group_column import find_column
+from sf_ray.storage.location import Location
 
 COLUMNS = {
     "text": (pa.array(["b", "a", "b", "c", "a"]), "b a b c a"),

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.halving import Halving
+from sf_ray.scoring.stages.failures import Halving
 
 
 @given(st.integers(1, 300), st.sets(st.integers(0, 299), max_size=6))

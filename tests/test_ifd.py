@@ -1,6 +1,6 @@
 import numpy as np
 
-from sf_ray.ifd import Scores, Status, TurnLosses, scores_of
+from sf_ray.scoring.ifd import Scores, Status, TurnLosses, scores_of
 
 
 def scores(status: list[Status], direct: list[float], conditioned: list[float]) -> Scores:

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sf_ray import json_shards
+from sf_ray.corpus.planning import Corpus, plan_corpus
+from sf_ray.corpus.readers import json_lines as json_shards
+from sf_ray.corpus.readers.json_lines import LINE, LINES
+from sf_ray.corpus.readers.shard import open_shard, read_footer
+from sf_ray.corpus.rows import BadLine, Row, first_bad_row, read_units, rows_of
+from sf_ray.corpus.units import group_reads, units_of
 from sf_ray.errors import BadRowError, BadShardError
-from sf_ray.json_shards import LINE, LINES
-from sf_ray.locations import Location
-from sf_ray.planning import Corpus, plan_corpus
-from sf_ray.reading import BadLine, Row, first_bad_row, read_units, rows_of
-from sf_ray.shards import open_shard, read_footer
-from sf_ray.storage import list_files, put_bytes
-from sf_ray.units import group_reads, units_of
-from sf_ray.writing import write_shard
+from sf_ray.output.shard_writer import write_shard
+from sf_ray.storage.files import list_files, put_bytes
+from sf_ray.storage.location import Location
 
 # Numbers that Python writes as it reads them; all else as JSON has it.
 VALUES = st.recursive(

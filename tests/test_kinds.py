@@ -1,6 +1,6 @@
 import pytest
 
-from sf_ray.kinds import Kind, codec_of, kind_of, may_be_array, suffix_of
+from sf_ray.corpus.readers.file_types import Kind, codec_of, kind_of, may_be_array, suffix_of
 
 
 @pytest.mark.parametrize(

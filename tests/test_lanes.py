@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from sf_ray.lanes import Lanes
+from sf_ray.engine.batch_threads import Lanes
 
 
 @pytest.fixture(autouse=True)

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from sf_ray import leases
 from sf_ray.errors import LeaseError
-from sf_ray.leases import Holder, lease, refuse_if_held
-from sf_ray.locations import Location
-from sf_ray.stopping import stoppable
-from sf_ray.storage import File, list_files, put_bytes, read_bytes, remove
+from sf_ray.runtime.signals import stoppable
+from sf_ray.storage import lease as leases
+from sf_ray.storage.files import File, list_files, put_bytes, read_bytes, remove
+from sf_ray.storage.lease import Holder, lease, refuse_if_held
+from sf_ray.storage.location import Location
 
 
 def held_by(place: Location, holder: Holder, number: int = 1) -> None:

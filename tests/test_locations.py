@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from sf_ray.errors import SfRayError
-from sf_ray.locations import Location
-from sf_ray.storage import list_files, read_bytes_or_none
+from sf_ray.storage.files import list_files, read_bytes_or_none
+from sf_ray.storage.location import Location
 
 
 def test_credentials_do_not_show() -> None:

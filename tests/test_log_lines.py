@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sf_ray.console import json_line
-from sf_ray.log_lines import as_json, begin_log
+from sf_ray.runtime.json_log import as_json, begin_log
+from sf_ray.runtime.log import json_line
 
 OURS = json_line("note: hot", "r1", {"shard": "a"})
 TIMES = "2026-11-26 04:38:07,327"

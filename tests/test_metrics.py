@@ -7,8 +7,8 @@ import promql_parser
 import pytest
 from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
-from sf_ray.metrics import METRICS, increments
-from sf_ray.tally import Counts
+from sf_ray.runtime.metrics import METRICS, increments
+from sf_ray.scoring.stages.tally import Counts
 
 ROOT = Path(__file__).parent.parent
 DASHBOARD = json.loads((ROOT / "cluster" / "grafana-dashboard.json").read_text(encoding="utf-8"))

@@ -10,16 +10,16 @@ import fsspec
 import pytest
 import ray
 
-from sf_ray.errors import SfRayError
-from sf_ray.formats import resolve_format
-from sf_ray.models import (
+from sf_ray.corpus.formats import resolve_format
+from sf_ray.encoding.specs import EncodeRules, ModelSpec
+from sf_ray.engine.model_files import (
     context_window,
     load_tokenizer,
     resolve_dtype,
     resolve_model,
     tokenizer_kind,
 )
-from sf_ray.rules import EncodeRules, ModelSpec
+from sf_ray.errors import SfRayError
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from sf_ray.commands import COMMANDS
-from sf_ray.options_doc import options_page
+from docs.options_page import options_page
+from sf_ray.config.registry import COMMANDS
 
 PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from sf_ray.errors import SfRayError
-from sf_ray.locations import Location
-from sf_ray.output import Output
+from sf_ray.output.layout import Output
+from sf_ray.storage.location import Location
 
 
 def manifest(names: list[str], root: Path, request_id: str = "r") -> dict[str, Any]:

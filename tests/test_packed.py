@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from sf_ray import onednn
-from sf_ray.heads import Head
-from sf_ray.packed import pack
+from sf_ray.engine.layers import onednn
+from sf_ray.engine.layers.lm_head import Head
+from sf_ray.engine.layers.packed_linear import pack
 
 SETTINGS = {
     "vocab_size": 100,

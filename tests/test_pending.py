@@ -1,6 +1,6 @@
 import pytest
 
-from sf_ray.pending import one_ahead
+from sf_ray.engine.pending import one_ahead
 
 
 @pytest.mark.parametrize(

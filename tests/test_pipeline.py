@@ -332,13 +332,13 @@ def test_an_error_in_an_actor_is_the_error_of_the_run(
 def test_reading_and_scoring_stay_apart_whatever_ray_would_fuse(tiny_model: Path) -> None:
     from ray.data._internal.logical.optimizers import get_execution_plan
 
-    from sf_ray.formats import resolve_format
-    from sf_ray.locations import Location
-    from sf_ray.models import resolve_model
-    from sf_ray.rules import EncodeRules, EngineRules, ModelSpec
-    from sf_ray.stages import ActorPool, Job, scoring_dataset
-    from sf_ray.storage import File
-    from sf_ray.units import ReadPlan, Unit
+    from sf_ray.corpus.formats import resolve_format
+    from sf_ray.corpus.units import ReadPlan, Unit
+    from sf_ray.encoding.specs import EncodeRules, EngineRules, ModelSpec
+    from sf_ray.engine.model_files import resolve_model
+    from sf_ray.scoring.stages.actor import ActorPool, Job, scoring_dataset
+    from sf_ray.storage.files import File
+    from sf_ray.storage.location import Location
 
     model = resolve_model(str(tiny_model))
     spec = ModelSpec(str(tiny_model), model.fingerprint)
@@ -367,7 +367,7 @@ def test_a_cluster_that_was_killed_is_not_waited_for(monkeypatch: pytest.MonkeyP
 
     from ray._private import services
 
-    from sf_ray import cluster
+    from sf_ray.runtime import cluster
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as server:

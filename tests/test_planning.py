@@ -5,13 +5,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sf_ray.corpus.plan_cache import keep_footers, read_footers
+from sf_ray.corpus.planning import check_text_columns, plan_corpus, top_level
+from sf_ray.corpus.readers.shard import read_footer
+from sf_ray.corpus.units import Footer
 from sf_ray.errors import BadShardError, SfRayError
-from sf_ray.footers import keep_footers, read_footers
-from sf_ray.locations import Location
-from sf_ray.planning import check_text_columns, plan_corpus, top_level
-from sf_ray.shards import read_footer
-from sf_ray.storage import File
-from sf_ray.units import Footer
+from sf_ray.storage.files import File
+from sf_ray.storage.location import Location
 
 
 def corpus_of(folder: Path, tables: dict[str, pa.Table], row_group_size: int = 10) -> Location:
@@ -107,7 +107,7 @@ def test_footers_that_are_known_are_not_read_again(
         read.append(file.relative)
         return read_footer(where, file)
 
-    monkeypatch.setattr("sf_ray.planning.read_footer", counted)
+    monkeypatch.setattr("sf_ray.corpus.planning.read_footer", counted)
     assert plan_corpus(location, read_footers(scores)) == corpus
     assert read == []
     pq.write_table(numbered(9), tmp_path / "c/2.parquet")
@@ -187,7 +187,7 @@ def test_rows_of_json_are_counted_once(tmp_path: Path, monkeypatch: pytest.Monke
         ((1,), (1,)),
     ]
     keep_footers(scores, corpus, {})
-    monkeypatch.delattr("sf_ray.planning.read_footer")
+    monkeypatch.delattr("sf_ray.corpus.planning.read_footer")
     assert plan_corpus(Location(str(folder)), read_footers(scores)) == corpus
 
 

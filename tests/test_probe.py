@@ -12,11 +12,11 @@ from conftest import make_model, make_rows, write_shards
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sf_ray.commands.compare.probe_sample import Stretch, check_bad_rows, read_stretches
+from sf_ray.corpus.planning import plan_corpus
+from sf_ray.corpus.sampling import spread_stretches
 from sf_ray.errors import BadRowError, BadShardError, SfRayError
-from sf_ray.locations import Location
-from sf_ray.planning import plan_corpus
-from sf_ray.probe_sample import Stretch, check_bad_rows, read_stretches
-from sf_ray.stretches import spread_stretches
+from sf_ray.storage.location import Location
 
 Cli = Callable[..., tuple[int, str, str]]
 OPTIONS = ("--max-length", "128", "--unit-rows", "24")

@@ -1,9 +1,9 @@
 import pytest
 
-from sf_ray.console import duration
 from sf_ray.errors import SfRayError
-from sf_ray.progress import ScoringProgress
-from sf_ray.tally import Counts
+from sf_ray.runtime.log import duration
+from sf_ray.scoring.stages.progress import ScoringProgress
+from sf_ray.scoring.stages.tally import Counts
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_progress_shows_rows_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sf_ray import progress
+    from sf_ray.scoring.stages import progress
 
     clock = iter([0.0, 10.0, 20.0])
     monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
@@ -53,7 +53,7 @@ def test_progress_without_a_terminal_is_plain_lines(
 
     import ray
 
-    from sf_ray import progress
+    from sf_ray.scoring.stages import progress
 
     monkeypatch.setattr(progress, "_PLAIN_S", 0.05)
     monkeypatch.setattr(progress, "_LOOK_S", 0.05)
@@ -79,7 +79,7 @@ def test_a_run_that_is_being_stopped_is_not_interrupted_again(
 
     import ray
 
-    from sf_ray import progress
+    from sf_ray.scoring.stages import progress
 
     def check(counts: Counts) -> None:
         raise SfRayError("too bad")

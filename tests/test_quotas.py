@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from sf_ray.quotas import OTHERS, Quota, quota_from, rows_to_keep, text_of
+from sf_ray.config.quotas import OTHERS, Quota, quota_from, rows_to_keep, text_of
 
 
 @pytest.mark.parametrize(

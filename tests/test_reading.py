@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sf_ray.corpus.planning import plan_corpus
+from sf_ray.corpus.rows import field_names, read_units, rows_of, sample_rows, values_of
+from sf_ray.corpus.units import group_reads, units_of
 from sf_ray.errors import BadRowError
-from sf_ray.locations import Location
-from sf_ray.planning import plan_corpus
-from sf_ray.reading import field_names, read_units, rows_of, sample_rows, values_of
-from sf_ray.units import group_reads, units_of
+from sf_ray.storage.location import Location
 
 
 @given(

@@ -17,11 +17,11 @@ import yaml
 from conftest import make_rows, write_shards
 from test_survey import make_rows as make_scores
 
-from sf_ray.card import MARK, render_card
-from sf_ray.ifd import Status
-from sf_ray.page import _MEANING, render_page
-from sf_ray.summary import ShownRow, Summary, Text
-from sf_ray.survey import Group, Survey, nothing, survey_of
+from sf_ray.output.report.card import MARK, render_card
+from sf_ray.output.report.page import _MEANING, render_page
+from sf_ray.output.report.summary import ShownRow, Summary, Text
+from sf_ray.output.report.survey import Group, Survey, nothing, survey_of
+from sf_ray.scoring.ifd import Status
 
 Cli = Callable[..., tuple[int, str, str]]
 

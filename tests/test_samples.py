@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sf_ray.locations import Location
-from sf_ray.planning import plan_corpus
+from sf_ray.corpus.planning import plan_corpus
 from sf_ray.samples import keep_sample, sample_of
+from sf_ray.storage.location import Location
 
 
 def write(folder: Path, name: str, text: str) -> None:

@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import copy_of, scoring_for_free
 
-from sf_ray import duplicates, ordering, passes
 from sf_ray.cli import main
+from sf_ray.output import sorted_tasks as ordering
+from sf_ray.selection import corpus_pass as passes
+from sf_ray.selection import duplicate_tasks as duplicates
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 

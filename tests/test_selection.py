@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.selection import (
+from sf_ray.selection.cutoffs import (
     Bits,
     Bounds,
     Candidates,

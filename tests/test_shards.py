@@ -2,10 +2,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sf_ray.corpus.readers.shard import open_shard, read_footer
 from sf_ray.errors import BadShardError, SfRayError
-from sf_ray.locations import Location
-from sf_ray.shards import open_shard, read_footer
-from sf_ray.storage import list_files, put_bytes, put_whole, remove
+from sf_ray.storage.files import list_files, put_bytes, put_whole, remove
+from sf_ray.storage.location import Location
 
 
 @pytest.mark.parametrize("rows", [0, 10, 50_000])

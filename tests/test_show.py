@@ -6,11 +6,11 @@ from pathlib import Path
 import free_scorer
 import pyarrow as pa
 
-from sf_ray.locations import Location
-from sf_ray.score_sets import describe, score_set_of
-from sf_ray.storage import put_table
-from sf_ray.tables import SCORE_ENCODING
-from sf_ray.terminal import as_terminal_text
+from sf_ray.output.report.terminal import as_terminal_text
+from sf_ray.scoring.score_set import describe, score_set_of
+from sf_ray.scoring.score_table import SCORE_ENCODING
+from sf_ray.storage.files import put_table
+from sf_ray.storage.location import Location
 
 Cli = Callable[..., tuple[int, str, str]]
 

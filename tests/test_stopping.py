@@ -6,7 +6,7 @@ import time
 import pytest
 
 from sf_ray.errors import ClusterError, SfRayError, TerminatedError
-from sf_ray.stopping import Stop, interrupt, stoppable, watched
+from sf_ray.runtime.signals import Stop, interrupt, stoppable, watched
 
 
 def test_sigterm_ends_any_wait_with_word_how_to_go_on() -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from sf_ray.errors import SfRayError
-from sf_ray.locations import Location
-from sf_ray.storage import (
+from sf_ray.storage.files import (
     list_files,
     map_requests,
     overlap,
@@ -16,6 +15,7 @@ from sf_ray.storage import (
     read_bytes_or_none,
     remove,
 )
+from sf_ray.storage.location import Location
 
 
 def test_files_are_listed_in_order_with_relative_names(place: Location) -> None:

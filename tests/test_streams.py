@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.sequences import TokenSequence
-from sf_ray.streams import TokenStream, distinct
+from sf_ray.engine.prefix_tree import TokenStream, distinct
+from sf_ray.engine.sequences import TokenSequence
 
 # Few different tokens, so that much is shared.
 IDS = st.lists(st.integers(0, 2), min_size=2, max_size=9)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sf_ray.config.quotas import rows_to_keep
 from sf_ray.errors import SfRayError
-from sf_ray.quotas import rows_to_keep
-from sf_ray.summary import ShownRow, Summary, Text
-from sf_ray.survey import (
+from sf_ray.output.report.summary import ShownRow, Summary, Text
+from sf_ray.output.report.survey import (
     IFD_BINS,
     IFD_WIDTH,
     MOST_GROUPS,

@@ -1,7 +1,7 @@
 import pyarrow as pa
 
-from sf_ray.pending import Usage
-from sf_ray.tally import Care, Counts, Tally, UnitCounts
+from sf_ray.engine.pending import Usage
+from sf_ray.scoring.stages.tally import Care, Counts, Tally, UnitCounts
 
 UNIT = UnitCounts(3, 1, 50, 10, {"ok": 2, "bad_row": 1}, (("s", 7, "bad_row"),))
 

@@ -8,9 +8,9 @@ import pytest
 from ray.exceptions import RayError
 
 from sf_ray.errors import ClusterError, SfRayError, TerminatedError
-from sf_ray.locations import Location
-from sf_ray.stopping import stoppable
-from sf_ray.tasks import parallel_map, user_errors
+from sf_ray.runtime.signals import stoppable
+from sf_ray.runtime.tasks import parallel_map, user_errors
+from sf_ray.storage.location import Location
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from free_scorer import POISON
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from sf_ray.metrics import METRICS
+from sf_ray.runtime.metrics import METRICS
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 SCORER = Path(__file__).parent / "free_scorer.py"

@@ -5,11 +5,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from sf_ray.corpus.planning import plan_corpus
+from sf_ray.corpus.readers.json_lines import LINE, LINES
 from sf_ray.errors import SfRayError
-from sf_ray.json_shards import LINE, LINES
-from sf_ray.locations import Location
-from sf_ray.planning import plan_corpus
-from sf_ray.writing import kept_schema, write_shard, writer_for
+from sf_ray.output.shard_writer import kept_schema, write_shard, writer_for
+from sf_ray.storage.location import Location
 
 
 @pytest.mark.parametrize("field", [b'"ifd"', b'"\\u0069fd"'])
@@ -78,7 +78,7 @@ def test_what_a_failing_writer_raises_is_not_blamed_on_the_shard(
         def write(self, data: object) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sf_ray.writing._packed", lambda path, codec: Full())
+    monkeypatch.setattr("sf_ray.output.shard_writer._packed", lambda path, codec: Full())
     with pytest.raises(OSError, match="No space left"):
         write_shard(
             corpus.location, corpus.shards[0], np.ones(1), np.ones(1, bool),

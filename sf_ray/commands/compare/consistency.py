@@ -1,0 +1,204 @@
+"""How alike two models score the same rows: rank correlation, and overlap of what is selected.
+
+The table by which Superfiltering (Li et al., ACL 2024, arXiv 2402.00530) holds a weak model against
+a strong one. Plain arrays: knows neither models nor where scores lie.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sf_ray.config.quotas import rows_to_keep
+from sf_ray.selection.cutoffs import Bounds
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+# At and above this IFD the instruction does not help.
+NO_HELP = 1.0
+
+
+@dataclass(frozen=True)
+class ScoreColumns:
+    """Scores of n rows by one model.
+
+    Attributes:
+        ppl_direct, ppl_conditioned, ifd: [n]; NaN unless a row is `ok`.
+    """
+
+    ppl_direct: Floats
+    ppl_conditioned: Floats
+    ifd: Floats
+
+    @property
+    def is_ok(self) -> Mask:
+        """[n]"""
+        ok: Mask = ~np.isnan(self.ifd)
+        return ok
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What two selections have in common.
+
+    Attributes:
+        fraction: Of the rows that each was asked to keep.
+        wanted: How many rows that is.
+        kept_a, kept_b: How many each keeps: fewer where no more are eligible.
+        both: How many both keep.
+    """
+
+    fraction: float
+    wanted: int
+    kept_a: int
+    kept_b: int
+    both: int
+
+    @property
+    def share(self) -> float:
+        """Of the smaller selection, what lies in the other too; NaN where that keeps nothing."""
+        smaller = min(self.kept_a, self.kept_b)
+        return self.both / smaller if smaller else float("nan")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Rows that are `ok` for both models, by where their IFD is 1 or more."""
+
+    both: int = 0
+    only_a: int = 0
+    only_b: int = 0
+    neither: int = 0
+
+    @classmethod
+    def of(cls, ifd_a: Floats, ifd_b: Floats) -> "Agreement":
+        """Counts [n] rows; those with a NaN are passed over."""
+        is_ok = ~(np.isnan(ifd_a) | np.isnan(ifd_b))
+        a, b = ifd_a[is_ok] >= NO_HELP, ifd_b[is_ok] >= NO_HELP
+        return cls(int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum()),
+                   int((~a & ~b).sum()))  # fmt: skip
+
+    def __add__(self, other: "Agreement") -> "Agreement":
+        return Agreement(
+            self.both + other.both,
+            self.only_a + other.only_a,
+            self.only_b + other.only_b,
+            self.neither + other.neither,
+        )
+
+    @property
+    def rows(self) -> int:
+        """All of them."""
+        return self.both + self.only_a + self.only_b + self.neither
+
+    @property
+    def share(self) -> float:
+        """Of the rows, those on which both say the same; NaN where there are none."""
+        return (self.both + self.neither) / self.rows if self.rows else float("nan")
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """How alike two models score n rows.
+
+    Attributes:
+        rows: Of them, those that are `ok` for both: what is correlated.
+        ppl_direct, ppl_conditioned, ifd: Spearman's rank correlation; NaN where a side has one
+            value only.
+        overlaps: In the order of the fractions.
+    """
+
+    rows: int
+    ppl_direct: float
+    ppl_conditioned: float
+    ifd: float
+    overlaps: tuple[Overlap, ...]
+
+
+def consistency_of(
+    a: ScoreColumns, b: ScoreColumns, fractions: Sequence[float], max_ifd: float
+) -> Consistency:
+    """Compares the scores of n rows, which stand in the order of the corpus on both sides.
+
+    Args:
+        a, b: [n] rows.
+        fractions: Of n, to be selected.
+        max_ifd: Only rows with an IFD below this are selected.
+    """
+    is_ok = a.is_ok & b.is_ok
+    best_a, best_b = best_rows(a.ifd, max_ifd), best_rows(b.ifd, max_ifd)
+    return Consistency(
+        int(is_ok.sum()),
+        rank_correlation(a.ppl_direct[is_ok], b.ppl_direct[is_ok]),
+        rank_correlation(a.ppl_conditioned[is_ok], b.ppl_conditioned[is_ok]),
+        rank_correlation(a.ifd[is_ok], b.ifd[is_ok]),
+        tuple(overlap_of(best_a, best_b, len(a.ifd), fraction) for fraction in fractions),
+    )
+
+
+def rank_correlation(a: Floats, b: Floats) -> float:
+    """Spearman's rho of [n] pairs: Pearson's correlation of their average ranks.
+
+    Returns:
+        NaN where one side is constant, or n is below 2.
+    """
+    middle = (len(a) + 1) / 2
+    ranks_a, ranks_b = average_ranks(a) - middle, average_ranks(b) - middle
+    spread = np.sqrt(np.dot(ranks_a, ranks_a) * np.dot(ranks_b, ranks_b))
+    return float(np.clip(np.dot(ranks_a, ranks_b) / spread, -1, 1)) if spread else float("nan")
+
+
+def average_ranks(values: Floats) -> Floats:
+    """[n] values without NaN -> [n] ranks from 1; equal values share the mean of their ranks."""
+    order = np.argsort(values)
+    ordered = values[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(values)])
+    ends = np.append(starts[1:], len(values))[: len(starts)]
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat((starts + ends + 1) / 2, ends - starts)
+    return ranks
+
+
+def best_rows(ifd: Floats, max_ifd: float) -> NDArray[np.int64]:
+    """The rows that may be selected, best first: high IFD before low, then in the corpus's order.
+
+    Args:
+        ifd: [n] in the order of the corpus; NaN where a row has none.
+        max_ifd: They must lie below it.
+    """
+    eligible = np.flatnonzero(Bounds(0, max_ifd).holds(ifd))
+    return eligible[np.argsort(-ifd[eligible], kind="stable")]
+
+
+def overlap_of(
+    best_a: NDArray[np.int64], best_b: NDArray[np.int64], rows: int, fraction: float
+) -> Overlap:
+    """What the best of each side have in common, of `rows` rows in all."""
+    wanted = rows_to_keep(rows, fraction)
+    kept_a, kept_b = best_a[:wanted], best_b[:wanted]
+    is_kept = np.zeros(rows, np.bool_)
+    is_kept[kept_b] = True
+    return Overlap(fraction, wanted, len(kept_a), len(kept_b), int(is_kept[kept_a].sum()))
+
+
+def sampled(shard: str, rows: NDArray[np.int64], share: float) -> Mask:
+    """Whether [n] rows of a shard belong to a sample; the same rows on every run.
+
+    Args:
+        shard: Its relative path.
+        rows: [n] their numbers in it.
+        share: Of all rows, about so many belong to it; of a smaller share's sample, every row does.
+    """
+    name = np.frombuffer(hashlib.blake2b(shard.encode(), digest_size=8).digest(), np.uint64)
+    # The finaliser of SplitMix64 (Steele et al., OOPSLA 2014): each bit of what goes in changes
+    # half of the bits that come out. Products are meant modulo 2^64.
+    with np.errstate(over="ignore"):
+        bits = rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + name
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        bits ^= bits >> np.uint64(31)
+    chosen: Mask = bits / 2.0**64 < share
+    return chosen

@@ -1,0 +1,219 @@
+"""The commands: which options each takes, and how those become values that were checked.
+
+Flags, YAML keys and the documentation come from the one definition in `config`.
+"""
+
+import difflib
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from sf_ray.config.options import (
+    HOW_MUCH,
+    CompareOptions,
+    DemoOptions,
+    Options,
+    PlanOptions,
+    ProbeOptions,
+    ReportOptions,
+    RunOptions,
+    ScoreOptions,
+    SelectOptions,
+    ShowOptions,
+)
+from sf_ray.config.quotas import Quota
+from sf_ray.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of `sf-ray`.
+
+    Attributes:
+        name: On the command line.
+        entry: The function that takes its options, as module:function of this package.
+        options: Its options.
+        positional: Those of them that are given by place.
+        help: What it does.
+    """
+
+    name: str
+    entry: str
+    options: type[Options]
+    positional: tuple[str, ...]
+    help: str
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(
+            "run",
+            "commands.pipeline:run",
+            RunOptions,
+            ("input", "output"),
+            "Score, select and write in one go.",
+        ),
+        Command(
+            "score",
+            "commands.pipeline:score",
+            ScoreOptions,
+            ("input", "scores"),
+            "Score a corpus; keep the scores.",
+        ),
+        Command(
+            "select",
+            "commands.pipeline:select",
+            SelectOptions,
+            ("input", "scores", "output"),
+            "Select from existing scores and write; no model, no GPU.",
+        ),
+        Command(
+            "compare",
+            "commands.compare.command:compare",
+            CompareOptions,
+            ("scores_a", "scores_b"),
+            "Compare the scores of two models: rank correlation, and what both would keep.",
+        ),
+        Command(
+            "probe",
+            "commands.compare.probe:probe",
+            ProbeOptions,
+            ("input",),
+            "Score a sample with several models; find the fastest that selects like the strongest.",
+        ),
+        Command(
+            "plan",
+            "commands.plan.command:plan",
+            PlanOptions,
+            ("input",),
+            "Say beforehand what scoring a corpus will take: tokens, time, hours, price.",
+        ),
+        Command(
+            "report",
+            "output.report.files:report",
+            ReportOptions,
+            ("output",),
+            "Make the report of a finished run again; reads neither corpus nor scores.",
+        ),
+        Command(
+            "show",
+            "commands.show:show",
+            ShowOptions,
+            ("place",),
+            "Print what a run kept, or what scores are there, with rows to read.",
+        ),
+        Command(
+            "demo",
+            "commands.demo:demo",
+            DemoOptions,
+            (),
+            "See the whole job work on text from Python's library.",
+        ),
+    )
+}
+
+
+def command_line(options: Options, public: Callable[[str], str]) -> str:
+    """The command that gives these options; without storage options, which may be secrets.
+
+    Args:
+        options: Of any command.
+        public: Takes user names and passwords out of a URI.
+    """
+    command = next(one for one in COMMANDS.values() if one.options is type(options))
+    words = ["sf-ray", command.name]
+    words += [public(getattr(options, name)) for name in command.positional]
+    for name, field in type(options).model_fields.items():
+        value = getattr(options, name)
+        if name in (*command.positional, "storage_options") or value == field.default:
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words.append(public(_as_flag(value)))
+    return shlex.join(words)
+
+
+def _as_flag(value: object) -> str:
+    """A value as the command line takes it."""
+    if isinstance(value, Quota):
+        return f"{value.column}:{json.dumps(dict(value.shares), ensure_ascii=False)}"
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    if isinstance(value, tuple):
+        return ":".join(map(str, value))
+    if isinstance(value, dict):
+        return ",".join(f"{field}={column}" for field, column in value.items())
+    return str(value)
+
+
+def load(command: Command, flags: Mapping[str, object], config_path: str | None) -> Options:
+    """Validates what was given for `command`; flags win over the YAML file.
+
+    Args:
+        command: The command that runs.
+        flags: Option name (with underscores) -> value; None means not given.
+        config_path: YAML file with the same names. Keys of other commands may stand in it, so
+            that `run`, `score` and `select` can share one file.
+
+    Raises:
+        UsageError: An unknown key, a missing option or a value out of bounds.
+    """
+    values = _from_yaml(config_path) if config_path else {}
+    values = {name: value for name, value in values.items() if name in command.options.model_fields}
+    given = {name: value for name, value in flags.items() if value is not None}
+    # A count on the command line replaces a fraction in the file, and so on.
+    if any(name in given for name in HOW_MUCH):
+        values = {name: value for name, value in values.items() if name not in HOW_MUCH}
+    values.update(given)
+    try:
+        return command.options.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_explain(command, error)) from None
+
+
+def _from_yaml(path: str) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"--config {path}: not valid YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"--config {path}: expected option names with values, e.g. 'model: demo'")
+    known = {name for command in COMMANDS.values() for name in command.options.model_fields}
+    values = {str(key).replace("-", "_"): value for key, value in document.items()}
+    for key in values:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, sorted(known), n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else "see `sf-ray run --help`"
+            raise UsageError(f"--config {path}: unknown key {key!r}; {hint}")
+    return values
+
+
+def _explain(command: Command, error: ValidationError) -> str:
+    """One line for each problem, in the command line's own names.
+
+    Values of storage options are not repeated: they may be secrets.
+    """
+    lines = []
+    for problem in error.errors(include_url=False):
+        if not problem["loc"]:
+            lines.append(problem["msg"].removeprefix("Value error, "))
+            continue
+        name = str(problem["loc"][0])
+        flag = name.upper() if name in command.positional else "--" + name.replace("_", "-")
+        if problem["type"] == "missing":
+            lines.append(f"{flag} is missing: give it, or `{name}:` in the --config file")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            message = message[:1].lower() + message[1:]
+            shown = "" if name == "storage_options" else f" (got {problem['input']!r})"
+            lines.append(f"{flag}: {message}{shown}")
+    return "\n".join(lines)

@@ -1,0 +1,185 @@
+"""What decides how a unit becomes token ids, and those become scores; sent to the workers."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import ray
+
+from sf_ray.corpus.examples import Example, Problem
+from sf_ray.corpus.formats import Format, Row, SampleRow, mixed_formats, other_format
+from sf_ray.corpus.rows import BadLine, rows_of
+from sf_ray.encoding.encoder import Encoder
+from sf_ray.encoding.templates import Template
+from sf_ray.engine.model_files import Model, load_tokenizer, resolve_model, tokenizer_kind
+from sf_ray.errors import SfRayError
+from sf_ray.runtime.log import say
+from sf_ray.scoring.ifd import Status
+from sf_ray.scoring.score_table import encoded_table
+from sf_ray.storage.location import whole_path
+
+if TYPE_CHECKING:
+    from sf_ray.scorer import UnitScorer
+    from sf_ray.selection.diversity.embedder import Embedder
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model that every node resolves for itself; the fingerprint says that it is the same."""
+
+    name: str
+    fingerprint: str
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    trust_remote_code: bool = False
+
+    def __reduce__(self) -> tuple[type["ModelSpec"], tuple[Any, ...]]:
+        """Other processes have other directories: a relative path reaches them whole."""
+        name = whole_path(self.name) if Path(self.name).exists() else self.name
+        rest = (self.fingerprint, self.storage_options, self.trust_remote_code)
+        return ModelSpec, (name, *rest)
+
+    def resolve(self) -> Model:
+        """The model on this node.
+
+        Raises:
+            SfRayError: It is not there, or has other weights than the driver's.
+        """
+        model = resolve_model(self.name, self.storage_options)
+        if model.fingerprint != self.fingerprint:
+            raise SfRayError(
+                f"model {self.name} on node {ray.util.get_node_ip_address()} has other files "
+                f"({model.fingerprint}) than on the driver ({self.fingerprint}); put the same "
+                "model on every node, or name a URI that all of them fetch"
+            )
+        return model
+
+
+@dataclass(frozen=True)
+class EncodeRules:
+    """All that decides how a unit's rows become token ids.
+
+    Attributes:
+        tokenizer: Class of the tokenizer, where it is known (`load_tokenizer`).
+    """
+
+    format: Format
+    model: ModelSpec
+    max_length: int
+    alignment: str
+    template: Template = Template()  # noqa: RUF009 - frozen
+    turns: str = "all"
+    tokenizer: str | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns to read."""
+        return self.format.top_columns
+
+    def for_workers(self) -> "EncodeRules":
+        """The same without what was loaded here; workers load it in less time and memory."""
+        return replace(self, tokenizer=tokenizer_kind(self._tokenizer))
+
+    def check(self) -> None:
+        """Makes the encoder here, before any actor starts.
+
+        Raises:
+            SfRayError: What it cannot work with.
+        """
+        _ = self._encoder
+
+    def encode(self, rows: pa.Table, shard: str, start: int) -> pa.Table:
+        """Rows of a shard, from row `start` on -> as many encoded rows.
+
+        Raises:
+            SfRayError: A row is of another format.
+        """
+        examples = [
+            self._render(row, shard, number) for number, row in enumerate(rows_of(rows), start)
+        ]
+        encoded = self._encoder.encode(examples)
+        failed = [i for i, row in enumerate(encoded) if row.status is Status.TEMPLATE_ERROR]
+        if failed:  # nothing but this rendering tells where in the template it was
+            say(
+                f"note: the template fails on {len(failed)} rows of {shard}, first on row "
+                f"{start + failed[0]} ({encoded[failed[0]].reason}); they get the status "
+                f"{Status.TEMPLATE_ERROR.value}"
+            )
+        return encoded_table(encoded)
+
+    def _render(self, row: Row | BadLine, shard: str, number: int) -> Example | Problem:
+        if isinstance(row, BadLine):
+            return Problem(Status.BAD_ROW, row.reason)
+        example = self.format.render(row)
+        if isinstance(example, Problem) and example.status is Status.BAD_ROW:
+            other = other_format(self.format, row)
+            if other:
+                where = SampleRow(shard, number, row)
+                raise mixed_formats(where, other, f"others are {self.format}")
+        return example
+
+    @functools.cached_property
+    def _encoder(self) -> Encoder:
+        """Made once in each worker process."""
+        return Encoder(
+            self._tokenizer,
+            self.max_length,
+            self.alignment,
+            template=self.template,
+            turns=self.turns,
+        )
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(
+            self.model.resolve(), self.model.trust_remote_code, kind=self.tokenizer
+        )
+
+
+@dataclass(frozen=True)
+class EngineRules:
+    """All that decides how an actor holds the model."""
+
+    model: ModelSpec
+    device: str
+    dtype: str
+    token_budget: int | None
+    threads: int | None
+    compile: bool = True
+
+    def start(self) -> "UnitScorer":
+        """The model, loaded."""
+        # Only a scoring actor pays for importing torch.
+        from sf_ray.engine.engine import Engine
+        from sf_ray.engine.memory import keep_freed_memory
+        from sf_ray.scorer import UnitScorer
+
+        keep_freed_memory()
+        return UnitScorer(
+            Engine(
+                self.model.resolve().path,
+                device=self.device,
+                dtype=self.dtype,
+                token_budget=self.token_budget,
+                threads=self.threads,
+                compile=self.compile,
+                trust_remote_code=self.model.trust_remote_code,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class EmbedRules:
+    """All that decides how an actor holds the encoder."""
+
+    encoder: ModelSpec
+    device: str
+    threads: int | None
+
+    def start(self) -> "Embedder":
+        """The encoder, loaded."""
+        from sf_ray.selection.diversity.embedder import Embedder
+
+        return Embedder(self.encoder.resolve().path, self.device, self.threads)

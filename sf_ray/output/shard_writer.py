@@ -1,0 +1,231 @@
+"""Shards + scores + what is kept -> filtered shards, of the kind that came in. No Ray, no model.
+
+A shard and its own scores are zipped by row number: no join, no shuffle.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from sf_ray.corpus.readers.file_types import Kind, codec_of, kind_of
+from sf_ray.corpus.readers.json_lines import LINE, LINES, JsonReader
+from sf_ray.corpus.readers.shard import Reader, open_shard
+from sf_ray.corpus.units import Shard
+from sf_ray.errors import SfRayError
+from sf_ray.storage.files import put_whole
+from sf_ray.storage.location import Location
+
+# Kept rows gather until they make a row group of this size, however few each input one leaves.
+_ROW_GROUP_BYTES = 64 << 20
+_BATCH_ROWS = 65536
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """One filtered shard."""
+
+    relative: str
+    rows: int
+    bytes: int
+
+
+class Writer(Protocol):
+    """Takes kept rows, in the order in which they are to lie in the file."""
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Takes some."""
+
+
+def write_shard(
+    corpus: Location,
+    shard: Shard,
+    ifd: NDArray[np.float64],
+    keep: NDArray[np.bool_],
+    data: Location,
+    ifd_column: str,
+) -> WrittenShard:
+    """Writes the kept rows of one shard, in their order, with their IFD as one more column.
+
+    Args:
+        corpus: Where the shard lies.
+        shard: The shard.
+        ifd: [shard.rows]; NaN where there is no score.
+        keep: [shard.rows] which rows are kept.
+        data: Where it goes, under the same relative name.
+        ifd_column: Name of the added column.
+
+    Raises:
+        BadShardError: The shard changed since it was planned, is gone, or cannot be read.
+        SfRayError: A row has a field of that name already, or storage failed.
+    """
+    kept_rows = 0
+    name = shard.file.relative
+    with put_whole(data.join(name)) as path:
+        with open_shard(corpus, shard.file) as reader:
+            schema = kept_schema(reader.schema, ifd_column)
+            is_array = isinstance(reader, JsonReader) and reader.is_array()
+            with writer_for(name, path, schema, is_array) as writer:
+                for batch in kept_batches(reader, shard, ifd, keep, ifd_column):
+                    writer.write(batch)
+                    kept_rows += batch.num_rows
+        size = path.stat().st_size
+    return WrittenShard(name, kept_rows, size)
+
+
+def kept_schema(schema: pa.Schema, ifd_column: str) -> pa.Schema:
+    """That of `kept_batches`: a shard's own columns, and the added one."""
+    return schema.append(pa.field(ifd_column, pa.float64()))
+
+
+def kept_batches(
+    reader: Reader,
+    shard: Shard,
+    ifd: NDArray[np.float64],
+    keep: NDArray[np.bool_],
+    ifd_column: str,
+) -> Iterator[pa.RecordBatch]:
+    """The kept rows of an open shard, in their order, with their IFD; see `write_shard`.
+
+    Raises:
+        BadShardError: The shard cannot be read.
+        SfRayError: A JSON row has a field of that name already, or storage failed.
+    """
+    schema = kept_schema(reader.schema, ifd_column)
+    row = 0
+    for batch in reader.batches(_BATCH_ROWS):
+        mask = keep[row : row + batch.num_rows]
+        kept = batch.filter(pa.array(mask))
+        refuse_field(shard, kept, row + np.flatnonzero(mask), ifd_column)
+        values = pa.array(ifd[row : row + batch.num_rows][mask])
+        yield pa.RecordBatch.from_arrays([*kept.columns, values], schema=schema)
+        row += batch.num_rows
+
+
+def refuse_field(
+    shard: Shard, kept: pa.RecordBatch | pa.Table, rows: NDArray[np.int64], name: str
+) -> None:
+    """Sees to it that no kept JSON row has a field of the name of the added one.
+
+    Args:
+        shard: Where the rows stand.
+        kept: The rows; those with columns of their own were looked at when they were planned.
+        rows: Their numbers.
+        name: Of the added field.
+
+    Raises:
+        SfRayError: A row has one.
+    """
+    if not kept.schema.equals(LINES):
+        return
+    needle = json.dumps(name).encode()
+    for row, line in zip(rows, kept[LINE].to_pylist(), strict=True):
+        # A name may be written with escapes; only then, and where it stands, is the row parsed.
+        if (needle in line or b"\\u" in line) and name in json.loads(line):
+            raise SfRayError(
+                f"row {row} of {shard.file.relative} has a field {name!r} already; name the added "
+                "one with --ifd-column"
+            )
+
+
+@contextmanager
+def writer_for(
+    name: str, path: Path, schema: pa.Schema, is_array: bool = False
+) -> Iterator[Writer]:
+    """Opens a writer for a shard; the same rows make the same bytes.
+
+    Args:
+        name: Of the shard, which tells kind and compression.
+        path: Where its bytes go.
+        schema: Of the batches. For JSON, `kept_schema(LINES, ...)`: columns after the line are
+            added to it as fields.
+        is_array: JSON rows become one array instead of lines.
+    """
+    kind = kind_of(name)
+    if kind is Kind.JSON:
+        with _packed(path, codec_of(name)) as file:
+            rows = _JsonRows(file, schema, is_array)
+            yield rows
+            rows.finish()
+        return
+    file_writer = (
+        pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+        if kind is Kind.PARQUET
+        else pa.ipc.new_stream(path, schema)
+    )
+    with file_writer:
+        gathered = _Gathered(file_writer)
+        yield gathered
+        gathered.finish()
+
+
+@contextmanager
+def _packed(path: Path, codec: str | None) -> Iterator[pa.NativeFile]:
+    with pa.OSFile(str(path), "wb") as file:
+        if codec is None:
+            yield file
+            return
+        with pa.CompressedOutputStream(file, codec) as stream:
+            yield stream
+
+
+class _Gathered:
+    """Holds rows until they make a row group; what stays of one input row group may be few."""
+
+    def __init__(self, writer: pq.ParquetWriter | pa.ipc.RecordBatchStreamWriter) -> None:
+        self._writer = writer
+        self._held: list[pa.RecordBatch] = []
+        self._held_bytes = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        if batch.num_rows:
+            self._held.append(batch)
+            self._held_bytes += batch.nbytes
+        if self._held_bytes >= _ROW_GROUP_BYTES:
+            self.finish()
+
+    def finish(self) -> None:
+        if self._held:
+            self._writer.write_table(pa.Table.from_batches(self._held).combine_chunks())
+        self._held, self._held_bytes = [], 0
+
+
+class _JsonRows:
+    """Writes each row's own text, with fields added at its end."""
+
+    def __init__(self, file: pa.NativeFile, schema: pa.Schema, is_array: bool) -> None:
+        self._file, self._is_array = file, is_array
+        self._names = [json.dumps(name, ensure_ascii=False) for name in schema.names[1:]]
+        self._rows = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        lines, *added = (column.to_pylist() for column in batch.columns)
+        for line, *values in zip(lines, *added, strict=True):
+            fields = [
+                f"{name}: {json.dumps(value)}"
+                for name, value in zip(self._names, values, strict=True)
+            ]
+            text = _with_fields(line, ", ".join(fields).encode())
+            if self._is_array:
+                self._file.write((b",\n" if self._rows else b"[\n") + text)
+            else:  # an element may go over several lines; breaks stand between values only
+                self._file.write(text.replace(b"\n", b" ") + b"\n")
+            self._rows += 1
+
+    def finish(self) -> None:
+        if self._is_array:
+            self._file.write(b"\n]\n" if self._rows else b"[]\n")
+
+
+def _with_fields(line: bytes, fields: bytes) -> bytes:
+    """A JSON object's text with fields before its closing brace; every other byte as it was."""
+    inside = line[: line.rindex(b"}")].rstrip()
+    comma = b"" if inside.endswith(b"{") else b", "
+    return inside + comma + fields + line[len(inside) :]

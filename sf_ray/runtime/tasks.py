@@ -1,0 +1,141 @@
+"""The same function over many items in Ray tasks, and what the failure of a task says."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import ray
+import ray.data
+from ray.data import DataContext
+from ray.exceptions import RayError
+
+from sf_ray.errors import ClusterError, SfRayError
+from sf_ray.runtime.log import duration, say
+from sf_ray.runtime.metrics import count_retries
+
+# Attempts in a row without any result, after which trying again is given up.
+_FRUITLESS = 3
+# Tasks that Ray knows of at once: enough for any cluster, and few enough to look through.
+_TASKS_AHEAD = 1000
+
+
+class Patience:
+    """Tells when trying again is given up: after three tries in a row that got nothing done."""
+
+    def __init__(self, left: int) -> None:
+        """
+        Args:
+            left: What there is to do.
+        """
+        self._left, self._fruitless = left, 0
+
+    def after_try(self, left: int, problem: ClusterError) -> None:
+        """Takes how much is left after a try, and what went wrong in it.
+
+        Raises:
+            ClusterError: The problem, the third time in a row.
+        """
+        self._fruitless = 0 if left < self._left else self._fruitless + 1
+        self._left = left
+        if self._fruitless == _FRUITLESS:
+            raise problem
+
+
+def parallel_map(
+    function: Callable[[Any], Any], items: Sequence[Any], stall_s: float, stored: int = 0
+) -> Iterator[Any]:
+    """Applies a function to items in Ray tasks; yields results as they come, in no order.
+
+    What is lost with a node is done again, as long as anything gets done at all.
+
+    Args:
+        function: Takes an item; may be called twice for one.
+        items: What Ray can send.
+        stall_s: How long to wait for the next result.
+        stored: How many more values each call returns, in a list with the first, that stay in the
+            object store; what is yielded then is [the first, references to the others...].
+
+    Raises:
+        ClusterError: Three times in a row nothing got done.
+        SfRayError: What the function raised.
+    """
+    left = dict(enumerate(items))
+    patience = Patience(len(left))
+    while left:
+        try:
+            with user_errors():
+                for index, result in _map_once(function, left, stall_s, stored):
+                    del left[index]
+                    yield result
+        except ClusterError as error:
+            patience.after_try(len(left), error)
+            count_retries("tasks", len(left))
+            say(
+                f"note: {error}; doing the {len(left)} tasks again that have no result",
+                tasks=len(left),
+            )
+
+
+def _map_once(
+    function: Callable[[Any], Any], items: dict[int, Any], stall_s: float, stored: int
+) -> Iterator[tuple[int, Any]]:
+    # Ray takes no partial.
+    task = ray.remote(num_cpus=1, scheduling_strategy="SPREAD", num_returns=1 + stored)(
+        lambda item: function(item)
+    )
+    # A signal ends the wait for a future at once, and is held back in `ray.wait`.
+    waiting: dict[Future[Any], tuple[list[ray.ObjectRef], int]] = {}
+    next_items = iter(list(items.items()))
+    try:
+        while True:
+            for index, item in islice(next_items, _TASKS_AHEAD - len(waiting)):
+                results = task.remote(item) if stored else [task.remote(item)]
+                waiting[results[0].future()] = results, index
+            if not waiting:
+                return
+            done, _ = wait(waiting, timeout=stall_s, return_when=FIRST_COMPLETED)
+            if not done:
+                raise ClusterError(
+                    f"no task has finished for {duration(stall_s)}: the cluster may have no free "
+                    "CPU, or storage may hang; look at `ray status`, or raise --stall-s"
+                )
+            for future in done:
+                results, index = waiting.pop(future)
+                yield index, [future.result(), *results[1:]] if stored else future.result()
+    finally:
+        for unfinished, _ in waiting.values():
+            # With its process: a task that hangs in a library notices nothing else, and would keep
+            # its CPU.
+            ray.cancel(unfinished[0], force=True)
+
+
+def set_context() -> None:
+    """Ray Data as all of our executions want it."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A block leaves a task as it is made, and is not held until it is full.
+    context.target_max_block_size = 1
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turns the failure of a task or an actor into the error that it says.
+
+    What reaches the driver may be text only (an actor that died while it started): the last error
+    of ours in it, or else its last exception, is the message.
+    """
+    try:
+        yield
+    except RayError as error:
+        text = str(error).strip()
+        ours = re.findall(r"^sf_ray\.errors\.\w+: (.+)$", text, re.MULTILINE)
+        if ours:
+            raise SfRayError(ours[-1]) from error
+        # What stands below the exception is Ray's advice.
+        raised = re.findall(r"^[\w.]+(?:Error|Exception|Died|Exit)\b.*$", text, re.MULTILINE)
+        cause = raised[-1] if raised else text.splitlines()[-1]
+        raise ClusterError(f"a Ray task failed: {cause}") from error

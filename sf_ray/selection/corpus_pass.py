@@ -1,0 +1,85 @@
+"""One pass over a corpus in Ray tasks, in which a shard may turn out to be bad."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sf_ray.errors import BadShardError
+from sf_ray.runtime.tasks import parallel_map
+from sf_ray.scoring.score_set import ShardUnits, mark_bad
+from sf_ray.selection.chunks import Chunk
+from sf_ray.selection.duplicates import Bitmap
+from sf_ray.storage.location import Location
+
+# Units of one task that looks at scores: half a million rows.
+UNITS_A_TASK = 256
+
+
+class MarkedBadError(Exception):
+    """Shards were marked bad: what was found of the corpus with them does not count."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How passes are made.
+
+    Attributes:
+        pieces: Where scores lie, and marks of bad shards go.
+        skip_bad: Mark a bad shard instead of failing.
+        stall_s: How long to wait for the next result.
+    """
+
+    pieces: Location
+    skip_bad: bool
+    stall_s: float
+
+    def over(
+        self, function: Callable[[Chunk], Any], chunks: Sequence[Chunk], stored: int = 0
+    ) -> Iterator[Any]:
+        """Applies a function to chunks; yields results as they come, in no order.
+
+        Args:
+            function: Takes a chunk.
+            chunks: What Ray can send.
+            stored: As in `parallel_map`.
+
+        Raises:
+            MarkedBadError: In the end, where shards were marked.
+            SfRayError: What the function raised.
+        """
+        marked = False
+        task = functools.partial(_or_mark, function, self.pieces, self.skip_bad, stored)
+        for result in parallel_map(task, chunks, self.stall_s, stored):
+            if (result[0] if stored else result) is None:
+                marked = True
+            else:
+                yield result
+        if marked:
+            raise MarkedBadError
+
+
+def _or_mark(
+    function: Callable[[Chunk], Any], pieces: Location, skip_bad: bool, stored: int, chunk: Chunk
+) -> Any:
+    """The function's results, or None for each of them where a shard is bad, and marked so."""
+    try:
+        return function(chunk)
+    except BadShardError as error:
+        if not skip_bad:
+            raise
+        shard = next(shard for shard, _ in chunk.places if shard.file.relative == error.shard)
+        mark_bad(pieces, shard.stem, error.reason)
+        return [None] * (1 + stored) if stored else None
+
+
+def chunks_of(
+    units: ShardUnits, dropped: Bitmap | None = None, units_a_task: int | None = None
+) -> list[Chunk]:
+    """Groups units, in order, into what one task looks at."""
+    units_a_task = units_a_task or UNITS_A_TASK
+    places = [(shard, unit) for shard, shard_units in units for unit in shard_units]
+    return [
+        Chunk(places[at : at + units_a_task]).without(dropped)
+        for at in range(0, len(places), units_a_task)
+    ]
