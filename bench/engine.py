@@ -35,6 +35,8 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from sf_ray.corpus.examples import Example, Message
+from sf_ray.corpus.status import Status
+from sf_ray.encoding.encoded_table import encoded_table, sequences_of
 from sf_ray.encoding.encoder import Encoder
 from sf_ray.engine.batching import TokenBudgetBatches
 from sf_ray.engine.engine import Engine
@@ -43,8 +45,7 @@ from sf_ray.engine.layers.onednn import laid_out, product, supports
 from sf_ray.engine.memory import keep_freed_memory
 from sf_ray.engine.model_files import Model, load_tokenizer, resolve_model
 from sf_ray.engine.sequences import TokenSequence
-from sf_ray.scoring.ifd import Status
-from sf_ray.scoring.score_table import encoded_table, score_table, sequences_of
+from sf_ray.scoring.score_table import score_table
 
 PEAK_TOKENS, PEAK_S = {"cpu": 1024, "cuda": 65536}, {"cpu": 0.1, "cuda": 0.02}
 PEAK_ROUNDS = 4

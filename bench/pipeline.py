@@ -30,10 +30,10 @@ from sf_ray.config.options import ScoreOptions
 from sf_ray.corpus.formats import resolve_format
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.corpus.units import units_of
+from sf_ray.encoding.encoded_table import encoded_table, sequences_of
 from sf_ray.encoding.encoder import Encoder
 from sf_ray.engine.engine import Engine
 from sf_ray.engine.model_files import context_window, load_tokenizer, resolve_model
-from sf_ray.scoring.score_table import encoded_table, sequences_of
 from sf_ray.storage.location import Location
 
 Units = dict[str, pa.Table]  # encoded rows by the name of their piece

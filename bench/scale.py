@@ -218,8 +218,8 @@ def mib(size: float) -> str:
 
 def measure_ours(pieces: str, rows: str) -> dict[str, Any]:
     from sf_ray.selection.chunks import Eligible
-    from sf_ray.selection.corpus_pass import Passes, chunks_of
-    from sf_ray.selection.cutoff_tasks import Wanted, rank
+    from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
+    from sf_ray.selection.cutoff_tasks import GroupRequest, rank
     from sf_ray.selection.cutoffs import Bounds
 
     start_ray()
@@ -227,8 +227,8 @@ def measure_ours(pieces: str, rows: str) -> dict[str, Any]:
     def select() -> float:
         total, scores = int(rows), Location(pieces)
         units = [(shard, units_of(shard.row_groups, UNIT_ROWS)) for shard in shards_of(total)]
-        passes = Passes(scores, False, GIVE_UP_S)
-        asked = [Wanted("", total, int(total * KEEP))]
+        passes = CorpusPass(scores, False, GIVE_UP_S)
+        asked = [GroupRequest("", total, int(total * KEEP))]
         ranking = rank(passes, chunks_of(units), total, Eligible(scores, Bounds(0, 1)), asked)
         (cutoff,) = ranking.cutoffs.of
         assert cutoff

@@ -16,12 +16,12 @@ from time import perf_counter
 
 from common import load_examples
 
+from sf_ray.corpus.status import Status
 from sf_ray.encoding.encoder import Encoder
-from sf_ray.engine.batch_threads import Lanes
+from sf_ray.engine.batch_threads import BatchThreads
 from sf_ray.engine.engine import Engine
 from sf_ray.engine.memory import keep_freed_memory
 from sf_ray.engine.model_files import load_tokenizer, resolve_model
-from sf_ray.scoring.ifd import Status
 
 BUDGETS = (128, 256, 512, 1024, 2048, 4096)
 
@@ -33,7 +33,7 @@ def serve(model: str, dtype: str, threads: int, told: Connection) -> None:
     told.send((engine._lanes.count, engine.token_budget))
     while (work := told.recv()) is not None:
         lanes, engine.token_budget, pool = work
-        engine._lanes = Lanes(threads, lanes)  # no user has a reason to choose them
+        engine._lanes = BatchThreads(threads, lanes)  # no user has a reason to choose them
         engine.losses(pool)
         told.send(None)
 

@@ -1,18 +1,15 @@
 """Scoring without a cluster: a list of pairs in, a list of scores out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from sf_ray.corpus.examples import Example, chat_of
+from sf_ray.encoding.encoded_table import encoded_table
 from sf_ray.encoding.encoder import Encoder
 from sf_ray.encoding.templates import Template
 from sf_ray.engine.engine import Engine
-from sf_ray.engine.flops import Work
 from sf_ray.engine.model_files import chat_template, load_tokenizer, resolve_dtype, resolve_model
-from sf_ray.engine.pending import Pending
-from sf_ray.scoring.score_table import encoded_table, score_table, sequences_of
+from sf_ray.scoring.unit_scorer import UnitScorer
 
 
 @dataclass(frozen=True)
@@ -110,36 +107,3 @@ class Scorer:
         for row in rows:
             row["turns"] = row["turns"] and [TurnScore(**turn) for turn in row["turns"]]
         return [Score(**row) for row in rows]
-
-
-class UnitScorer:
-    """Scores units with an engine."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What people should know of the engine with this model, on this device."""
-        return self._engine.notes
-
-    def work(self, encoded: pa.Table) -> Work:
-        """What scoring a unit's encoded rows takes, without doing it."""
-        return self._engine.work(sequences_of(encoded))
-
-    def begin(
-        self,
-        shard: str,
-        start: int,
-        encoded: pa.Table,
-        on_batch: Callable[[int, int], None] | None = None,
-    ) -> Pending[pa.Table]:
-        """Begins with a unit's encoded rows as one batching pool; it comes to its score table.
-
-        The next unit may begin before the result of this one is taken.
-
-        Raises:
-            EngineFailedError: By the result: the model cannot score one of them.
-        """
-        losses = self._engine.begin(sequences_of(encoded), on_batch)
-        return Pending(lambda: score_table(shard, start, encoded, losses.result()), losses.usage)

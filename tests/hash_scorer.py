@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from sf_ray.encoding.encoded_table import sequences_of
 from sf_ray.encoding.specs import ModelSpec
 from sf_ray.engine.flops import Work
 from sf_ray.engine.pending import Pending, Usage
-from sf_ray.scoring.score_table import score_table, sequences_of
+from sf_ray.scoring.score_table import score_table
 
 
 @dataclass(frozen=True)

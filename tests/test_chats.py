@@ -14,10 +14,10 @@ from test_engine import load
 from sf_ray import Scorer, SfRayError
 from sf_ray.corpus.examples import Example, Problem, chat_of
 from sf_ray.corpus.formats import resolve_format
+from sf_ray.corpus.status import Status
 from sf_ray.encoding.encoder import Encoder
 from sf_ray.encoding.templates import Template
 from sf_ray.engine.model_files import load_tokenizer, resolve_model
-from sf_ray.scoring.ifd import Status
 
 JINJA = (
     "{% for m in messages %}\n"
@@ -295,12 +295,12 @@ def test_a_template_that_fails_on_a_row_gives_it_a_status(tiny_model: Path) -> N
 def test_a_run_says_on_which_row_and_line_a_template_fails(
     tiny_model: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from sf_ray.encoding.specs import EncodeRules, ModelSpec
+    from sf_ray.encoding.specs import EncodingSpec, ModelSpec
     from sf_ray.engine.model_files import resolve_model
 
     model = resolve_model(str(tiny_model))
     jinja = "{% if messages|length > 2 %}\n{{ raise_exception('too long') }}{% endif %}" + JINJA
-    rules = EncodeRules(
+    rules = EncodingSpec(
         resolve_format(["messages"]),
         ModelSpec(str(tiny_model), model.fingerprint),
         256,

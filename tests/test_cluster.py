@@ -1,8 +1,8 @@
 import pytest
 import ray
 
-from sf_ray.runtime.cluster import resolve_device, size_pool
-from sf_ray.scoring.stages.actor import ActorPool
+from sf_ray.runtime.actor_pool import ActorPool, size_pool
+from sf_ray.runtime.cluster import resolve_device
 
 
 @pytest.fixture

@@ -4,12 +4,20 @@ import logging
 import pytest
 
 from sf_ray.runtime import log as console
-from sf_ray.runtime.log import Voice, json_line, run_id, say, timed, use_voice, worker_environment
+from sf_ray.runtime.log import (
+    LogSettings,
+    json_line,
+    run_id,
+    say,
+    timed,
+    use_log_settings,
+    worker_environment,
+)
 
 
 @pytest.fixture(autouse=True)
 def own_voice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "_voice", None)
+    monkeypatch.setattr(console, "_settings", None)
     for name in ("SF_RAY_LOG_FORMAT", "SF_RAY_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
 
@@ -20,7 +28,7 @@ def test_text_is_the_line_alone(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_json_has_time_level_message_run_and_fields(capsys: pytest.CaptureFixture[str]) -> None:
-    use_voice(Voice("json", "r1"))
+    use_log_settings(LogSettings("json", "r1"))
     say("note: 100 % of ümlauts\nand a second line", shard="a", rows=3)
     said = json.loads(capsys.readouterr().err)
     assert said.pop("time").endswith("+00:00")
@@ -49,22 +57,22 @@ def test_a_line_says_its_level(line: str, level: int | None, expected: tuple[str
 
 def test_workers_speak_as_their_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worker_environment() == {}  # text: nothing that Ray had to start other processes for
-    use_voice(Voice("json", "r1"))
+    use_log_settings(LogSettings("json", "r1"))
     for name, value in worker_environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(console, "_voice", None)
-    assert console.voice() == Voice("json", "r1")
+    monkeypatch.setattr(console, "_settings", None)
+    assert console.log_settings() == LogSettings("json", "r1")
 
 
 def test_a_run_has_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
     first = run_id()
     assert first == run_id()
-    monkeypatch.setattr(console, "_voice", None)
+    monkeypatch.setattr(console, "_settings", None)
     assert run_id() != first
 
 
 def test_a_stage_says_how_long_it_took(capsys: pytest.CaptureFixture[str]) -> None:
-    use_voice(Voice("json", "r1"))
+    use_log_settings(LogSettings("json", "r1"))
     wall_s: dict[str, float] = {}
     with timed("plan", wall_s):
         pass

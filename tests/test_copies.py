@@ -2,7 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.selection.duplicates import Bitmap, Digests, join
+from sf_ray.selection.bitmap import Bitmap
+from sf_ray.selection.duplicates import Digests, join
 
 # (digest, IFD) of each row; few of either, so that copies and ties are the rule.
 rows = st.lists(

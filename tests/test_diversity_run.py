@@ -17,13 +17,13 @@ from sf_ray.cli import main
 from sf_ray.config.options import SelectionOptions
 from sf_ray.corpus.formats import resolve_format
 from sf_ray.corpus.planning import plan_corpus
-from sf_ray.encoding.specs import EmbedRules, ModelSpec
+from sf_ray.encoding.specs import ModelSpec
 from sf_ray.errors import ClusterError
 from sf_ray.selection import corpus_pass as passes
 from sf_ray.selection.chunks import Kept
 from sf_ray.selection.diversity import embedding_run
 from sf_ray.selection.diversity import partition_tasks as diversity_run
-from sf_ray.selection.diversity.embedder import Embedder
+from sf_ray.selection.diversity.embedder import Embedder, EmbedderSpec
 from sf_ray.selection.diversity.embedding_run import embed_kept
 from sf_ray.selection.diversity.embedding_set import EmbeddingSet
 from sf_ray.selection.diversity.facility_location import greedy, objective
@@ -100,7 +100,7 @@ class TestOnRay:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(embedding_run, "EmbedRules", EmbedRules)  # the real one
+        monkeypatch.setattr(embedding_run, "EmbedderSpec", EmbedderSpec)  # the real one
         select(tmp_path / "by-ifd", "--keep-fraction", 0.5)
         by_ifd = kept_ids(tmp_path / "by-ifd")
         rows = {
@@ -268,7 +268,7 @@ def test_what_is_lost_is_embedded_again_as_long_as_anything_is_done(
         embed_kept(
             cast(SelectionOptions, None),
             corpus,
-            passes.Passes(place, False, 1.0),
+            passes.CorpusPass(place, False, 1.0),
             [],
             None,
             cast(Kept, None),

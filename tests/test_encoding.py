@@ -5,9 +5,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from sf_ray.corpus.examples import Example, Problem
+from sf_ray.corpus.status import Status
 from sf_ray.encoding.encoder import Encoder
 from sf_ray.errors import SfRayError
-from sf_ray.scoring.ifd import Status
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from sf_ray.engine.engine import Engine
 from sf_ray.engine.layers import lm_head as heads
 from sf_ray.engine.pending import Usage
 from sf_ray.engine.sequences import TokenSequence
-from sf_ray.engine.tree_attention import StreamBatch
+from sf_ray.engine.tree_attention import TreeBatch
 from sf_ray.errors import EngineFailedError
 
 PAIRS = [
@@ -136,13 +136,15 @@ def test_what_overflows_in_low_precision_is_scored_in_float32(
     sequences = random_sequences(20)
     exact = Engine(tiny_model).losses(sequences)
     engine = Engine(tiny_model, dtype="bfloat16")
-    nll = heads.Head.nll
+    nll = heads.LMHead.nll
 
-    def overflowing(self: heads.Head, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def overflowing(
+        self: heads.LMHead, states: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
         result = nll(self, states, targets)
         return result * torch.inf if torch.is_autocast_enabled("cpu") else result
 
-    monkeypatch.setattr(heads.Head, "nll", overflowing)
+    monkeypatch.setattr(heads.LMHead, "nll", overflowing)
     np.testing.assert_allclose(engine.losses(sequences), exact, rtol=1e-6, equal_nan=True)
 
 
@@ -310,12 +312,12 @@ def test_a_model_that_cannot_share_says_why_and_is_right(
 ) -> None:
     pool = family(3)
     expected = Engine(tiny_model, share=False).losses(pool)
-    attend = StreamBatch.attend
+    attend = TreeBatch.attend
 
-    def unmasked(self: StreamBatch, *arguments: Any) -> Any:
+    def unmasked(self: TreeBatch, *arguments: Any) -> Any:
         return attend(self, *arguments) * 2
 
-    monkeypatch.setattr(StreamBatch, "attend", unmasked)
+    monkeypatch.setattr(TreeBatch, "attend", unmasked)
     engine = Engine(tiny_model)
     (note,) = engine.notes
     assert "are computed for each of them: its layers do not look" in note

@@ -11,15 +11,15 @@ from sf_ray.commands.plan.estimate import (
     Drawn,
     Estimate,
     Measured,
-    Pool,
-    StretchCounts,
+    PlannedActors,
+    SegmentCounts,
     Timed,
     price,
     ratio,
     t_quantile,
 )
 from sf_ray.commands.plan.text import Plan, Setting, Whole, lines_of
-from sf_ray.corpus.sampling import spread_stretches
+from sf_ray.corpus.sampling import spread_segments
 from sf_ray.engine.flops import ModelCost, Work
 
 # A token costs 2 * 100 FLOPs, a scored position 2 * 50.
@@ -30,7 +30,7 @@ def drawn_from(lengths: np.ndarray, rows: int, seed: int) -> Estimate:
     """The estimated sum of a corpus of one shard from stretches of it."""
     parts = [
         lengths[part.start : part.stop]
-        for _, part in spread_stretches([len(lengths)], rows, seed)
+        for _, part in spread_segments([len(lengths)], rows, seed)
     ]  # fmt: skip
     seen = sum(map(len, parts)) / len(lengths)
     return ratio([part.sum() for part in parts], [len(part) for part in parts], seen) * len(lengths)
@@ -78,7 +78,7 @@ def test_rows_alone_would_promise_too_much() -> None:
     for seed in range(100):
         lengths = in_runs(np.random.default_rng(seed))
         rows = np.concatenate(
-            [lengths[part.start : part.stop] for _, part in spread_stretches([6000], 640, seed)]
+            [lengths[part.start : part.stop] for _, part in spread_segments([6000], 640, seed)]
         )
         error = 1.96 * rows.std() / math.sqrt(len(rows))
         held.append(abs(rows.mean() - lengths.mean()) <= error)
@@ -129,8 +129,8 @@ def test_errors_of_products_add_as_squares() -> None:
     assert Estimate(1, 2).low == 0
 
 
-def stretch(rows: int, conditioned: int, direct: int) -> StretchCounts:
-    return StretchCounts(rows, {"ok": rows}, Work(conditioned), Work(direct), cpu_s=0.5)
+def stretch(rows: int, conditioned: int, direct: int) -> SegmentCounts:
+    return SegmentCounts(rows, {"ok": rows}, Work(conditioned), Work(direct), cpu_s=0.5)
 
 
 def test_a_price_is_flops_that_are_needed_over_the_rate_at_which_they_get_done() -> None:
@@ -143,7 +143,7 @@ def test_a_price_is_flops_that_are_needed_over_the_rate_at_which_they_get_done()
         whole=[(Work(1000), Work(500)), (Work(1000), Work(500))],
         of_units=6,
     )
-    found = price(drawn, COST, measured, Pool("cuda", 4, 2.0, units=6), 3.0)
+    found = price(drawn, COST, measured, PlannedActors("cuda", 4, 2.0, units=6), 3.0)
     assert (found.tokens.value, found.conditioned.value, found.direct.value) == (10_000, 7000, 3000)
     assert found.flops.value == 200 * 10_000
     assert found.tokens_per_s.value == pytest.approx(180)  # repeats included
@@ -159,7 +159,7 @@ def test_a_price_is_flops_that_are_needed_over_the_rate_at_which_they_get_done()
 
 def test_a_speed_that_is_given_counts_all_tokens_and_no_start() -> None:
     drawn = Drawn([stretch(10, 700, 300), stretch(10, 500, 300)], of_rows=40)
-    found = price(drawn, COST, 100.0, Pool("cpu", 1, 1, units=2), None)
+    found = price(drawn, COST, 100.0, PlannedActors("cpu", 1, 1, units=2), None)
     assert found.time_s.value == pytest.approx(3600 / 100)
     assert found.time_s.error == pytest.approx(found.tokens.error / 100)
     assert (found.start_s, found.cost) == (None, None)
@@ -167,7 +167,7 @@ def test_a_speed_that_is_given_counts_all_tokens_and_no_start() -> None:
 
 def test_gpus_that_would_wait_for_reading_are_noticed() -> None:
     drawn = Drawn([stretch(10, 700, 300)] * 2, of_rows=100)
-    pool = Pool("cuda", 1, 1.0, units=1)
+    pool = PlannedActors("cuda", 1, 1.0, units=1)
     found = price(drawn, COST, 1000.0, pool, None)  # 10 s of scoring, 5 s of reading
     assert Setting("m", "float16", pool, cpus_beside=0.25).missing_cpus(found) == 0.25
     assert Setting("m", "float16", pool, cpus_beside=3).missing_cpus(found) == 0
@@ -175,7 +175,7 @@ def test_gpus_that_would_wait_for_reading_are_noticed() -> None:
 
 def test_what_is_printed_has_intervals_where_something_was_left_out() -> None:
     drawn = Drawn([stretch(10, 700, 300), stretch(10, 500, 300)], of_rows=40)
-    pool = Pool("cuda", 2, 2.0, units=2)
+    pool = PlannedActors("cuda", 2, 2.0, units=2)
     found = price(drawn, COST, 100.0, pool, 300)
     plan = Plan(
         Whole("corpus", 1, 2, 60, 1000, 3, 1, 40),
@@ -198,7 +198,7 @@ def test_what_is_printed_has_intervals_where_something_was_left_out() -> None:
 def test_names_in_json_are_the_same_where_nothing_is_left_to_do() -> None:
     done = Plan(Whole("corpus", 1, 0, 60, 1000, 3, 3, 0))
     drawn = Drawn([stretch(10, 700, 300)], of_rows=10)
-    pool = Pool("cpu", 1, 1, units=2)
+    pool = PlannedActors("cpu", 1, 1, units=2)
     found = price(drawn, COST, 100.0, pool, None)
     full = Plan(Whole("corpus", 1, 0, 60, 1000, 3, 1, 40), Setting("demo", "float32", pool, 1),
                 drawn, 100.0, found)  # fmt: skip

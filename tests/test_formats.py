@@ -2,8 +2,8 @@ import pytest
 
 from sf_ray.corpus.examples import Example, Problem
 from sf_ray.corpus.formats import SampleRow, other_format, resolve_format
+from sf_ray.corpus.status import Status
 from sf_ray.errors import SfRayError, UsageError
-from sf_ray.scoring.ifd import Status
 
 
 def plain(example: Example | Problem) -> tuple[str, str]:

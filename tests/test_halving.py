@@ -1,13 +1,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.scoring.stages.failures import Halving
+from sf_ray.scoring.stages.failures import Bisection
 
 
 @given(st.integers(1, 300), st.sets(st.integers(0, 299), max_size=6))
 def test_exactly_the_bad_rows_are_found(rows: int, bad: set[int]) -> None:
     bad = {row for row in bad if row < rows}
-    search, asked = Halving(rows), 0
+    search, asked = Bisection(rows), 0
     while found := search.next():
         asked += 1
         if not bad & set(range(*found)):
@@ -19,7 +19,7 @@ def test_exactly_the_bad_rows_are_found(rows: int, bad: set[int]) -> None:
 
 
 def test_a_row_that_fails_once_by_chance_is_not_bad() -> None:
-    search, failed = Halving(8), False
+    search, failed = Bisection(8), False
     while found := search.next():
         if found == (3, 4) and not failed:
             failed = True

@@ -1,6 +1,7 @@
 import numpy as np
 
-from sf_ray.scoring.ifd import Scores, Status, TurnLosses, scores_of
+from sf_ray.corpus.status import Status
+from sf_ray.scoring.ifd import Scores, TurnLosses, scores_of
 
 
 def scores(status: list[Status], direct: list[float], conditioned: list[float]) -> Scores:

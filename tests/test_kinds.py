@@ -1,17 +1,23 @@
 import pytest
 
-from sf_ray.corpus.readers.file_types import Kind, codec_of, kind_of, may_be_array, suffix_of
+from sf_ray.corpus.readers.file_types import (
+    FileType,
+    codec_of,
+    file_type_of,
+    may_be_array,
+    suffix_of,
+)
 
 
 @pytest.mark.parametrize(
     ("name", "kind", "codec"),
     [
-        ("a/b.parquet", Kind.PARQUET, None),
-        ("train/data-00000-of-00002.arrow", Kind.ARROW, None),
-        ("a.jsonl", Kind.JSON, None),
-        ("a.ndjson.gz", Kind.JSON, "gzip"),
-        ("a.json.zst", Kind.JSON, "zstd"),
-        ("a.jsonl.zstd", Kind.JSON, "zstd"),
+        ("a/b.parquet", FileType.PARQUET, None),
+        ("train/data-00000-of-00002.arrow", FileType.ARROW, None),
+        ("a.jsonl", FileType.JSON, None),
+        ("a.ndjson.gz", FileType.JSON, "gzip"),
+        ("a.json.zst", FileType.JSON, "zstd"),
+        ("a.jsonl.zstd", FileType.JSON, "zstd"),
         ("a.parquet.gz", None, "gzip"),
         ("a.csv", None, None),
         ("README.md", None, None),
@@ -20,11 +26,11 @@ from sf_ray.corpus.readers.file_types import Kind, codec_of, kind_of, may_be_arr
         ("dataset_infos.json", None, None),
         ("dataset_dict.json", None, None),
         ("train/cache-0123456789abcdef.arrow", None, None),
-        ("cache-7.jsonl", Kind.JSON, None),
+        ("cache-7.jsonl", FileType.JSON, None),
     ],
 )
-def test_names_tell_what_a_shard_is(name: str, kind: Kind | None, codec: str | None) -> None:
-    assert (kind_of(name), codec_of(name)) == (kind, codec)
+def test_names_tell_what_a_shard_is(name: str, kind: FileType | None, codec: str | None) -> None:
+    assert (file_type_of(name), codec_of(name)) == (kind, codec)
 
 
 def test_only_json_may_be_an_array() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from sf_ray.engine.batch_threads import Lanes
+from sf_ray.engine.batch_threads import BatchThreads
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +15,7 @@ def _threads_as_before() -> Iterator[None]:
 
 
 def test_what_is_submitted_next_begins_while_a_lane_is_free() -> None:
-    lanes, second_runs = Lanes(2), threading.Event()
+    lanes, second_runs = BatchThreads(2), threading.Event()
 
     def first(item: int) -> list[int]:
         assert item or second_runs.wait(60)
@@ -32,7 +32,7 @@ def test_what_is_submitted_next_begins_while_a_lane_is_free() -> None:
 
 
 def test_items_with_more_threads_each_run_alone() -> None:
-    lanes, running, most = Lanes(6, most=3), [], []
+    lanes, running, most = BatchThreads(6, most=3), [], []
 
     def alone(item: int) -> list[int]:
         running.append(item)
@@ -52,7 +52,7 @@ def test_what_an_item_raises_is_raised_by_its_results(count: int) -> None:
     def invert(item: int) -> list[float]:
         return [1 / item]
 
-    lanes = Lanes(count)
+    lanes = BatchThreads(count)
     bad, good = lanes.submit(invert, [1, 0, 2]), lanes.submit(invert, [1, 2])
     with pytest.raises(ZeroDivisionError):
         lanes.results(bad)
@@ -70,5 +70,5 @@ def test_with_one_lane_an_item_may_depend_on_the_one_before() -> None:
         done.append(item)
         return [item]
 
-    lanes = Lanes(1)
+    lanes = BatchThreads(1)
     assert lanes.results(lanes.submit(note, items())) == [0, 1, 2]

@@ -7,8 +7,9 @@ import promql_parser
 import pytest
 from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
-from sf_ray.runtime.metrics import METRICS, increments
-from sf_ray.scoring.stages.tally import Counts
+from sf_ray.runtime.metrics import METRICS
+from sf_ray.scoring.stages.progress import increments
+from sf_ray.scoring.stages.tally import RunCounts
 
 ROOT = Path(__file__).parent.parent
 DASHBOARD = json.loads((ROOT / "cluster" / "grafana-dashboard.json").read_text(encoding="utf-8"))
@@ -41,8 +42,8 @@ QUERIES = [
 
 
 def test_counters_grow_by_what_is_new() -> None:
-    before = Counts(units=2, tokens=5, by_status={"ok": 9}, units_again=1)
-    now = Counts(
+    before = RunCounts(units=2, tokens=5, by_status={"ok": 9}, units_again=1)
+    now = RunCounts(
         units=3,
         tokens=7,
         unit_tokens=40,

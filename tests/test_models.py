@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from sf_ray.corpus.formats import resolve_format
-from sf_ray.encoding.specs import EncodeRules, ModelSpec
+from sf_ray.encoding.specs import EncodingSpec, ModelSpec
 from sf_ray.engine.model_files import (
     context_window,
     load_tokenizer,
@@ -98,12 +98,12 @@ def test_a_tokenizer_of_a_known_class_is_the_one_that_transformers_finds(
 
 def test_workers_load_the_tokenizer_without_torch(tiny_model: Path) -> None:
     spec = ModelSpec(str(tiny_model), resolve_model(str(tiny_model)).fingerprint)
-    rules = EncodeRules(resolve_format(["prompt", "completion"]), spec, 64, "reference")
+    rules = EncodingSpec(resolve_format(["prompt", "completion"]), spec, 64, "reference")
     loads = (
         "import pickle, sys; pickle.load(sys.stdin.buffer).check(); print('torch' in sys.modules)"
     )
 
-    def has_torch(sent: EncodeRules) -> str:
+    def has_torch(sent: EncodingSpec) -> str:
         ran = subprocess.run(
             [sys.executable, "-c", loads],
             input=ray.cloudpickle.dumps(sent),

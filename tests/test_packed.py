@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sf_ray.engine.layers import onednn
-from sf_ray.engine.layers.lm_head import Head
+from sf_ray.engine.layers.lm_head import LMHead
 from sf_ray.engine.layers.packed_linear import pack
 
 SETTINGS = {
@@ -142,7 +142,7 @@ def test_where_an_operator_fails_or_is_wrong_layers_and_head_stay_plain(
     pack(decoder, dtype, 64)
     assert all(type(m) is nn.Linear for m in linears(decoder))
     assert torch.equal(hidden(decoder, low=dtype == "bfloat16"), expected)
-    head = Head(model_of("Llama"), dtype)
+    head = LMHead(model_of("Llama"), dtype)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
         losses = head.nll(torch.ones(3, SETTINGS["hidden_size"]), torch.arange(3))
     assert bool(torch.isfinite(losses).all())

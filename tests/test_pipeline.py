@@ -334,21 +334,24 @@ def test_reading_and_scoring_stay_apart_whatever_ray_would_fuse(tiny_model: Path
 
     from sf_ray.corpus.formats import resolve_format
     from sf_ray.corpus.units import ReadPlan, Unit
-    from sf_ray.encoding.specs import EncodeRules, EngineRules, ModelSpec
+    from sf_ray.encoding.specs import EncodingSpec, ModelSpec
     from sf_ray.engine.model_files import resolve_model
-    from sf_ray.scoring.stages.actor import ActorPool, Job, scoring_dataset
+    from sf_ray.runtime.actor_pool import ActorPool
+    from sf_ray.scoring.engine_spec import EngineSpec
+    from sf_ray.scoring.stages.sink import scoring_dataset
+    from sf_ray.scoring.stages.source import ScoringJob
     from sf_ray.storage.files import File
     from sf_ray.storage.location import Location
 
     model = resolve_model(str(tiny_model))
     spec = ModelSpec(str(tiny_model), model.fingerprint)
     plan = ReadPlan(File("x", "x", 1, "1"), "x", (Unit(0, 1),), range(1), 0)
-    job = Job(Location("x"), Location("y"), [[plan]] * 3, 1, False, False)
+    job = ScoringJob(Location("x"), Location("y"), [[plan]] * 3, 1, False, False)
     for cpus in (0.3, 0.55, 1, 2):  # a task that reads takes 0.3
         scored = scoring_dataset(
             job,
-            EncodeRules(resolve_format(["prompt", "completion"]), spec, 64, "reference"),
-            EngineRules(spec, "cpu", "float32", None, 1),
+            EncodingSpec(resolve_format(["prompt", "completion"]), spec, 64, "reference"),
+            EngineSpec(spec, "cpu", "float32", None, 1),
             ActorPool(1, 1, 1, cpus, 0, 0.3, 0.15),
             None,
         )

@@ -11,10 +11,10 @@ import pytest
 from conftest import S3, make_rows, scoring_for_free, write_shards
 
 from sf_ray.corpus.formats import resolve_format
+from sf_ray.corpus.status import Status
 from sf_ray.encoding.encoder import Encoder
 from sf_ray.engine.engine import Engine
 from sf_ray.engine.model_files import load_tokenizer, resolve_model
-from sf_ray.scoring.ifd import Status
 
 Cli = Callable[..., tuple[int, str, str]]
 INTERVAL = {"estimate", "low", "high"}

@@ -12,10 +12,11 @@ from conftest import make_model, make_rows, write_shards
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.commands.compare.probe_sample import Stretch, check_bad_rows, read_stretches
+from sf_ray.commands.compare.probe_sample import read_segments
 from sf_ray.corpus.planning import plan_corpus
-from sf_ray.corpus.sampling import spread_stretches
+from sf_ray.corpus.sampling import Segment, spread_segments
 from sf_ray.errors import BadRowError, BadShardError, SfRayError
+from sf_ray.scoring.bad_rows import check_bad_rows
 from sf_ray.storage.location import Location
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -31,8 +32,8 @@ OPTIONS = ("--max-length", "128", "--unit-rows", "24")
 def test_stretches_are_in_order_and_as_many_rows_as_wanted(
     shard_rows: list[int], wanted: int, seed: int, most: int
 ) -> None:
-    found = spread_stretches(shard_rows, wanted, seed, most)
-    assert found == spread_stretches(shard_rows, wanted, seed, most)
+    found = spread_segments(shard_rows, wanted, seed, most)
+    assert found == spread_segments(shard_rows, wanted, seed, most)
     rows = [(shard, row) for shard, unit in found for row in range(unit.start, unit.stop)]
     assert rows == sorted(set(rows))
     assert len(rows) == min(wanted, sum(shard_rows))
@@ -42,16 +43,16 @@ def test_stretches_are_in_order_and_as_many_rows_as_wanted(
 
 def test_stretches_are_spread_over_the_corpus_and_differ_by_seed() -> None:
     rows = [10_000] * 8
-    found = spread_stretches(rows, 1000, 0)
+    found = spread_segments(rows, 1000, 0)
     assert {shard for shard, _ in found} == set(range(8))
     starts = np.array([shard * 10_000 + unit.start for shard, unit in found])
     assert np.diff(starts).max() < 2 * 80_000 / len(found)
-    assert found != spread_stretches(rows, 1000, 1)
+    assert found != spread_segments(rows, 1000, 1)
 
 
 def test_the_sample_is_read_as_it_stands_in_the_corpus(corpus: Path) -> None:
     plan = plan_corpus(Location(str(corpus)))
-    stretches = read_stretches(plan, ["id"], 50, 0, skip_bad=False, skip_bad_lines=False)
+    stretches = read_segments(plan, ["id"], 50, 0, skip_bad=False, skip_bad_lines=False)
     assert sum(stretch.rows.num_rows for stretch in stretches) == 50
     for stretch in stretches:
         whole = pq.read_table(corpus / stretch.shard.file.relative)["id"]
@@ -63,8 +64,8 @@ def test_a_shard_that_cannot_be_read_fails_the_sample_or_is_passed_over(corpus: 
     plan = plan_corpus(Location(str(corpus)))
     (corpus / "extra" / "00000.parquet").unlink()
     with pytest.raises(BadShardError, match=r"extra/00000\.parquet"):
-        read_stretches(plan, ["id"], 50, 0, skip_bad=False, skip_bad_lines=False)
-    stretches = read_stretches(plan, ["id"], 50, 0, skip_bad=True, skip_bad_lines=False)
+        read_segments(plan, ["id"], 50, 0, skip_bad=False, skip_bad_lines=False)
+    stretches = read_segments(plan, ["id"], 50, 0, skip_bad=True, skip_bad_lines=False)
     assert {stretch.shard.file.relative for stretch in stretches} == {
         "train/00001.parquet",
         "train/00002.parquet",
@@ -72,7 +73,7 @@ def test_a_shard_that_cannot_be_read_fails_the_sample_or_is_passed_over(corpus: 
     for path in corpus.rglob("*.parquet"):
         path.unlink()
     with pytest.raises(SfRayError, match="not one row of the sample can be read"):
-        read_stretches(plan, ["id"], 50, 0, skip_bad=True, skip_bad_lines=False)
+        read_segments(plan, ["id"], 50, 0, skip_bad=True, skip_bad_lines=False)
 
 
 def test_a_broken_line_fails_the_sample_or_is_a_row_of_it(tmp_path: Path) -> None:
@@ -80,16 +81,16 @@ def test_a_broken_line_fails_the_sample_or_is_a_row_of_it(tmp_path: Path) -> Non
     (tmp_path / "x.jsonl").write_text("\n".join([*lines, "{no", *lines]), encoding="utf-8")
     plan = plan_corpus(Location(str(tmp_path)))
     with pytest.raises(BadRowError, match="line 6"):
-        read_stretches(plan, ["output"], 11, 0, skip_bad=False, skip_bad_lines=False)
-    stretches = read_stretches(plan, ["output"], 11, 0, skip_bad=False, skip_bad_lines=True)
+        read_segments(plan, ["output"], 11, 0, skip_bad=False, skip_bad_lines=False)
+    stretches = read_segments(plan, ["output"], 11, 0, skip_bad=False, skip_bad_lines=True)
     assert sum(stretch.rows.num_rows for stretch in stretches) == 11
 
 
 def test_too_many_bad_rows_are_refused_and_one_is_named(corpus: Path) -> None:
     plan = plan_corpus(Location(str(corpus)))
     shard, other = plan.shards[:2]
-    (_, unit), (_, last) = spread_stretches([5, 5], 10, 0, 2)
-    stretches = [Stretch(shard, unit, pa.table({})), Stretch(other, last, pa.table({}))]
+    (_, unit), (_, last) = spread_segments([5, 5], 10, 0, 2)
+    stretches = [Segment(shard, unit, pa.table({})), Segment(other, last, pa.table({}))]
     status = ["ok"] * 7 + ["bad_row", "ok", "empty_answer"]
     scores = pa.table({"shard": [""] * 10, "row": range(10), "status": status})
     check_bad_rows(stretches, scores, 0.2)

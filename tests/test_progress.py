@@ -3,7 +3,7 @@ import pytest
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import duration
 from sf_ray.scoring.stages.progress import ScoringProgress
-from sf_ray.scoring.stages.tally import Counts
+from sf_ray.scoring.stages.tally import RunCounts
 
 
 @pytest.mark.parametrize(
@@ -28,10 +28,10 @@ def test_progress_shows_rows_rate_and_time_left(monkeypatch: pytest.MonkeyPatch)
     clock = iter([0.0, 10.0, 20.0])
     monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
     shown = ScoringProgress(rows=1000, units=4)
-    assert shown._line(Counts())[0] == "scoring: waiting for the first batch"
-    first = shown._line(Counts(sequences=200, tokens=1000))[0]
+    assert shown._line(RunCounts())[0] == "scoring: waiting for the first batch"
+    first = shown._line(RunCounts(sequences=200, tokens=1000))[0]
     assert first == "scoring: 100 of 1,000 rows, 0 of 4 units"
-    later, fields = shown._line(Counts(sequences=400, tokens=6000, units=1))
+    later, fields = shown._line(RunCounts(sequences=400, tokens=6000, units=1))
     assert fields == {
         "stage": "score",
         "rows": 200,
@@ -41,7 +41,7 @@ def test_progress_shows_rows_rate_and_time_left(monkeypatch: pytest.MonkeyPatch)
     }
     assert later == "scoring: 200 of 1,000 rows, 1 of 4 units, 500 tokens/s, about 1 min 20 s left"
     # A unit that was scored twice does not show more than there is.
-    assert "1,000 of 1,000 rows, 4 of 4 units" in shown._line(Counts(sequences=2500, units=5))[0]
+    assert "1,000 of 1,000 rows, 4 of 4 units" in shown._line(RunCounts(sequences=2500, units=5))[0]
 
 
 @pytest.mark.ray
@@ -81,7 +81,7 @@ def test_a_run_that_is_being_stopped_is_not_interrupted_again(
 
     from sf_ray.scoring.stages import progress
 
-    def check(counts: Counts) -> None:
+    def check(counts: RunCounts) -> None:
         raise SfRayError("too bad")
 
     interrupted: list[SfRayError] = []

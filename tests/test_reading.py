@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sf_ray.corpus.planning import plan_corpus
-from sf_ray.corpus.rows import field_names, read_units, rows_of, sample_rows, values_of
+from sf_ray.corpus.rows import read_units, rows_of, values_of
+from sf_ray.corpus.sampling import field_names, sample_rows
 from sf_ray.corpus.units import group_reads, units_of
 from sf_ray.errors import BadRowError
 from sf_ray.storage.location import Location

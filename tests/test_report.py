@@ -17,11 +17,11 @@ import yaml
 from conftest import make_rows, write_shards
 from test_survey import make_rows as make_scores
 
+from sf_ray.corpus.status import Status
 from sf_ray.output.report.card import MARK, render_card
 from sf_ray.output.report.page import _MEANING, render_page
-from sf_ray.output.report.summary import ShownRow, Summary, Text
-from sf_ray.output.report.survey import Group, Survey, nothing, survey_of
-from sf_ray.scoring.ifd import Status
+from sf_ray.output.report.summary import ShownRow, ShownText, Summary
+from sf_ray.output.report.survey import GroupCounts, Survey, nothing, survey_of
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -75,7 +75,7 @@ def shown(kind: str, text: str, **values: Any) -> ShownRow:
         "is_kept": True,
         "scores": {"ifd": 0.8125, "ppl_direct": 3.0, "prompt_tokens": 4},
     }
-    return ShownRow.of([Text("user", text), Text("assistant", "so")], **defaults | values)
+    return ShownRow.of([ShownText("user", text), ShownText("assistant", "so")], **defaults | values)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,9 @@ def opened(browser: Any, path: Path, width: int = 1200, scheme: str = "light") -
 def test_nothing_in_a_corpus_runs_loads_or_breaks_the_page(
     browser: Any, tmp_path: Path, width: int
 ) -> None:
-    survey = survey_of(make_scores(500, 1), 0, {MARKUP: Group(400, 300, 20), "b": Group(3, 2, 1)})
+    survey = survey_of(
+        make_scores(500, 1), 0, {MARKUP: GroupCounts(400, 300, 20), "b": GroupCounts(3, 2, 1)}
+    )
     manifest = manifest_with(survey, 500)
     manifest["input"]["uri"] = manifest["command"] = MARKUP
     manifest["scores"]["model_name"] = MARKUP
@@ -182,7 +184,7 @@ def test_a_page_is_small_whatever_the_corpus_is() -> None:
         + tuple(f"status {status}" for status in Status if status != "ok")
         for number in range(20)
     ]
-    names = {f"{number} " + "x" * 300: Group(9, 8, 7) for number in range(1000)}
+    names = {f"{number} " + "x" * 300: GroupCounts(9, 8, 7) for number in range(1000)}
     survey = Survey(**vars(large) | {"groups": names})
     summary = Summary(survey, "source", tuple(rows))
     assert len(summary.to_json()) < 5e6
@@ -193,7 +195,9 @@ def test_a_page_is_small_whatever_the_corpus_is() -> None:
 
 
 def test_a_page_says_what_was_kept_and_where_other_fractions_would_cut() -> None:
-    survey = survey_of(make_scores(1000, 1), 3, {"code": Group(600, 500, 50), "b": Group(4, 1, 0)})
+    survey = survey_of(
+        make_scores(1000, 1), 3, {"code": GroupCounts(600, 500, 50), "b": GroupCounts(4, 1, 0)}
+    )
     rows = (shown("last kept", "Why?"), shown("first missed", "What?", is_kept=False))
     manifest = manifest_with(survey, 1000)
     text = render_page(manifest, Summary(survey, "source", rows))
@@ -208,7 +212,9 @@ def test_a_page_says_what_was_kept_and_where_other_fractions_would_cut() -> None
 
 
 def test_a_page_with_quotas_has_a_cut_off_for_each() -> None:
-    survey = survey_of(make_scores(100, 1), 0, {"a": Group(60, 50, 9), "b": Group(40, 30, 0)})
+    survey = survey_of(
+        make_scores(100, 1), 0, {"a": GroupCounts(60, 50, 9), "b": GroupCounts(40, 30, 0)}
+    )
     cutoff = {"ifd": 0.4321, "shard": "a", "row": 1}
     groups = {"a": {"kept": 9, "cutoff": cutoff}, "b": {"kept": 0, "cutoff": None}}
     manifest = manifest_with(survey, 100, groups=groups, cutoff=None, keep_fraction=None)

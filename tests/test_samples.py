@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sf_ray.corpus.plan_cache import keep_sample, sample_of
 from sf_ray.corpus.planning import plan_corpus
-from sf_ray.samples import keep_sample, sample_of
 from sf_ray.storage.location import Location
 
 

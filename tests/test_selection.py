@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from sf_ray.selection.cutoffs import (
     Bits,
     Bounds,
-    Candidates,
     Cutoff,
     Cutoffs,
+    GroupRange,
     Positions,
-    Range,
+    ScoreRange,
     TokenBounds,
     find_cutoffs,
     first_ranges,
@@ -38,7 +38,7 @@ class Corpus:
         self.ifd, self.codes, self.few = ifd, codes, few
         self.positions = np.arange(len(ifd))
 
-    def count(self, ranges: Sequence[Range]) -> np.ndarray:
+    def count(self, ranges: Sequence[GroupRange]) -> np.ndarray:
         counts = np.zeros((len(ranges), max(one.bins for _, one in ranges)), np.int64)
         for part in np.array_split(self.positions, 3):
             for number, (group, candidates) in enumerate(ranges):
@@ -47,7 +47,7 @@ class Corpus:
                 counts[number, found] += found_rows
         return counts
 
-    def gather(self, ranges: Sequence[Range]) -> list[tuple[Bits, Positions]]:
+    def gather(self, ranges: Sequence[GroupRange]) -> list[tuple[Bits, Positions]]:
         found = []
         for group, candidates in ranges:
             rows = self.positions[self.codes == group]
@@ -108,7 +108,7 @@ def test_cuts_share_the_rows_in_their_order(
     ifd = np.where(good, ifd, np.nan)
     places = by_place(ifd, np.flatnonzero(good))
     ends = sorted(data.draw(st.sets(st.integers(1, len(places) - 1))) if len(places) > 1 else [])
-    everything = (0, Candidates(*_bits(bounds), 0, max(len(values), 1), bins))
+    everything = (0, ScoreRange(*_bits(bounds), 0, max(len(values), 1), bins))
     corpus = Corpus(ifd, np.zeros(len(ifd), np.int64), few)
     counts = np.broadcast_to(corpus.count([everything]), (len(ends), bins))
     searches = [(everything, end) for end in ends]
@@ -123,7 +123,7 @@ def test_cuts_share_the_rows_in_their_order(
 
 
 def _bits(bounds: tuple[float, float]) -> tuple[int, int]:
-    candidates = Candidates.between(*bounds, 1)
+    candidates = ScoreRange.between(*bounds, 1)
     return candidates.low, candidates.high
 
 

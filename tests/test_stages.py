@@ -5,12 +5,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sf_ray.corpus.bundles import unwrap_unit, wrap_bundle, wrap_unit
+from sf_ray.corpus.status import Status
 from sf_ray.corpus.units import ReadPlan, Unit
+from sf_ray.encoding.encoded_table import encoded_table, sequences_of
 from sf_ray.encoding.encoder import EncodedRow
 from sf_ray.engine.sequences import TokenSequence
-from sf_ray.scoring.ifd import Status
-from sf_ray.scoring.score_table import SCORE_SCHEMA, encoded_table, score_table, sequences_of
-from sf_ray.scoring.stages.actor import PieceSink
+from sf_ray.scoring.score_table import SCORE_SCHEMA, score_table
+from sf_ray.scoring.stages.sink import PieceSink
 from sf_ray.storage.files import File
 from sf_ray.storage.location import Location
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.engine.prefix_tree import TokenStream, distinct
+from sf_ray.engine.prefix_tree import PrefixTree, distinct
 from sf_ray.engine.sequences import TokenSequence
 
 # Few different tokens, so that much is shared.
@@ -24,7 +24,7 @@ POOLS = st.lists(SEQUENCES, min_size=1, max_size=12)
 SCORED = st.lists(SEQUENCES.filter(lambda s: s.scored > 0), min_size=1, max_size=12)
 
 
-def paths_of(stream: TokenStream) -> list[list[int]]:
+def paths_of(stream: PrefixTree) -> list[list[int]]:
     """For each slot, the slots on the way to it, itself the last."""
     before = np.arange(len(stream))
     return [[*before[:slot][stream.path(slot, before[:slot])], slot] for slot in before]
@@ -32,7 +32,7 @@ def paths_of(stream: TokenStream) -> list[list[int]]:
 
 @given(SCORED)
 def test_every_prefix_has_one_slot(pool: list[TokenSequence]) -> None:
-    stream = TokenStream.of(pool)
+    stream = PrefixTree.of(pool)
     prefixes = {tuple(s.ids[:end].tolist()) for s in pool for end in range(1, len(s.ids))}
     paths = paths_of(stream)
     assert sorted(tuple(stream.ids[path].tolist()) for path in paths) == sorted(prefixes)
@@ -41,7 +41,7 @@ def test_every_prefix_has_one_slot(pool: list[TokenSequence]) -> None:
 
 @given(SCORED)
 def test_every_scored_token_is_predicted_behind_its_own_prefix(pool: list[TokenSequence]) -> None:
-    stream = TokenStream.of(pool)
+    stream = PrefixTree.of(pool)
     paths = paths_of(stream)
     assert (np.diff(stream.slots) >= 0).all()
     predictions = zip(stream.slots, stream.targets, stream.spans, strict=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sf_ray.config.quotas import rows_to_keep
 from sf_ray.errors import SfRayError
-from sf_ray.output.report.summary import ShownRow, Summary, Text
+from sf_ray.output.report.summary import ShownRow, ShownText, Summary
 from sf_ray.output.report.survey import (
     IFD_BINS,
     IFD_WIDTH,
@@ -19,10 +19,10 @@ from sf_ray.output.report.survey import (
     PICKS,
     POINTS,
     PPL_EDGES,
-    Group,
+    GroupCounts,
     Picks,
-    Rows,
     Survey,
+    SurveyedRows,
     groups_of,
     nothing,
     survey_of,
@@ -30,7 +30,7 @@ from sf_ray.output.report.survey import (
 )
 
 
-def make_rows(count: int, seed: int, ties: bool = False) -> Rows:
+def make_rows(count: int, seed: int, ties: bool = False) -> SurveyedRows:
     rng = np.random.default_rng(seed)
     ifd = rng.lognormal(-0.3, 0.4, count)
     if ties:
@@ -40,7 +40,7 @@ def make_rows(count: int, seed: int, ties: bool = False) -> Rows:
     direct = rng.lognormal(3, 2, count)
     eligible = ok & (ifd < 1)
     kept = eligible & (ifd > 0.7)
-    return Rows(
+    return SurveyedRows(
         np.arange(count),
         status,
         np.where(ok, rng.integers(0, 3000, count), -1),
@@ -54,8 +54,8 @@ def make_rows(count: int, seed: int, ties: bool = False) -> Rows:
     )
 
 
-def part(rows: Rows, at: slice) -> Rows:
-    return Rows(*(values[at] for values in vars(rows).values()))
+def part(rows: SurveyedRows, at: slice) -> SurveyedRows:
+    return SurveyedRows(*(values[at] for values in vars(rows).values()))
 
 
 def assert_same(one: Survey, other: Survey) -> None:
@@ -157,16 +157,16 @@ def test_groups_count_rows_and_too_many_of_them_are_none() -> None:
     which = np.array([0, 1, 1, 0, 1])
     ok, kept = np.array([1, 1, 0, 1, 1], bool), np.array([1, 0, 0, 0, 1], bool)
     groups = groups_of(["a", "b", "c"], which, ok, kept)
-    assert groups == {"a": Group(2, 2, 1), "b": Group(3, 2, 1)}
+    assert groups == {"a": GroupCounts(2, 2, 1), "b": GroupCounts(3, 2, 1)}
     one = survey_of(make_rows(3, 0), 0, groups)
-    assert (one + one).groups == {"a": Group(4, 4, 2), "b": Group(6, 4, 2)}
-    many = {str(number): Group(1, 1, 0) for number in range(MOST_GROUPS)}
+    assert (one + one).groups == {"a": GroupCounts(4, 4, 2), "b": GroupCounts(6, 4, 2)}
+    many = {str(number): GroupCounts(1, 1, 0) for number in range(MOST_GROUPS)}
     assert (one + survey_of(make_rows(3, 0), 0, many)).groups is None
 
 
 def test_values_at_the_ends_of_the_axes_count_in_the_last_bins() -> None:
     rows = make_rows(6, 0)
-    edge = Rows(
+    edge = SurveyedRows(
         rows.positions,
         np.array(["ok"] * 6, object),
         np.array([0, 1, 2**14, 2**20, 5, 5]),
@@ -186,9 +186,12 @@ def test_values_at_the_ends_of_the_axes_count_in_the_last_bins() -> None:
 
 
 def test_a_summary_comes_back_as_it_was_kept() -> None:
-    survey = survey_of(make_rows(3000, 1), 2, {"ü": Group(3, 2, 1)})
+    survey = survey_of(make_rows(3000, 1), 2, {"ü": GroupCounts(3, 2, 1)})
     row = ShownRow.of(
-        [Text("user", "half of a pair: \ud800 " + "x" * 5000), *[Text("user", "more")] * 20],
+        [
+            ShownText("user", "half of a pair: \ud800 " + "x" * 5000),
+            *[ShownText("user", "more")] * 20,
+        ],
         kinds=("best",),
         shard="a.parquet",
         row=3,
@@ -207,7 +210,7 @@ def test_a_summary_comes_back_as_it_was_kept() -> None:
     np.testing.assert_allclose(back.survey.points.values, survey.points.values, rtol=1e-4)
     for name in ("ok", "eligible", "kept", "ppl", "by_answer", "by_prompt"):
         np.testing.assert_array_equal(getattr(back.survey, name), getattr(survey, name))
-    assert back.survey.groups == {"ü": Group(3, 2, 1)}
+    assert back.survey.groups == {"ü": GroupCounts(3, 2, 1)}
     assert Counter(back.survey.ok.tolist()) == Counter(survey.ok.tolist())
 
 

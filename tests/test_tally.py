@@ -1,7 +1,7 @@
 import pyarrow as pa
 
 from sf_ray.engine.pending import Usage
-from sf_ray.scoring.stages.tally import Care, Counts, Tally, UnitCounts
+from sf_ray.scoring.stages.tally import RunCounts, Tally, UnitCounts, UnitState
 
 UNIT = UnitCounts(3, 1, 50, 10, {"ok": 2, "bad_row": 1}, (("s", 7, "bad_row"),))
 
@@ -13,7 +13,7 @@ def test_the_tally_adds_up() -> None:
     for piece in ("a", "b", "c", "d"):
         tally.units_scored({piece: UNIT})
     counts = tally.counts()
-    assert counts == Counts(
+    assert counts == RunCounts(
         sequences=6,
         tokens=150,
         units=4,
@@ -57,14 +57,18 @@ def test_bad_rows_are_counted_by_status_with_examples() -> None:
 
 def test_the_unit_that_processes_die_of_becomes_suspect() -> None:
     tally = Tally()
-    assert tally.bundle_started(["a", "b", "c"]) == [Care.NONE] * 3
+    assert tally.bundle_started(["a", "b", "c"]) == [UnitState.NEW] * 3
     tally.units_scored({"a": UNIT})
     for _ in range(2):  # dies in b
-        assert tally.bundle_started(["a", "b", "c"]) == [Care.NONE, Care.AGAIN, Care.AGAIN]
+        assert tally.bundle_started(["a", "b", "c"]) == [
+            UnitState.NEW,
+            UnitState.RETRIED,
+            UnitState.RETRIED,
+        ]
         tally.units_scored({"a": UNIT})
-    assert tally.bundle_started(["b", "c"]) == [Care.SUSPECT, Care.AGAIN]
+    assert tally.bundle_started(["b", "c"]) == [UnitState.SUSPECT, UnitState.RETRIED]
     assert tally.next_range("b", 2) == (0, 2)
-    assert tally.bundle_started(["b", "c"]) == [Care.SUSPECT, Care.AGAIN]
+    assert tally.bundle_started(["b", "c"]) == [UnitState.SUSPECT, UnitState.RETRIED]
     ranges = []
     while found := tally.next_range("b", 2):
         ranges.append(found)
@@ -73,9 +77,9 @@ def test_the_unit_that_processes_die_of_becomes_suspect() -> None:
     assert ranges == [(0, 1), (0, 1), (1, 2)]
     assert tally.bad_rows("b") == [0]
     # It dies even so: no rows are to blame.
-    assert tally.bundle_started(["b", "c"]) == [Care.HOPELESS, Care.AGAIN]
+    assert tally.bundle_started(["b", "c"]) == [UnitState.HOPELESS, UnitState.RETRIED]
     tally.units_scored({"b": UNIT})
-    assert tally.bundle_started(["b"]) == [Care.NONE]
+    assert tally.bundle_started(["b"]) == [UnitState.NEW]
 
 
 def test_units_that_are_handed_out_again_are_counted() -> None:
@@ -92,7 +96,7 @@ def test_a_unit_whose_engine_says_that_it_fails_is_suspect_at_once() -> None:
     tally = Tally()
     tally.bundle_started(["a"])
     tally.unit_failed("a")
-    assert tally.bundle_started(["a"]) == [Care.SUSPECT]
+    assert tally.bundle_started(["a"]) == [UnitState.SUSPECT]
 
 
 def test_starts_of_an_actor_count_until_it_is_ready() -> None:

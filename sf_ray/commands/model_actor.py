@@ -10,15 +10,15 @@ from typing import Any
 
 import ray
 
-from sf_ray.encoding.specs import EngineRules
 from sf_ray.errors import ClusterError
+from sf_ray.runtime.actor_pool import ActorPool
 from sf_ray.runtime.log import duration
 from sf_ray.runtime.tasks import user_errors
-from sf_ray.scoring.stages.actor import ActorPool
+from sf_ray.scoring.engine_spec import EngineSpec
 
 
-class _Holder:
-    def __init__(self, rules: EngineRules) -> None:
+class _ModelHolder:
+    def __init__(self, rules: EngineSpec) -> None:
         self._scorer = rules.start()
 
     def notes(self) -> Sequence[str]:
@@ -29,7 +29,7 @@ class _Holder:
 
 
 @dataclass(frozen=True)
-class EngineActor:
+class ModelActor:
     """An actor whose model is loaded.
 
     Attributes:
@@ -53,9 +53,9 @@ class EngineActor:
 
 
 @contextmanager
-def engine_actor(
-    rules: EngineRules, pool: ActorPool, stall_s: float, else_do: str = ""
-) -> Iterator[EngineActor]:
+def model_actor(
+    rules: EngineSpec, pool: ActorPool, stall_s: float, else_do: str = ""
+) -> Iterator[ModelActor]:
     """An actor of its own; it ends, and its memory is free, when the context does.
 
     Args:
@@ -68,7 +68,7 @@ def engine_actor(
         ClusterError: It does not start, or is lost.
         SfRayError: The model cannot be loaded.
     """
-    handle = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(_Holder).remote(rules)
+    handle = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(_ModelHolder).remote(rules)
     try:
         with user_errors():
             try:
@@ -78,6 +78,6 @@ def engine_actor(
                     f"no actor has loaded the model for {duration(stall_s)}: the cluster may lack "
                     f"what a scoring actor needs; look at `ray status`, or raise --stall-s{else_do}"
                 ) from None
-        yield EngineActor(notes, handle)
+        yield ModelActor(notes, handle)
     finally:
         ray.kill(handle)

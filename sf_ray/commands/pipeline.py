@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from sf_ray.commands.select import WallTimes, is_done, select_and_write
+from sf_ray.commands.select import is_done, select_and_write
 from sf_ray.commands.setup import (
-    Known,
+    KnownFooters,
     check_columns,
     check_places,
     find_rules,
@@ -20,17 +20,16 @@ from sf_ray.config.options import (
     SelectionOptions,
     SelectOptions,
 )
-from sf_ray.corpus.plan_cache import keep_footers
+from sf_ray.corpus.plan_cache import Sample, keep_footers, keep_sample, sample_of
 from sf_ray.corpus.planning import Corpus, SkippedShard
-from sf_ray.corpus.rows import field_names
+from sf_ray.corpus.sampling import field_names
 from sf_ray.encoding.specs import ModelSpec
 from sf_ray.engine.model_files import resolve_model
 from sf_ray.errors import SfRayError
 from sf_ray.output.report.terminal import print_scores_summary
 from sf_ray.runtime.cluster import start_ray
-from sf_ray.runtime.log import say, timed
+from sf_ray.runtime.log import WallTimes, say, timed
 from sf_ray.runtime.signals import stoppable
-from sf_ray.samples import Sample, keep_sample, sample_of
 from sf_ray.scoring.run import Scored, Scoring, score_units
 from sf_ray.scoring.score_set import count_units, describe, find_score_set, score_set_of
 from sf_ray.selection.diversity.embedder import require_library
@@ -110,7 +109,7 @@ def _plan(
     wall_s: WallTimes,
     scores: str,
     output: str | None = None,
-) -> tuple[Corpus, Known]:
+) -> tuple[Corpus, KnownFooters]:
     check_places(options, scores, output)
     if output:
         refuse_if_held(location_of(options, output))
@@ -144,7 +143,7 @@ def _encoder(options: SelectionOptions) -> ModelSpec | None:
 def _score(
     options: ScoringOptions,
     corpus: Corpus,
-    known: Known,
+    known: KnownFooters,
     scoring: Scoring,
     wall_s: WallTimes,
 ) -> tuple[Corpus, Scored]:

@@ -10,12 +10,12 @@ from typing import Any
 
 from sf_ray.config.options import CorpusOptions, ScoringOptions, SelectionOptions
 from sf_ray.corpus.formats import resolve_format
-from sf_ray.corpus.plan_cache import read_footers
+from sf_ray.corpus.plan_cache import Sample, read_footers
 from sf_ray.corpus.planning import Corpus, check_text_columns, plan_corpus
-from sf_ray.corpus.readers.file_types import Kind
-from sf_ray.corpus.rows import field_names
+from sf_ray.corpus.readers.file_types import FileType
+from sf_ray.corpus.sampling import field_names
 from sf_ray.corpus.units import Footer
-from sf_ray.encoding.specs import EncodeRules, ModelSpec
+from sf_ray.encoding.specs import EncodingSpec, ModelSpec
 from sf_ray.encoding.templates import Template
 from sf_ray.engine.model_files import (
     Model,
@@ -29,17 +29,16 @@ from sf_ray.errors import SfRayError, UsageError
 from sf_ray.output.layout import Output
 from sf_ray.runtime.cluster import resolve_device, start_ray
 from sf_ray.runtime.log import say, timed
-from sf_ray.samples import Sample
 from sf_ray.scoring.score_set import ScoreSet
 from sf_ray.selection.group_column import find_column
 from sf_ray.storage.files import overlap, read_bytes
 from sf_ray.storage.location import Location
 
-Known = dict[str, Footer]
+KnownFooters = dict[str, Footer]
 
 
 @dataclass(frozen=True)
-class Rules:
+class ScoringSpec:
     """All that decides the scores of a corpus, wherever they go.
 
     Attributes:
@@ -48,7 +47,7 @@ class Rules:
         identity: All of it, as a score set has it.
     """
 
-    encode: EncodeRules
+    encode: EncodingSpec
     device: str
     identity: dict[str, Any]
 
@@ -82,7 +81,7 @@ def check_places(options: CorpusOptions, scores: str | None, output: str | None)
 
 def list_corpus(
     options: CorpusOptions, scores: Location | None, wall_s: dict[str, float]
-) -> tuple[Corpus, Known]:
+) -> tuple[Corpus, KnownFooters]:
     """The corpus as it is now.
 
     Args:
@@ -127,13 +126,15 @@ def check_columns(corpus: Corpus, names: Sequence[str], options: SelectionOption
         if column is None:
             continue
         find_column(corpus.schema, column, flag)
-        if corpus.kind is Kind.JSON and not {column, column.partition(".")[0]} & set(names):
+        if corpus.file_type is FileType.JSON and not {column, column.partition(".")[0]} & set(
+            names
+        ):
             raise UsageError(
                 f"{flag}: no row of a sample has the field {column!r}; they have {list(names)}"
             )
 
 
-def find_rules(options: ScoringOptions, corpus: Corpus, sample: Sample) -> Rules:
+def find_rules(options: ScoringOptions, corpus: Corpus, sample: Sample) -> ScoringSpec:
     """Finds all that decides the scores, and joins the cluster or starts one.
 
     Args:
@@ -146,14 +147,16 @@ def find_rules(options: ScoringOptions, corpus: Corpus, sample: Sample) -> Rules
     """
     names = field_names(corpus, sample.rows)
     row_format = resolve_format(names, options.format, options.columns, sample.rows)
-    if corpus.kind is Kind.JSON:  # a row may have an optional field that no sampled row has
+    if (
+        corpus.file_type is FileType.JSON
+    ):  # a row may have an optional field that no sampled row has
         optional = {field: field for field in row_format.optional}
         row_format = replace(row_format, columns=optional | dict(row_format.columns))
     if not row_format.is_chat:
         check_text_columns(corpus, row_format.columns.values())
     model = _resolve_model(options)
     template = _template(options, model)
-    encode = EncodeRules(
+    encode = EncodingSpec(
         row_format,
         ModelSpec(
             options.model,
@@ -183,7 +186,7 @@ def find_rules(options: ScoringOptions, corpus: Corpus, sample: Sample) -> Rules
         "dtype": resolve_dtype(options.dtype, device),
         "unit_rows": options.unit_rows,
     }
-    return Rules(encode, device, identity)
+    return ScoringSpec(encode, device, identity)
 
 
 def _template(options: ScoringOptions, model: Model) -> Template:

@@ -9,12 +9,12 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from sf_ray.config.options import ShowOptions
+from sf_ray.corpus.status import Status
 from sf_ray.errors import SfRayError, UsageError
 from sf_ray.output.layout import Output
 from sf_ray.output.report.files import read_run
 from sf_ray.output.report.survey import PICKS
 from sf_ray.output.report.terminal import as_terminal_text, print_manifest, print_row
-from sf_ray.scoring.ifd import Status
 from sf_ray.scoring.pieces import read_piece
 from sf_ray.scoring.score_set import ScoreSet, find_score_set
 from sf_ray.scoring.score_table import SCORE_SCHEMA

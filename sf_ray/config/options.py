@@ -139,7 +139,7 @@ class ModelOptions(CorpusOptions):
     )
 
 
-class RulesOptions(CorpusOptions):
+class ScoringSpecOptions(CorpusOptions):
     """What decides the scores beside the model, and what computes them."""
 
     format: Literal[
@@ -208,7 +208,7 @@ class RulesOptions(CorpusOptions):
     )
 
 
-class ScoringOptions(RulesOptions, ModelOptions):
+class ScoringOptions(ScoringSpecOptions, ModelOptions):
     """What decides the scores, and how many actors compute them."""
 
     actors: Actors | None = Field(
@@ -364,7 +364,7 @@ class CompareOptions(StorageOptions):
     )
 
 
-class ProbeOptions(RulesOptions):
+class ProbeOptions(ScoringSpecOptions):
     """Options of `sf-ray probe`."""
 
     models: Names = Field(

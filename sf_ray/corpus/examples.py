@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sf_ray.scoring.ifd import Status
+from sf_ray.corpus.status import Status
 
 # What corpora call the four roles.
 _ROLES = {

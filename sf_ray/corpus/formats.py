@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sf_ray.corpus.examples import Example, Problem, chat_of
+from sf_ray.corpus.status import Status
 from sf_ray.errors import SfRayError, UsageError
-from sf_ray.scoring.ifd import Status
 
 Row = Mapping[str, object]
 

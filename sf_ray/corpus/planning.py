@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from sf_ray.corpus.readers.file_types import EXPECTED, Kind, kind_of, suffix_of
+from sf_ray.corpus.readers.file_types import EXPECTED, FileType, file_type_of, suffix_of
 from sf_ray.corpus.readers.shard import read_footer
 from sf_ray.corpus.units import Footer, Shard, shard_id
 from sf_ray.errors import BadShardError, SfRayError
@@ -37,11 +37,11 @@ class Corpus:
     skipped: tuple[SkippedShard, ...] = ()
 
     @property
-    def kind(self) -> Kind:
+    def file_type(self) -> FileType:
         """What all of its shards are written in."""
-        kind = kind_of(self.shards[0].file.relative)
-        assert kind is not None, "planning took it for a shard"
-        return kind
+        file_type = file_type_of(self.shards[0].file.relative)
+        assert file_type is not None, "planning took it for a shard"
+        return file_type
 
     @property
     def rows(self) -> int:
@@ -88,7 +88,7 @@ def plan_corpus(
         SfRayError: There are no shards, or some that cannot be used.
     """
     files = list_files(location)
-    found = [file for file in files if kind_of(file.relative)]
+    found = [file for file in files if file_type_of(file.relative)]
     if not found:
         there = f"{len(files)} other files, e.g. {files[0].relative}" if files else "no files"
         raise SfRayError(
@@ -114,7 +114,7 @@ def plan_corpus(
 
 
 def _refuse_several_kinds(location: Location, files: list[File]) -> None:
-    examples = {kind_of(file.relative): file.relative for file in reversed(files)}
+    examples = {file_type_of(file.relative): file.relative for file in reversed(files)}
     if len(examples) == 1:
         return
     there = " and ".join(f"{kind} ({name})" for kind, name in sorted(examples.items()))
@@ -205,7 +205,7 @@ def check_text_columns(corpus: Corpus, columns: Iterable[str]) -> None:
     Raises:
         SfRayError: Names the column and its type.
     """
-    if corpus.kind is Kind.JSON:
+    if corpus.file_type is FileType.JSON:
         return
     for name in top_level(columns, corpus.schema.names):
         kind = corpus.schema.field(name).type

@@ -7,18 +7,15 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sf_ray.corpus.formats import SampleRow
-from sf_ray.corpus.planning import Corpus, top_level
-from sf_ray.corpus.readers.file_types import Kind
+from sf_ray.corpus.planning import top_level
 from sf_ray.corpus.readers.json_lines import LINE, LINES, JsonReader
-from sf_ray.corpus.readers.shard import Reader, open_shard
-from sf_ray.corpus.units import ReadPlan, Shard
-from sf_ray.errors import BadRowError, BadShardError, SfRayError
+from sf_ray.corpus.readers.shard import ShardReader, open_shard
+from sf_ray.corpus.units import ReadPlan
+from sf_ray.errors import BadRowError, BadShardError
 from sf_ray.storage.files import File
 from sf_ray.storage.location import Location
 
 _BATCH_ROWS = 4096
-_SAMPLE_ROWS, _SAMPLE_SHARDS = 16, 4
 # Only an escape can smuggle half of a surrogate pair into valid UTF-8.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -166,78 +163,6 @@ def first_bad_row(
     return None
 
 
-def _place_of(reader: Reader, row: int) -> str:
+def _place_of(reader: ShardReader, row: int) -> str:
     assert isinstance(reader, JsonReader), "only JSON has lines"
     return reader.place_of(row)
-
-
-def sample_rows(
-    corpus: Corpus, per_shard: int = _SAMPLE_ROWS, shards: int = _SAMPLE_SHARDS
-) -> list[SampleRow]:
-    """The first rows of a few shards that are spread over a corpus; the same ones every time.
-
-    Broken lines are passed over, and so are shards that cannot be read: who reads all of them will
-    say so. Columns with binary values (images, sound) are left out.
-
-    Raises:
-        SfRayError: Not one row can be read, or storage failed.
-    """
-    columns = [field.name for field in corpus.schema if not _has_binary(field.type)]
-    sample: list[SampleRow] = []
-    problem: SfRayError | None = None
-    for shard in sampled_shards(corpus, shards):
-        try:
-            table = _first_rows(corpus.location, shard, per_shard, columns)
-        except BadShardError as error:
-            problem = problem or error
-            continue
-        for number, row in enumerate(rows_of(table)):
-            if isinstance(row, dict):
-                sample.append(SampleRow(shard.file.relative, number, row))
-            elif problem is None:
-                problem = first_bad_row(corpus.location, shard.file, 0, table, [number])
-    if problem and not sample:
-        raise problem
-    return sample
-
-
-def sampled_shards(corpus: Corpus, shards: int = _SAMPLE_SHARDS) -> list[Shard]:
-    """The shards that `sample_rows` reads of: first, last and some between, none without rows."""
-    filled = [shard for shard in corpus.shards if shard.rows]
-    count = min(shards, len(filled))
-    return [filled[i * (len(filled) - 1) // max(count - 1, 1)] for i in range(count)]
-
-
-def _first_rows(location: Location, shard: Shard, rows: int, columns: Sequence[str]) -> pa.Table:
-    group = next(i for i, group_rows in enumerate(shard.row_groups) if group_rows)
-    offset = shard.starts[group] if shard.starts else 0
-    with open_shard(location, shard.file) as reader:
-        batches = reader.batches(rows, columns, range(group, group + 1), offset)
-        return pa.Table.from_batches([next(batches)])
-
-
-def field_names(corpus: Corpus, sample: Sequence[SampleRow]) -> list[str]:
-    """The columns of a corpus; of JSON, the fields of the sampled rows as they come.
-
-    Raises:
-        SfRayError: It is JSON without any row.
-    """
-    if corpus.kind is not Kind.JSON:
-        return list(corpus.schema.names)
-    if not sample:
-        raise SfRayError(
-            f"{corpus.location.public_uri}: its {len(corpus.shards)} JSON shards hold no rows, so "
-            "nothing tells which fields they have"
-        )
-    return list(dict.fromkeys(name for one in sample for name in one.row))
-
-
-def _has_binary(kind: pa.DataType) -> bool:
-    children = [kind.field(i).type for i in range(kind.num_fields)]
-    is_binary = (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_binary_view(kind)
-        or pa.types.is_fixed_size_binary(kind)
-    )
-    return is_binary or any(map(_has_binary, children))

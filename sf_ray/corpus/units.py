@@ -174,3 +174,7 @@ def share_reads(plans: Sequence[ReadPlan], units_a_task: int) -> list[list[ReadP
         tasks[-1].append(plan)
         room -= len(plan.units)
     return tasks
+
+
+# A unit, and the shard that it is of.
+Place = tuple[Shard, Unit]

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from sf_ray.corpus.examples import Example, Problem
+from sf_ray.corpus.status import Status
 from sf_ray.encoding.templates import Template, TurnIds
 from sf_ray.engine.sequences import TokenSequence
 from sf_ray.errors import SfRayError
-from sf_ray.scoring.ifd import Status
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -12,18 +12,14 @@ import ray
 from sf_ray.corpus.examples import Example, Problem
 from sf_ray.corpus.formats import Format, Row, SampleRow, mixed_formats, other_format
 from sf_ray.corpus.rows import BadLine, rows_of
+from sf_ray.corpus.status import Status
+from sf_ray.encoding.encoded_table import encoded_table
 from sf_ray.encoding.encoder import Encoder
 from sf_ray.encoding.templates import Template
 from sf_ray.engine.model_files import Model, load_tokenizer, resolve_model, tokenizer_kind
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say
-from sf_ray.scoring.ifd import Status
-from sf_ray.scoring.score_table import encoded_table
 from sf_ray.storage.location import whole_path
-
-if TYPE_CHECKING:
-    from sf_ray.scorer import UnitScorer
-    from sf_ray.selection.diversity.embedder import Embedder
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
-class EncodeRules:
+class EncodingSpec:
     """All that decides how a unit's rows become token ids.
 
     Attributes:
@@ -78,7 +74,7 @@ class EncodeRules:
         """The columns to read."""
         return self.format.top_columns
 
-    def for_workers(self) -> "EncodeRules":
+    def for_workers(self) -> "EncodingSpec":
         """The same without what was loaded here; workers load it in less time and memory."""
         return replace(self, tokenizer=tokenizer_kind(self._tokenizer))
 
@@ -136,50 +132,3 @@ class EncodeRules:
         return load_tokenizer(
             self.model.resolve(), self.model.trust_remote_code, kind=self.tokenizer
         )
-
-
-@dataclass(frozen=True)
-class EngineRules:
-    """All that decides how an actor holds the model."""
-
-    model: ModelSpec
-    device: str
-    dtype: str
-    token_budget: int | None
-    threads: int | None
-    compile: bool = True
-
-    def start(self) -> "UnitScorer":
-        """The model, loaded."""
-        # Only a scoring actor pays for importing torch.
-        from sf_ray.engine.engine import Engine
-        from sf_ray.engine.memory import keep_freed_memory
-        from sf_ray.scorer import UnitScorer
-
-        keep_freed_memory()
-        return UnitScorer(
-            Engine(
-                self.model.resolve().path,
-                device=self.device,
-                dtype=self.dtype,
-                token_budget=self.token_budget,
-                threads=self.threads,
-                compile=self.compile,
-                trust_remote_code=self.model.trust_remote_code,
-            )
-        )
-
-
-@dataclass(frozen=True)
-class EmbedRules:
-    """All that decides how an actor holds the encoder."""
-
-    encoder: ModelSpec
-    device: str
-    threads: int | None
-
-    def start(self) -> "Embedder":
-        """The encoder, loaded."""
-        from sf_ray.selection.diversity.embedder import Embedder
-
-        return Embedder(self.encoder.resolve().path, self.device, self.threads)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from sf_ray.corpus.examples import Example, Message, Problem
+from sf_ray.corpus.status import Status
 from sf_ray.errors import SfRayError
-from sf_ray.scoring.ifd import Status
 
 Ids = list[int]
 

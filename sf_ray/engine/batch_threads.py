@@ -2,25 +2,30 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from sf_ray.engine.sequences import Ints
 
 # Batches side by side: one a thread, until Python itself is in the way.
-MOST_LANES = 8
+MOST_THREADS = 8
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Lanes:
+class BatchThreads:
     """Threads that outlive a pool of sequences: the next pool begins in those that are free.
 
     Attributes:
         count: Items that are computed side by side; with 1, in the thread that submits them.
     """
 
-    def __init__(self, threads: int, most: int = MOST_LANES) -> None:
+    def __init__(self, threads: int, most: int = MOST_THREADS) -> None:
         """
         Args:
             threads: Of all lanes together; as many for each, as one with more would give other
@@ -81,3 +86,46 @@ def _now(call: Callable[[], list[Result]]) -> Future[list[Result]]:
     except Exception as error:  # noqa: BLE001 (as in an executor's thread)
         future.set_exception(error)
     return future
+
+
+@dataclass(frozen=True)
+class Part:
+    """[n] losses of a batch in nats, each of one token.
+
+    Attributes:
+        spans: [n] the span that each belongs to.
+    """
+
+    spans: Ints
+    _nll: torch.Tensor
+    _copied: torch.cuda.Event | None
+
+    @classmethod
+    def of(cls, spans: Ints, nll: torch.Tensor) -> "Part":
+        """Begins to copy them to the host."""
+        if not nll.is_cuda:
+            return cls(spans, nll, None)
+        on_host = nll.to("cpu", non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+        return cls(spans, on_host, copied)
+
+    def nll(self) -> torch.Tensor:
+        """The losses; waits until they are there."""
+        if self._copied:
+            self._copied.synchronize()
+        return self._nll
+
+
+def sum_spans(parts: Sequence[Part], size: int = 0) -> NDArray[np.float64]:
+    """The sum of each span's losses, in nats. Waits for them; always adds in the same order.
+
+    Args:
+        parts: Of all batches.
+        size: How many spans there are, at least.
+    """
+    if not parts:
+        return np.zeros(size)
+    nll = torch.cat([part.nll() for part in parts]).double().numpy()
+    where = np.concatenate([part.spans for part in parts])
+    return np.bincount(where, weights=nll, minlength=size).astype(np.float64, copy=False)

@@ -19,21 +19,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sf_ray.engine.batch_threads import MOST_LANES, Lanes
+from sf_ray.engine.batch_threads import MOST_THREADS, BatchThreads, Part, sum_spans
 from sf_ray.engine.batching import TokenBudgetBatches
 from sf_ray.engine.flops import Work
 from sf_ray.engine.layers.compiled import compile_layers, plainly
 from sf_ray.engine.layers.fused_ops import fuse_elementwise
-from sf_ray.engine.layers.lm_head import Head
+from sf_ray.engine.layers.lm_head import LMHead
 from sf_ray.engine.layers.packed_linear import pack
 from sf_ray.engine.loaded_model import is_native, load_model
 from sf_ray.engine.memory import cpu_token_budget, cuda_token_budget, scoring_bytes
 from sf_ray.engine.pending import Pending, Usage
-from sf_ray.engine.prefix_tree import TokenStream, distinct
+from sf_ray.engine.prefix_tree import PrefixTree, distinct
 from sf_ray.engine.sequences import Ints, TokenSequence, ranges, span_of_each, span_starts
-from sf_ray.engine.tree_attention import NAME, QUERIES, Needs, StreamBatch
+from sf_ray.engine.tree_attention import ATTENTION_NAME, QUERIES, Needs, TreeBatch
 from sf_ray.errors import EngineFailedError, SfRayError
-from sf_ray.losses import Part, sum_spans
 
 # A stream that feeds a smaller share less than padded batches, padding included, is slower. On
 # CUDA its attention is in many small pieces, and its layers are not compiled.
@@ -96,7 +95,7 @@ class Engine:
         if device == "cuda" and not torch.cuda.is_available():
             raise SfRayError("--device cuda: torch sees no CUDA device here; use --device cpu")
         threads = threads or torch.get_num_threads()
-        self._lanes = Lanes(threads, MOST_LANES if device == "cpu" else 1)
+        self._lanes = BatchThreads(threads, MOST_THREADS if device == "cpu" else 1)
         if device == "cpu":
             torch.set_num_threads(threads)
         self.dtype = dtype
@@ -111,7 +110,7 @@ class Engine:
         self._model = load_model(model_dir, self._device, trust_remote_code)
         self._decoder = self._model.get_decoder()
         self._own_attention = self._model.config._attn_implementation  # the fused one, mostly
-        self._head = Head(self._model, dtype)
+        self._head = LMHead(self._model, dtype)
         self._check_head(model_dir)
         self._compiled = device == "cuda" and compile and self._compile()
         self.token_budget = token_budget or self._default_budget()
@@ -226,16 +225,16 @@ class Engine:
 
         return means_of
 
-    def _shared(self, pool: Sequence[TokenSequence]) -> tuple[Ints, TokenStream | None]:
+    def _shared(self, pool: Sequence[TokenSequence]) -> tuple[Ints, PrefixTree | None]:
         """Which sequences of a pool go through a stream, and it; none where it is slower."""
         lengths = np.array([len(s.ids) for s in pool], dtype=np.int64)
         streamed = np.flatnonzero(lengths <= self._stream_limit)
-        stream = TokenStream.of([pool[int(i)] for i in streamed]) if len(streamed) else None
+        stream = PrefixTree.of([pool[int(i)] for i in streamed]) if len(streamed) else None
         if stream and not self._pays(stream, lengths[streamed] - 1):
             return streamed[:0], None
         return streamed, stream
 
-    def _pays(self, stream: TokenStream, fed: Ints) -> bool:
+    def _pays(self, stream: PrefixTree, fed: Ints) -> bool:
         """Whether a stream is faster than padded batches: `docs/adr/0007`."""
         padded = sum(
             len(batch) * int(fed[batch].max())
@@ -285,7 +284,7 @@ class Engine:
         return self._head.nll(hidden.flatten(0, 1)[self._put(predicting)], self._put(targets))
 
     def _streams(
-        self, pool: _Pool, streamed: Ints, stream: TokenStream
+        self, pool: _Pool, streamed: Ints, stream: PrefixTree
     ) -> Sequence[Future[list[Part]]]:
         """Some of a pool as a stream, in parts that lanes compute side by side.
 
@@ -297,21 +296,21 @@ class Engine:
         starts = span_starts(pool.sequences)
         parts = self._parts(pool.sequences, streamed, stream)
 
-        def score(part: tuple[Ints, TokenStream]) -> list[Part]:
+        def score(part: tuple[Ints, PrefixTree]) -> list[Part]:
             places, one = part
             of_all = ranges((starts[i], starts[i + 1]) for i in places)
             found = self._stream(one, pool, pool.copies[places])
             return [Part.of(of_all[spans], nll) for spans, nll in found]
 
-        self._attend_by(NAME)
+        self._attend_by(ATTENTION_NAME)
         pool.usage.tokens_saved += sum(
             sum(len(pool.sequences[i].ids) - 1 for i in places) - len(one) for places, one in parts
         )
         return self._lanes.submit(score, parts)
 
     def _parts(
-        self, pool: Sequence[TokenSequence], streamed: Ints, stream: TokenStream
-    ) -> list[tuple[Ints, TokenStream]]:
+        self, pool: Sequence[TokenSequence], streamed: Ints, stream: PrefixTree
+    ) -> list[tuple[Ints, PrefixTree]]:
         """The parts of a stream, each with the places in the pool of its sequences."""
         batches = -(-len(stream) // self.token_budget)
         lanes = self._lanes.count
@@ -321,14 +320,14 @@ class Engine:
             return [(streamed, stream)]
         cuts = np.searchsorted(stream.ends, len(stream) * np.arange(1, count) / count)
         return [
-            (part, TokenStream.of([pool[i] for i in part]))
+            (part, PrefixTree.of([pool[i] for i in part]))
             for part in np.split(streamed[stream.order], np.unique(cuts))
             if len(part)
         ]
 
     def _stream(
         self,
-        stream: TokenStream,
+        stream: PrefixTree,
         pool: _Pool,
         copies: Ints,
         needs: Needs | None = None,
@@ -342,13 +341,13 @@ class Engine:
             needs: Where to note what the model's attention needs.
         """
         done = np.concatenate([[0], np.cumsum(copies[stream.order])])
-        before: StreamBatch | None = None
+        before: TreeBatch | None = None
         needs = needs or Needs()
         start = 0
         while start < len(stream):
             stop = min(start + self.token_budget, len(stream))
             try:
-                batch = StreamBatch(stream, start, stop, before, needs, self._put, self._queries)
+                batch = TreeBatch(stream, start, stop, before, needs, self._put, self._queries)
                 spans, nll = self._stream_batch(stream, batch)
             except torch.OutOfMemoryError:
                 if stop - start == 1:
@@ -362,7 +361,7 @@ class Engine:
             before, start = batch, stop
 
     @torch.no_grad()
-    def _stream_batch(self, stream: TokenStream, batch: StreamBatch) -> tuple[Ints, torch.Tensor]:
+    def _stream_batch(self, stream: PrefixTree, batch: TreeBatch) -> tuple[Ints, torch.Tensor]:
         fed = slice(batch.start, batch.stop)
         with plainly() if self._compiled else nullcontext():
             hidden = self._decoder(
@@ -448,8 +447,8 @@ class Engine:
         budget, self.token_budget = self.token_budget, 14  # several batches, cut anywhere
         try:
             plain = sum_spans(self._lanes.results(self._plain(pool, np.arange(len(sequences)))))
-            self._attend_by(NAME)
-            found = self._stream(TokenStream.of(sequences), pool, pool.copies, needs)
+            self._attend_by(ATTENTION_NAME)
+            found = self._stream(PrefixTree.of(sequences), pool, pool.copies, needs)
             shared = sum_spans([Part.of(*part) for part in found])
             reason = "its layers do not look at each token alone"
             if needs.unknown:

@@ -22,7 +22,7 @@ from sf_ray.engine.sequences import Ints, TokenSequence, span_of_each, span_star
 
 
 @dataclass(frozen=True)
-class TokenStream:
+class PrefixTree:
     """n slots that feed m sequences, and the p predictions that are scored.
 
     Attributes:
@@ -48,7 +48,7 @@ class TokenStream:
     spans: Ints
 
     @classmethod
-    def of(cls, pool: Sequence[TokenSequence]) -> "TokenStream":
+    def of(cls, pool: Sequence[TokenSequence]) -> "PrefixTree":
         """The stream of sequences that each have a scored token.
 
         Like a forward pass, it ends before each sequence's last token, which predicts nothing.

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from transformers import AttentionInterface
 
-from sf_ray.engine.prefix_tree import TokenStream
+from sf_ray.engine.prefix_tree import PrefixTree
 from sf_ray.engine.sequences import Ints
 
-NAME = "sf_ray_stream"
+ATTENTION_NAME = "sf_ray_stream"
 # Queries that are computed together: enough for a matrix product, few enough that tokens of short
 # sequences, who hide from each other behind a mask, waste little.
 QUERIES = {"cpu": 96, "cuda": 1024}
@@ -61,7 +61,7 @@ class _Chunk:
         return self._by_group[group, dtype]
 
 
-class StreamBatch:
+class TreeBatch:
     """Slots [start, stop) of a stream, with the keys and values of the path that leads there.
 
     Slots are in depth-first order, so a slot before a batch (or a chunk of it) that any of its
@@ -70,10 +70,10 @@ class StreamBatch:
 
     def __init__(
         self,
-        stream: TokenStream,
+        stream: PrefixTree,
         start: int,
         stop: int,
-        before: "StreamBatch | None",
+        before: "TreeBatch | None",
         needs: Needs,
         put: Callable[[Ints], torch.Tensor],
         queries: int,
@@ -105,7 +105,7 @@ class StreamBatch:
         cuts = pairwise(_cuts(stream.ends, start, stop, queries))
         self._chunks = [self._chunk(stream, *cut, facts) for cut in cuts]
 
-    def _chunk(self, stream: TokenStream, start: int, stop: int, facts: torch.Tensor) -> _Chunk:
+    def _chunk(self, stream: PrefixTree, start: int, stop: int, facts: torch.Tensor) -> _Chunk:
         first = len(self._known) + start - self.start
         path = np.flatnonzero(stream.path(start, self._slots[:first]))
         last = first + stop - start
@@ -179,7 +179,7 @@ def _attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    stream: StreamBatch | None = None,
+    stream: TreeBatch | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     if stream is None:
@@ -196,4 +196,4 @@ def _attention(
         return stream.attend(module.layer_idx, query, key, value, scaling, low), None
 
 
-AttentionInterface.register(NAME, _attention)
+AttentionInterface.register(ATTENTION_NAME, _attention)

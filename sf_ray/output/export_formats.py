@@ -7,7 +7,7 @@ from typing import Any
 from sf_ray.corpus.examples import Example, Message, as_json
 from sf_ray.corpus.formats import Format, Row, value_at
 
-Exported = dict[str, Any]
+ExportedRow = dict[str, Any]
 
 # What LLaMA-Factory has to be told of its files (its `data/README.md`, section on ShareGPT).
 LLAMA_FACTORY_INFO = {
@@ -16,21 +16,21 @@ LLAMA_FACTORY_INFO = {
 }
 
 
-def openai_row(example: Example) -> Exported:
+def openai_row(example: Example) -> ExportedRow:
     """For OpenAI's fine-tuning API, and what reads its format: `messages`, and `tools`."""
-    row: Exported = {"messages": _messages(example.messages)}
+    row: ExportedRow = {"messages": _messages(example.messages)}
     if example.tools:
         row["tools"] = _parsed(example.tools)
     return row
 
 
-def trl_pair_row(example: Example) -> Exported:
+def trl_pair_row(example: Example) -> ExportedRow:
     """For TRL's `SFTTrainer`: a prompt and its completion, which alone is trained on."""
     messages = _messages(example.messages)
     return {"prompt": messages[:-1], "completion": messages[-1:]}
 
 
-def trl_chat_row(example: Example) -> Exported:
+def trl_chat_row(example: Example) -> ExportedRow:
     """For TRL's `SFTTrainer`: a chat.
 
     Definitions of tools stay JSON text, which TRL parses: their shapes differ from row to row, and
@@ -39,7 +39,7 @@ def trl_chat_row(example: Example) -> Exported:
     return {"messages": _messages(example.messages), "tools": example.tools}
 
 
-def llama_factory_row(example: Example) -> Exported | None:
+def llama_factory_row(example: Example) -> ExportedRow | None:
     """For LLaMA-Factory, in ShareGPT's keys; None where its roles do not alternate as it needs."""
     system, messages = _split_system(example.messages)
     conversations = []
@@ -58,7 +58,7 @@ def llama_factory_row(example: Example) -> Exported | None:
     return {"conversations": conversations, "system": system, "tools": example.tools}
 
 
-def alpaca_row(example: Example) -> Exported | None:
+def alpaca_row(example: Example) -> ExportedRow | None:
     """Alpaca's keys, earlier turns as `history`; None where there are tools or more system prompts.
 
     An input is part of the instruction, from which it was a line apart.
@@ -77,11 +77,11 @@ def alpaca_row(example: Example) -> Exported | None:
     }
 
 
-def exporter(name: str, row_format: Format) -> Callable[[Row], Exported | None]:
+def exporter(name: str, row_format: Format) -> Callable[[Row], ExportedRow | None]:
     """What a row of the corpus is exported as; None where the other side cannot hold it."""
     if name == "alpaca" and row_format.name == "alpaca":  # whose input is apart
 
-        def own_fields(row: Row) -> Exported:
+        def own_fields(row: Row) -> ExportedRow:
             values = {k: value_at(row, column) or "" for k, column in row_format.columns.items()}
             return {"input": "", "system": "", "history": []} | values
 
@@ -93,19 +93,19 @@ def exporter(name: str, row_format: Format) -> Callable[[Row], Exported | None]:
         "alpaca": alpaca_row,
     }[name]
 
-    def exported(row: Row) -> Exported | None:
+    def exported(row: Row) -> ExportedRow | None:
         example = row_format.render(row)
         return export(example) if isinstance(example, Example) else None
 
     return exported
 
 
-def _messages(messages: Sequence[Message]) -> list[Exported]:
+def _messages(messages: Sequence[Message]) -> list[ExportedRow]:
     """As OpenAI's API has them, with ids for calls that have none."""
-    exported: list[Exported] = []
+    exported: list[ExportedRow] = []
     open_ids: list[str] = []
     for message in messages:
-        row: Exported = {"role": message.role, "content": message.content}
+        row: ExportedRow = {"role": message.role, "content": message.content}
         if message.calls:
             open_ids = [
                 c.call_id or f"call_{len(exported)}_{i}" for i, c in enumerate(message.calls)

@@ -23,7 +23,7 @@ _INFO = "dataset_info.json"
 
 
 @dataclass(frozen=True)
-class Exported:
+class Export:
     """An export.
 
     Attributes:
@@ -47,7 +47,7 @@ def export_names(name: str | None, shards: int) -> list[str]:
 
 def export(
     name: str, row_format: Format, data: Location, target: Location, stall_s: float
-) -> Exported:
+) -> Export:
     """Exports all filtered shards, one file for each.
 
     Args:
@@ -63,7 +63,7 @@ def export(
     files = [written for written, _ in done]
     if name == "llama-factory":
         files.append(_put_info(target.join(f"{name}/{_INFO}"), f"{name}/{_INFO}"))
-    return Exported(name, tuple(files), sum(left_out for _, left_out in done))
+    return Export(name, tuple(files), sum(left_out for _, left_out in done))
 
 
 def _name(name: str, number: int) -> str:

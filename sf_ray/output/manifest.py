@@ -6,15 +6,15 @@ from typing import Any
 import sf_ray
 from sf_ray.config.options import SelectionOptions
 from sf_ray.corpus.planning import Corpus
+from sf_ray.corpus.status import Status
 from sf_ray.encoding.specs import ModelSpec
-from sf_ray.output.export_tasks import Exported
+from sf_ray.output.export_tasks import Export
 from sf_ray.output.layout import MANIFEST_VERSION
 from sf_ray.output.shard_writer import WrittenShard
 from sf_ray.runtime.log import run_id
-from sf_ray.scoring.ifd import Status
 from sf_ray.scoring.run import Scored
 from sf_ray.scoring.score_set import ScoreSet, count_units, model_name
-from sf_ray.selection.cutoff_tasks import Group, Ranking
+from sf_ray.selection.cutoff_tasks import GroupCutoff, Ranking
 from sf_ray.selection.diversity.partition_tasks import Diversified
 from sf_ray.storage.files import now_utc
 from sf_ray.storage.location import Location
@@ -33,7 +33,7 @@ def manifest_of(
     diversity: Diversified | None,
     encoder: ModelSpec | None,
     written: list[WrittenShard],
-    exported: Exported | None,
+    exported: Export | None,
     wall_s: dict[str, float],
 ) -> dict[str, Any]:
     """What went in, what was asked, which model, what came out."""
@@ -153,7 +153,7 @@ def _diversity_of(
     return {"diversity": asked | found, "kept_rows": len(diversity.rows)}
 
 
-def _cutoff(corpus: Corpus, group: Group) -> dict[str, Any] | None:
+def _cutoff(corpus: Corpus, group: GroupCutoff) -> dict[str, Any] | None:
     """The last row that a group keeps, as the manifest has it."""
     if group.cutoff is None:
         return None

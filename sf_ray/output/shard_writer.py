@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sf_ray.corpus.readers.file_types import Kind, codec_of, kind_of
+from sf_ray.corpus.readers.file_types import FileType, codec_of, file_type_of
 from sf_ray.corpus.readers.json_lines import LINE, LINES, JsonReader
-from sf_ray.corpus.readers.shard import Reader, open_shard
+from sf_ray.corpus.readers.shard import ShardReader, open_shard
 from sf_ray.corpus.units import Shard
 from sf_ray.errors import SfRayError
 from sf_ray.storage.files import put_whole
@@ -86,7 +86,7 @@ def kept_schema(schema: pa.Schema, ifd_column: str) -> pa.Schema:
 
 
 def kept_batches(
-    reader: Reader,
+    reader: ShardReader,
     shard: Shard,
     ifd: NDArray[np.float64],
     keep: NDArray[np.bool_],
@@ -148,8 +148,8 @@ def writer_for(
             added to it as fields.
         is_array: JSON rows become one array instead of lines.
     """
-    kind = kind_of(name)
-    if kind is Kind.JSON:
+    kind = file_type_of(name)
+    if kind is FileType.JSON:
         with _packed(path, codec_of(name)) as file:
             rows = _JsonRows(file, schema, is_array)
             yield rows
@@ -157,7 +157,7 @@ def writer_for(
         return
     file_writer = (
         pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
-        if kind is Kind.PARQUET
+        if kind is FileType.PARQUET
         else pa.ipc.new_stream(path, schema)
     )
     with file_writer:

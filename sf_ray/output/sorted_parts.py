@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from sf_ray.corpus.readers.file_types import Kind
+from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.corpus.rows import read_units
 from sf_ray.corpus.units import group_reads
 from sf_ray.output.shard_writer import WrittenShard, refuse_field, writer_for
@@ -22,9 +22,9 @@ from sf_ray.storage.location import Location
 _ROW_GROUP_BYTES = 64 << 20
 
 
-def part_names(kind: Kind, parts: int) -> list[str]:
+def part_names(kind: FileType, parts: int) -> list[str]:
     """Names of so many output files, in their order."""
-    suffix = {Kind.PARQUET: "parquet", Kind.ARROW: "arrow", Kind.JSON: "jsonl"}[kind]
+    suffix = {FileType.PARQUET: "parquet", FileType.ARROW: "arrow", FileType.JSON: "jsonl"}[kind]
     return [f"part-{number:05d}.{suffix}" for number in range(parts)]
 
 

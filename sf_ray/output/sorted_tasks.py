@@ -13,16 +13,16 @@ import pyarrow as pa
 import ray
 
 from sf_ray.corpus.planning import Corpus
+from sf_ray.corpus.units import Place
 from sf_ray.output.shard_writer import WrittenShard, kept_schema
 from sf_ray.output.sorted_parts import read_parts, write_part
 from sf_ray.runtime.tasks import parallel_map
-from sf_ray.scoring.pieces import Place
 from sf_ray.scoring.score_set import ShardUnits
+from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Kept
-from sf_ray.selection.corpus_pass import Passes
+from sf_ray.selection.corpus_pass import CorpusPass
 from sf_ray.selection.cutoff_tasks import count_rows, gather_rows
-from sf_ray.selection.cutoffs import Bounds, Candidates, Cutoff, find_cutoffs
-from sf_ray.selection.duplicates import Bitmap
+from sf_ray.selection.cutoffs import Bounds, Cutoff, ScoreRange, find_cutoffs
 from sf_ray.storage.location import Location
 
 # What a file has at most: bytes, as its rows take in the corpus, and rows, since well compressed
@@ -42,14 +42,14 @@ def count_parts(corpus: Corpus, kept_rows: int) -> int:
 
 
 def find_cuts(
-    passes: Passes, chunks: Sequence[Chunk], rows: int, kept: Kept, kept_rows: int, parts: int
+    passes: CorpusPass, chunks: Sequence[Chunk], rows: int, kept: Kept, kept_rows: int, parts: int
 ) -> list[Cutoff]:
     """The last row of each part but the last; parts are of equally many rows."""
     if parts == 1:
         return []
     lowest = min(one.ifd for one in kept.cutoffs.of if one is not None)
     bounds = Bounds(lowest, kept.eligible.bounds.max_ifd)
-    everything = (0, Candidates.between(bounds.min_ifd, bounds.max_ifd, rows))
+    everything = (0, ScoreRange.between(bounds.min_ifd, bounds.max_ifd, rows))
     counts = count_rows(passes, chunks, kept, [everything])
     return find_cutoffs(
         [(everything, kept_rows * part // parts) for part in range(1, parts)],
@@ -60,7 +60,7 @@ def find_cuts(
 
 
 def write_in_order(
-    passes: Passes,
+    passes: CorpusPass,
     corpus: Corpus,
     chunks: Sequence[Chunk],
     kept: Kept,

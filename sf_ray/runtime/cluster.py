@@ -5,17 +5,12 @@ import os
 import signal
 import socket
 import threading
-from math import floor
 
 import ray
 
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say, worker_environment
-from sf_ray.scoring.stages.actor import ActorPool
 
-# What an actor takes of the CPUs that are its own, at least; and what is left beside one that was
-# told to take more than that.
-_ACTOR_SHARE, _LEAST_LEFT = 0.55, 0.4
 # Tasks take parts of a CPU: more processes than CPUs serve them. A local Ray keeps that many more
 # when they idle: it would end them after a second, and a new one imports for seconds.
 _SPARE_PROCESSES = 8
@@ -87,49 +82,3 @@ def resolve_device(device: str) -> str:
     if device == "cuda" and not has_gpu:
         say("note: the cluster has no GPU now; the scoring actors wait until it has one")
     return device
-
-
-def size_pool(
-    device: str,
-    units: int,
-    actors: tuple[int, int] | None,
-    gpus_per_actor: float,
-    cpus_per_actor: float | None,
-    threads_per_actor: int | None,
-) -> tuple[ActorPool, int | None]:
-    """The pool of scoring actors, and the threads of each on CPU.
-
-    One actor a GPU; without GPUs one a node, which computes with all of its CPUs. Ray reserves
-    more than half of them for it, so that two never share a small node, and leaves room for tasks
-    that read and write: else the actors of a node that was lost would move to the others, fill
-    them, and wait for input that nobody can read. No more actors than units.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    node_cpus = [node["CPU"] for node in nodes if node.get("CPU")]
-    smallest = min(node_cpus, default=1)
-    if device == "cuda":
-        places = int(ray.cluster_resources().get("GPU", 0) / gpus_per_actor)
-        gpus, threads = gpus_per_actor, None
-        # The CPUs of a node that each of its actors may call its own.
-        shares = [node.get("CPU", 0) * gpus / node["GPU"] for node in nodes if node.get("GPU")]
-        share = min(shares, default=smallest)
-        cpus = cpus_per_actor or min(1, _ACTOR_SHARE * share)
-    else:
-        places, gpus, share = len(node_cpus), 0.0, smallest
-        cpus = cpus_per_actor or max(share - 1, _ACTOR_SHARE * share)
-        threads = threads_per_actor or max(1, int(cpus_per_actor or smallest))
-    # All places at once, where nobody said otherwise; a pool that was asked for grows from MIN.
-    low, high = actors or (1, max(1, places))
-    high = min(high, units)
-    low = min(low, high)
-    left = max(share - cpus, _LEAST_LEFT)
-    pool = ActorPool(
-        min_size=low,
-        max_size=high,
-        initial_size=low if actors else high,
-        num_cpus=round(cpus, 3),
-        num_gpus=gpus,
-        read_cpus=min(1, floor(left / 2 * 1000) / 1000),
-        write_cpus=min(0.5, floor(left / 4 * 1000) / 1000),
-    )
-    return pool, threads

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sf_ray.runtime.log import Voice, json_line, new_run_id, use_voice
+from sf_ray.runtime.log import LogSettings, json_line, new_run_id, use_log_settings
 
 # No program ends a line so: processes may hold the pipe open after the driver lets go of it.
 _END = b"\x04\n"
@@ -90,7 +90,7 @@ def begin_log(log_format: str) -> None:
     """
     global _open_log
     end_log()
-    voice = use_voice(Voice(log_format, new_run_id()))
+    voice = use_log_settings(LogSettings(log_format, new_run_id()))
     if log_format == "json":
         # Read when Ray is imported: it would leave out lines that differ in numbers only.
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")

@@ -24,7 +24,7 @@ _PREFIXES = {"note: ": logging.WARNING, "error: ": logging.ERROR}
 
 
 @dataclass(frozen=True)
-class Voice:
+class LogSettings:
     """How this process speaks.
 
     Attributes:
@@ -36,20 +36,20 @@ class Voice:
     run_id: str
 
 
-_voice: Voice | None = None
+_settings: LogSettings | None = None
 
 
-def voice() -> Voice:
+def log_settings() -> LogSettings:
     """How this process speaks; a process of Ray as the driver that it works for."""
-    return _voice or use_voice(
-        Voice(os.environ.get(_FORMAT, "text"), os.environ.get(_RUN_ID) or new_run_id())
+    return _settings or use_log_settings(
+        LogSettings(os.environ.get(_FORMAT, "text"), os.environ.get(_RUN_ID) or new_run_id())
     )
 
 
-def use_voice(new: Voice) -> Voice:
+def use_log_settings(new: LogSettings) -> LogSettings:
     """Speaks like this from now on."""
-    global _voice
-    _voice = new
+    global _settings
+    _settings = new
     return new
 
 
@@ -60,14 +60,14 @@ def new_run_id() -> str:
 
 def run_id() -> str:
     """The name of this run: the same in its log lines, metrics and manifest."""
-    return voice().run_id
+    return log_settings().run_id
 
 
 def worker_environment() -> dict[str, str]:
     """Environment variables for the processes that work for this one."""
-    if voice().log_format == "text":
+    if log_settings().log_format == "text":
         return {}
-    return {_FORMAT: voice().log_format, _RUN_ID: run_id()}
+    return {_FORMAT: log_settings().log_format, _RUN_ID: run_id()}
 
 
 def say(line: str, **fields: object) -> None:
@@ -77,7 +77,7 @@ def say(line: str, **fields: object) -> None:
         line: For people; where it begins with "note: " or "error: ", that is its level.
         fields: What the line is about, for machines: shard, unit, stage, rows, seconds, ...
     """
-    if voice().log_format == "json":
+    if log_settings().log_format == "json":
         line = json_line(line, run_id(), fields)
     print(line, file=sys.stderr, flush=True)
 
@@ -122,3 +122,6 @@ def timed(stage: str, wall_s: dict[str, float]) -> Iterator[None]:
     wall_s[stage] = monotonic() - start
     seconds = round(wall_s[stage], 3)
     say(f"{stage}: {duration(wall_s[stage])}", stage=stage, seconds=seconds)
+
+
+WallTimes = dict[str, float]

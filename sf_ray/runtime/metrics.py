@@ -4,14 +4,12 @@ Ray writes `ray_` before each name, and `_total` behind a counter's. Where no ag
 (`ray[data]` without `ray[default]`) the values go nowhere. Does not know who counts, nor who reads.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ray.util import metrics as ray_metrics
 
 from sf_ray.runtime.log import run_id
-from sf_ray.scoring.stages.tally import Counts
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,6 @@ class Metric:
 
 # A driver is a series of its own in Ray anyway (its WorkerId): a run's id adds none.
 _OF_RUN = ("run_id", "model", "corpus")
-_UNITS_AGAIN = "units"
 
 METRICS = {
     metric.name: metric
@@ -89,59 +86,6 @@ METRICS = {
         Metric("sf_ray_run_units_left", "gauge", _OF_RUN, "Those of them that are still to score."),
     )
 }
-
-
-def increments(before: Counts, now: Counts) -> Iterator[tuple[str, Mapping[str, str], int]]:
-    """How far counters grow from one look at the tally to the next: name, tags of its own, by what.
-
-    Work that Ray does twice counts twice here, as it costs twice.
-    """
-    for status in sorted(now.by_status):
-        grown = now.by_status[status] - before.by_status.get(status, 0)
-        yield "sf_ray_rows", {"status": status}, grown
-    for name, field in (
-        ("sf_ray_units", "units"),
-        ("sf_ray_tokens_computed", "tokens"),
-        ("sf_ray_tokens", "unit_tokens"),
-        ("sf_ray_tokens_saved", "tokens_saved"),
-        ("sf_ray_oom_splits", "oom_splits"),
-    ):
-        yield name, {}, getattr(now, field) - getattr(before, field)
-    again = now.units_again - before.units_again
-    yield "sf_ray_retries", {"what": _UNITS_AGAIN}, again
-
-
-class RunMetrics:
-    """The metrics of a run that scores; needs a Ray that runs."""
-
-    def __init__(self, model: str, corpus: str, rows: int, units: int) -> None:
-        """
-        Args:
-            model: Its name, without secrets.
-            corpus: Its place, without secrets.
-            rows: How many there are to score, over all tries.
-            units: How many they are cut into.
-        """
-        self._tags = {"run_id": run_id(), "model": model, "corpus": corpus}
-        self._instruments = {name: _instrument(metric) for name, metric in METRICS.items()}
-        self._rows, self._units = rows, units
-
-    def report(self, before: Counts, now: Counts, rows_left: float, units_left: int) -> None:
-        """Takes the counts as of the last report and of now, and what is left to do."""
-        for name, tags, grown in increments(before, now):
-            if grown > 0:
-                self._instruments[name].inc(grown, tags=self._tags_of(name) | dict(tags))
-        # Ray's agent forgets a gauge that nobody sets for a while.
-        for name, value in (
-            ("sf_ray_run_rows", self._rows),
-            ("sf_ray_run_rows_left", rows_left),
-            ("sf_ray_run_units", self._units),
-            ("sf_ray_run_units_left", units_left),
-        ):
-            self._instruments[name].set(value, tags=self._tags)
-
-    def _tags_of(self, name: str) -> dict[str, str]:
-        return {tag: self._tags[tag] for tag in METRICS[name].tags if tag in self._tags}
 
 
 def count_retries(what: Literal["scoring", "tasks"], number: int = 1) -> None:

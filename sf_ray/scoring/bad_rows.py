@@ -8,9 +8,12 @@ from sf_ray.corpus.examples import Problem
 from sf_ray.corpus.formats import Format
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.rows import BadLine, read_units, rows_of
+from sf_ray.corpus.sampling import Segment
+from sf_ray.corpus.status import BAD, Status
 from sf_ray.corpus.units import Unit, group_reads
+from sf_ray.engine.pending import Usage
 from sf_ray.errors import SfRayError
-from sf_ray.scoring.ifd import BAD, Status
+from sf_ray.scoring.stages.tally import UnitCounts
 
 _REASONS = {
     Status.EMPTY_ANSWER: "the answer is empty",
@@ -74,4 +77,33 @@ def _reason(corpus: Corpus, row_format: Format, relative: str, row: int, status:
         problem.reason
         if isinstance(problem, Problem)
         else "the template fails on it; the log says where"
+    )
+
+
+def check_bad_rows(stretches: Sequence[Segment], scores: pa.Table, max_bad_fraction: float) -> None:
+    """Refuses a sample of which more than a fraction is bad.
+
+    Args:
+        stretches: The sample.
+        scores: Of all of its rows, in order.
+        max_bad_fraction: Of its rows, how many may be bad.
+
+    Raises:
+        SfRayError: Says how many, and where one of them is.
+    """
+    bad = UnitCounts.of(scores, Usage()).bad
+    if sum(bad.values()) <= max_bad_fraction * scores.num_rows:
+        return
+    places = [
+        (stretch.shard.file.relative, row)
+        for stretch in stretches
+        for row in range(stretch.unit.start, stretch.unit.stop)
+    ]
+    statuses = scores["status"].to_pylist()
+    shard, row = next(p for p, status in zip(places, statuses, strict=True) if status in bad)
+    kinds = ", ".join(f"{rows:,} {status}" for status, rows in sorted(bad.items()))
+    raise SfRayError(
+        f"more than {max_bad_fraction:.1%} of {scores.num_rows:,} sampled rows cannot be used: "
+        f"{kinds}, e.g. row {row} of {shard}. Mend the corpus, map other columns with --columns, "
+        "or allow more with --max-bad-fraction"
     )

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from sf_ray.config.options import ScoringOptions
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.units import group_reads, share_reads
-from sf_ray.encoding.specs import EncodeRules, EngineRules
+from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.errors import ClusterError, SfRayError
-from sf_ray.runtime.cluster import size_pool
+from sf_ray.runtime.actor_pool import size_pool
 from sf_ray.runtime.log import duration, say
-from sf_ray.runtime.metrics import RunMetrics, count_retries
+from sf_ray.runtime.metrics import count_retries
 from sf_ray.runtime.signals import watched
 from sf_ray.runtime.tasks import Patience
 from sf_ray.scoring.bad_rows import check_bad_fraction
+from sf_ray.scoring.engine_spec import EngineSpec
 from sf_ray.scoring.score_set import ScoreSet, ShardUnits, count_units
-from sf_ray.scoring.stages.actor import Job, scoring_dataset, write_pieces
-from sf_ray.scoring.stages.progress import ScoringProgress
-from sf_ray.scoring.stages.tally import Counts
+from sf_ray.scoring.stages.progress import RunMetrics, ScoringProgress
+from sf_ray.scoring.stages.sink import scoring_dataset, write_pieces
+from sf_ray.scoring.stages.source import ScoringJob
+from sf_ray.scoring.stages.tally import RunCounts
 from sf_ray.storage.location import Location
 
 # Units that travel in one bundle, at most, and bundles for each actor, at least, so that all actors
@@ -33,7 +35,7 @@ _BUNDLES_A_READ = 4
 class Scoring:
     """All that decides the scores, and where they lie."""
 
-    encode: EncodeRules
+    encode: EncodingSpec
     device: str
     score_set: ScoreSet
 
@@ -120,7 +122,7 @@ def _count_rows(units: ShardUnits) -> int:
     return sum(unit.rows for _, shard_units in units for unit in shard_units)
 
 
-def _scored(tries: Sequence[Counts]) -> Scored:
+def _scored(tries: Sequence[RunCounts]) -> Scored:
     """Adds up, and says what is worth knowing."""
     scored = Scored(
         sum(counts.units for counts in tries),
@@ -169,7 +171,7 @@ def _score_once(
     )
     units_a_bundle = max(1, min(_UNITS_A_BUNDLE, units // (pool.max_size * _BUNDLES_AN_ACTOR)))
     plans = [plan for shard, shard_units in todo for plan in group_reads(shard, shard_units)]
-    job = Job(
+    job = ScoringJob(
         corpus.location,
         scoring.score_set.pieces,
         share_reads(plans, units_a_bundle * _BUNDLES_A_READ),
@@ -178,7 +180,7 @@ def _score_once(
         options.on_bad_line == "skip",
     )
 
-    def check(counts: Counts) -> None:
+    def check(counts: RunCounts) -> None:
         check_bad_fraction(
             corpus, scoring.encode.format, counts.bad, counts.examples, options.max_bad_fraction
         )
@@ -190,7 +192,7 @@ def _score_once(
     )
     with ScoringProgress(_count_rows(todo), units, check, metrics) as progress:
         tries.append(progress)
-        engine = EngineRules(
+        engine = EngineSpec(
             scoring.encode.model,
             scoring.device,
             dtype,

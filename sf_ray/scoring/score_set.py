@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sf_ray.corpus.formats import Format, resolve_format
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.units import Shard, Unit, units_of
 from sf_ray.errors import SfRayError
@@ -17,7 +18,6 @@ _SCORING_VERSION = 2
 # Says in an identity that some rows of a corpus were scored only, and which.
 SAMPLE = "sample"
 _BAD, _IDENTITY = "_bad", "identity.json"
-_BYTES_A_TASK, _SHARDS_A_TASK = 64 << 20, 64
 
 ShardUnits = Sequence[tuple[Shard, Sequence[Unit]]]
 
@@ -83,19 +83,6 @@ def mark_bad(pieces: Location, stem: str, reason: str) -> None:
 def count_units(units: ShardUnits) -> int:
     """Units of all shards."""
     return sum(len(shard_units) for _, shard_units in units)
-
-
-def share_shards(units: ShardUnits) -> list[ShardUnits]:
-    """Groups shards, in order, into what one task writes: small ones together."""
-    tasks: list[list[tuple[Shard, Sequence[Unit]]]] = []
-    room = 0
-    for shard, shard_units in units:
-        if shard.file.size > room or len(tasks[-1]) == _SHARDS_A_TASK:
-            tasks.append([])
-            room = _BYTES_A_TASK
-        tasks[-1].append((shard, shard_units))
-        room -= shard.file.size
-    return list(tasks)
 
 
 def digest(value: object) -> str:
@@ -182,3 +169,10 @@ def _above(folder: Location, scoring_id: str) -> Location:
             f"folder to {scoring_id}"
         )
     return replace(folder, uri=above)
+
+
+def _format_of(score_set: ScoreSet) -> Format:
+    """The format that the rows had when they were scored."""
+    identity = score_set.identity
+    columns = identity["columns"]
+    return resolve_format(list(columns.values()), identity["format"], columns)

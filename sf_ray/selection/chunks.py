@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sf_ray.scoring.pieces import Place, read_digests, read_ifd, read_scores
+from sf_ray.corpus.units import Place
+from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.cutoffs import Bounds, Codes, Cutoffs, Positions
-from sf_ray.selection.duplicates import Bitmap, Digests, join
+from sf_ray.selection.duplicates import Digests, join
+from sf_ray.selection.eligible_scores import read_digests, read_ifd, read_scores
 from sf_ray.selection.group_column import GroupColumn
 from sf_ray.storage.location import Location
 
@@ -76,7 +78,7 @@ class Grouping:
 
 
 @dataclass(frozen=True)
-class Rows:
+class ChunkRows:
     """The rows of a chunk.
 
     Attributes:
@@ -111,7 +113,7 @@ class Eligible:
     bounds: Bounds
     grouping: Grouping | None = None
 
-    def read(self, chunk: Chunk, with_status: bool = False) -> Rows:
+    def read(self, chunk: Chunk, with_status: bool = False) -> ChunkRows:
         """Rows of a chunk; those that are not eligible have no IFD."""
         statuses: list[pa.ChunkedArray] = []
         if with_status:
@@ -125,7 +127,7 @@ class Eligible:
         if chunk.dropped is not None:
             all_ifd[chunk.dropped.flags(chunk.start, chunk.stop)] = np.nan
         codes = self.grouping.codes(chunk.places) if self.grouping else None
-        return Rows(all_ifd, chunk.positions, codes, tuple(statuses))
+        return ChunkRows(all_ifd, chunk.positions, codes, tuple(statuses))
 
     def digests(self, chunk: Chunk) -> Digests:
         """The eligible rows of a chunk that have a digest."""
@@ -150,11 +152,11 @@ class Kept:
     eligible: Eligible
     cutoffs: Cutoffs
 
-    def read(self, chunk: Chunk) -> Rows:
+    def read(self, chunk: Chunk) -> ChunkRows:
         """Rows of a chunk, as one group; those that are not kept have no IFD."""
         rows = self.eligible.read(chunk)
         keeps = self.cutoffs.keeps(rows.ifd, rows.positions, rows.codes)
-        return Rows(np.where(keeps, rows.ifd, np.nan), rows.positions, None)
+        return ChunkRows(np.where(keeps, rows.ifd, np.nan), rows.positions, None)
 
     def of_units(self, chunk: Chunk) -> Iterator[tuple[Place, Numbers]]:
         """The units of a chunk of which rows are kept, and the numbers of those in the shard."""

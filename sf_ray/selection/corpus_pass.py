@@ -8,8 +8,8 @@ from typing import Any
 from sf_ray.errors import BadShardError
 from sf_ray.runtime.tasks import parallel_map
 from sf_ray.scoring.score_set import ShardUnits, mark_bad
+from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk
-from sf_ray.selection.duplicates import Bitmap
 from sf_ray.storage.location import Location
 
 # Units of one task that looks at scores: half a million rows.
@@ -21,7 +21,7 @@ class MarkedBadError(Exception):
 
 
 @dataclass(frozen=True)
-class Passes:
+class CorpusPass:
     """How passes are made.
 
     Attributes:

@@ -9,16 +9,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sf_ray.corpus.status import BAD
 from sf_ray.corpus.units import Unit
-from sf_ray.scoring.ifd import BAD
-from sf_ray.selection.chunks import Chunk, Eligible, Rows
-from sf_ray.selection.corpus_pass import Passes
+from sf_ray.selection.chunks import Chunk, ChunkRows, Eligible
+from sf_ray.selection.corpus_pass import CorpusPass
 from sf_ray.selection.cutoffs import (
     Bits,
     Cutoff,
     Cutoffs,
+    GroupRange,
     Positions,
-    Range,
     find_cutoffs,
     first_ranges,
 )
@@ -27,19 +27,19 @@ from sf_ray.storage.location import Location
 
 _EXAMPLES = 3
 
-Counts = NDArray[np.int64]
+BinCounts = NDArray[np.int64]
 
 
-class Reader(Protocol):
+class ChunkReader(Protocol):
     """Reads the rows of a chunk that count."""
 
-    def read(self, chunk: Chunk) -> Rows:
+    def read(self, chunk: Chunk) -> ChunkRows:
         """They have an IFD; others NaN."""
         ...
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GroupRequest:
     """What a group is asked for.
 
     Attributes:
@@ -54,7 +54,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Group(Wanted):
+class GroupCutoff(GroupRequest):
     """What a group is asked for, and what it comes to.
 
     Attributes:
@@ -80,7 +80,7 @@ class Ranking:
 
     status_counts: dict[str, int]
     bad: tuple[tuple[str, int, str], ...]
-    groups: tuple[Group, ...]
+    groups: tuple[GroupCutoff, ...]
 
     @property
     def wanted(self) -> int:
@@ -104,7 +104,11 @@ class Ranking:
 
 
 def rank(
-    passes: Passes, chunks: Sequence[Chunk], rows: int, eligible: Eligible, asked: Sequence[Wanted]
+    passes: CorpusPass,
+    chunks: Sequence[Chunk],
+    rows: int,
+    eligible: Eligible,
+    asked: Sequence[GroupRequest],
 ) -> Ranking:
     """Finds the cut-offs that keep the so many best of each group, or all if there are fewer.
 
@@ -144,7 +148,7 @@ def rank(
         )
     )
     groups = tuple(
-        Group(group.name, group.rows, group.wanted, totals[number], kept[number],
+        GroupCutoff(group.name, group.rows, group.wanted, totals[number], kept[number],
               cutoffs.get(number))
         for number, group in enumerate(asked)
     )  # fmt: skip
@@ -152,7 +156,7 @@ def rank(
 
 
 def count_values(
-    passes: Passes, chunks: Sequence[Chunk], corpus: Location, column: GroupColumn
+    passes: CorpusPass, chunks: Sequence[Chunk], corpus: Location, column: GroupColumn
 ) -> Counter[str]:
     """Rows of each value of a column.
 
@@ -167,8 +171,8 @@ def count_values(
 
 
 def count_rows(
-    passes: Passes, chunks: Sequence[Chunk], reader: Reader, ranges: Sequence[Range]
-) -> Counts:
+    passes: CorpusPass, chunks: Sequence[Chunk], reader: ChunkReader, ranges: Sequence[GroupRange]
+) -> BinCounts:
     """[ranges, bins] rows in each bin of ranges, over all chunks."""
     counts = _no_counts(ranges)
     for found in passes.over(functools.partial(_count, reader, ranges), chunks):
@@ -177,7 +181,7 @@ def count_rows(
 
 
 def gather_rows(
-    passes: Passes, chunks: Sequence[Chunk], reader: Reader, ranges: Sequence[Range]
+    passes: CorpusPass, chunks: Sequence[Chunk], reader: ChunkReader, ranges: Sequence[GroupRange]
 ) -> list[tuple[Bits, Positions]]:
     """The rows of small ranges, over all chunks."""
     found: list[list[tuple[Bits, Positions]]] = [[] for _ in ranges]
@@ -191,23 +195,23 @@ def gather_rows(
 
 
 # Bins of all ranges in a row, and how many rows are in each that occurs.
-_Occurring = tuple[Counts, Counts]
+_Occurring = tuple[BinCounts, BinCounts]
 
 
-def _no_counts(ranges: Sequence[Range]) -> Counts:
+def _no_counts(ranges: Sequence[GroupRange]) -> BinCounts:
     return np.zeros((len(ranges), max((one.bins for _, one in ranges), default=1)), np.int64)
 
 
-def _add(counts: Counts, found: _Occurring) -> None:
+def _add(counts: BinCounts, found: _Occurring) -> None:
     bins, rows = found
     counts.reshape(-1)[bins] += rows
 
 
-def _count(reader: Reader, ranges: Sequence[Range], chunk: Chunk) -> _Occurring:
+def _count(reader: ChunkReader, ranges: Sequence[GroupRange], chunk: Chunk) -> _Occurring:
     return _count_in(reader.read(chunk), ranges)
 
 
-def _count_in(rows: Rows, ranges: Sequence[Range]) -> _Occurring:
+def _count_in(rows: ChunkRows, ranges: Sequence[GroupRange]) -> _Occurring:
     groups = rows.of_groups()
     bins, counts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for number, (group, candidates) in enumerate(ranges):
@@ -219,7 +223,7 @@ def _count_in(rows: Rows, ranges: Sequence[Range]) -> _Occurring:
 
 
 def _count_first(
-    eligible: Eligible, ranges: Sequence[Range], chunk: Chunk
+    eligible: Eligible, ranges: Sequence[GroupRange], chunk: Chunk
 ) -> tuple[Counter[str], list[tuple[str, int, str]], _Occurring]:
     """Counts, and looks at the statuses too."""
     rows = eligible.read(chunk, with_status=True)
@@ -239,7 +243,7 @@ def _bad_rows(shard: str, unit: Unit, statuses: Sequence[str]) -> list[tuple[str
 
 
 def _gather(
-    reader: Reader, ranges: Sequence[Range], chunk: Chunk
+    reader: ChunkReader, ranges: Sequence[GroupRange], chunk: Chunk
 ) -> dict[int, tuple[Bits, Positions]]:
     groups = reader.read(chunk).of_groups()
     found = {

@@ -97,7 +97,7 @@ class Cutoffs:
 
 
 @dataclass(frozen=True)
-class Candidates:
+class ScoreRange:
     """A range of places: IFD bits in [low, high), and positions in [first, end).
 
     The bits of a float64 that is not negative, read as an integer, are in the float's order.
@@ -110,7 +110,7 @@ class Candidates:
     bins: int = BINS
 
     @classmethod
-    def between(cls, min_ifd: float, max_ifd: float, rows: int) -> "Candidates":
+    def between(cls, min_ifd: float, max_ifd: float, rows: int) -> "ScoreRange":
         """Rows with IFD in [min_ifd, max_ifd) of a corpus of `rows` rows."""
         low, high = (int(np.float64(value).view(np.uint64)) for value in (min_ifd, max_ifd))
         return cls(low, high, 0, rows)
@@ -136,7 +136,7 @@ class Candidates:
         occur = np.flatnonzero(counts)
         return occur, counts[occur]
 
-    def narrow(self, counts: NDArray[np.int64], wanted: int) -> tuple["Candidates", int, int]:
+    def narrow(self, counts: NDArray[np.int64], wanted: int) -> tuple["ScoreRange", int, int]:
         """The bin that holds the last of the `wanted` best.
 
         Args:
@@ -173,20 +173,20 @@ class Candidates:
 
 
 # Candidates within the rows of a group.
-Range = tuple[int, Candidates]
+GroupRange = tuple[int, ScoreRange]
 
 
-def first_ranges(bounds: Bounds, rows: int, groups: int) -> list[Range]:
+def first_ranges(bounds: Bounds, rows: int, groups: int) -> list[GroupRange]:
     """All eligible rows of each group, of a corpus of `rows` rows."""
-    candidates = Candidates.between(bounds.min_ifd, bounds.max_ifd, rows)
+    candidates = ScoreRange.between(bounds.min_ifd, bounds.max_ifd, rows)
     return [(group, replace(candidates, bins=_bins(groups))) for group in range(groups)]
 
 
 def find_cutoffs(
-    searches: Sequence[tuple[Range, int]],
+    searches: Sequence[tuple[GroupRange, int]],
     counts: NDArray[np.int64],
-    count: Callable[[Sequence[Range]], NDArray[np.int64]],
-    gather: Callable[[Sequence[Range]], Sequence[tuple[Bits, Positions]]],
+    count: Callable[[Sequence[GroupRange]], NDArray[np.int64]],
+    gather: Callable[[Sequence[GroupRange]], Sequence[tuple[Bits, Positions]]],
     few: int = FEW,
 ) -> list[Cutoff]:
     """The cut-offs that keep the so many best of ranges, in the order of the searches.
@@ -241,12 +241,12 @@ def parts_of(
 class _Found:
     """A range that holds a cut-off: how many of its rows are wanted, and how many it has."""
 
-    range: Range
+    range: GroupRange
     wanted: int
     rows: int
 
 
-def _narrow(searched: Range, counts: NDArray[np.int64], wanted: int) -> _Found:
+def _narrow(searched: GroupRange, counts: NDArray[np.int64], wanted: int) -> _Found:
     group, candidates = searched
     narrower, wanted, rows = candidates.narrow(counts, wanted)
     return _Found((group, narrower), wanted, rows)

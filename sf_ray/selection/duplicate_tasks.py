@@ -13,10 +13,11 @@ import ray
 
 from sf_ray.runtime.tasks import parallel_map
 from sf_ray.scoring.score_set import ShardUnits
+from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Eligible
-from sf_ray.selection.corpus_pass import Passes, chunks_of
+from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
 from sf_ray.selection.cutoffs import Positions
-from sf_ray.selection.duplicates import Bitmap, Digests, join
+from sf_ray.selection.duplicates import Digests, join
 
 # Rows of a part: 32 bytes each, sorted in one task.
 _ROWS_A_PART = 4_000_000
@@ -25,7 +26,7 @@ _ROWS_A_PART = 4_000_000
 _UNITS_A_TASK, _UNITS_A_PART = 256, 8
 
 
-def find_copies(passes: Passes, units: ShardUnits, rows: int, eligible: Eligible) -> Bitmap:
+def find_copies(passes: CorpusPass, units: ShardUnits, rows: int, eligible: Eligible) -> Bitmap:
     """Which eligible rows are worse placed than an equal one: of equal ones the best stays.
 
     The driver holds one bit a row.

@@ -14,9 +14,8 @@ from sf_ray.config.quotas import NULL, text_of
 from sf_ray.corpus.formats import value_at
 from sf_ray.corpus.readers.json_lines import LINES
 from sf_ray.corpus.rows import BadLine, read_units, rows_of, values_of
-from sf_ray.corpus.units import group_reads
+from sf_ray.corpus.units import Place, group_reads
 from sf_ray.errors import SfRayError, UsageError
-from sf_ray.scoring.pieces import Place
 from sf_ray.selection.cutoffs import Codes
 from sf_ray.storage.location import Location
 

@@ -1,15 +1,11 @@
 """`sf-ray compare`: two score sets of one corpus -> a table, and a page. No Ray, no model."""
 
-from collections.abc import Sequence
-
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from sf_ray.commands.compare.join import compare_sets
-from sf_ray.commands.compare.tables import TextTable, tables_of
-from sf_ray.compare_page import render_comparison
+from sf_ray.commands.compare.tables import render_comparison, tables_of
 from sf_ray.config.options import CompareOptions
+from sf_ray.output.report.terminal import print_tables
 from sf_ray.runtime.log import say
 from sf_ray.scoring.score_set import find_score_set
 from sf_ray.storage.files import put_bytes
@@ -35,29 +31,6 @@ def compare(options: CompareOptions) -> None:
         put_bytes(where, render_comparison(comparison, options.max_ifd).encode())
         console = Console()
         console.print(f"\npage  {where.public_uri}", soft_wrap=True, highlight=False, markup=False)
-
-
-def print_tables(tables: Sequence[TextTable]) -> None:
-    """Prints tables, one below the other."""
-    console = Console()
-    for number, told in enumerate(tables):
-        if number:
-            console.print()
-        if told.title:
-            console.print(told.title, style="bold", highlight=False, markup=False, soft_wrap=True)
-        has_head = any(told.columns)
-        table = Table(show_header=has_head, box=None, pad_edge=False)
-        for place, name in enumerate(told.columns):
-            is_figure = place > 0 and not told.is_text
-            table.add_column(
-                Text(name),
-                justify="right" if is_figure else "left",
-                overflow="fold",
-                no_wrap=is_figure or (told.is_text and not place),
-            )
-        for row in told.rows:
-            table.add_row(*map(Text, row))
-        console.print(table)
 
 
 def _location(options: CompareOptions, uri: str) -> Location:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sf_ray.corpus.plan_cache import read_footers
-from sf_ray.corpus.readers.file_types import kind_of
+from sf_ray.corpus.readers.file_types import file_type_of
 from sf_ray.corpus.units import Unit, units_of
 from sf_ray.errors import SfRayError
 from sf_ray.scoring.score_set import SAMPLE, ScoreSet, model_name
@@ -65,7 +65,7 @@ def side_of(score_set: ScoreSet) -> Side:
     for file in list_files(score_set.pieces, ".parquet"):
         piece = _PIECE.fullmatch(file.relative)
         if piece and file.size:
-            relative = piece["name"] if kind_of(piece["name"]) else f"{piece['name']}.parquet"
+            relative = piece["name"] if file_type_of(piece["name"]) else f"{piece['name']}.parquet"
             shard = ShardVersion(relative, piece["id"])
             found.setdefault(shard, []).append(Unit(int(piece["start"]), int(piece["stop"])))
     if not found:

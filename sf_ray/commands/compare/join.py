@@ -28,8 +28,8 @@ from sf_ray.commands.compare.consistency import (
     consistency_of,
     sampled,
 )
+from sf_ray.corpus.status import Status
 from sf_ray.corpus.units import Unit
-from sf_ray.scoring.ifd import Status
 from sf_ray.scoring.pieces import other_rows, read_piece
 from sf_ray.scoring.score_set import SAMPLE, ScoreSet
 from sf_ray.storage.files import map_requests

@@ -14,31 +14,28 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from sf_ray.commands.compare.command import print_tables
 from sf_ray.commands.compare.consistency import Consistency
 from sf_ray.commands.compare.join import compare_sets
-from sf_ray.commands.compare.probe_sample import (
-    Stretch,
-    check_bad_rows,
-    keep_scores,
-    read_stretches,
-)
-from sf_ray.commands.compare.tables import TextTable, number, percent
-from sf_ray.commands.model_actor import EngineActor, engine_actor
-from sf_ray.commands.setup import Rules, check_places, find_rules, list_corpus, location_of
-from sf_ray.config.options import ProbeOptions, RulesOptions, ScoringOptions
+from sf_ray.commands.compare.probe_sample import keep_scores, read_segments
+from sf_ray.commands.compare.tables import number, percent
+from sf_ray.commands.model_actor import ModelActor, model_actor
+from sf_ray.commands.setup import ScoringSpec, check_places, find_rules, list_corpus, location_of
+from sf_ray.config.options import ProbeOptions, ScoringOptions, ScoringSpecOptions
+from sf_ray.corpus.plan_cache import sample_of
 from sf_ray.corpus.planning import SkippedShard
-from sf_ray.encoding.specs import EngineRules
+from sf_ray.corpus.sampling import Segment
 from sf_ray.errors import SfRayError
-from sf_ray.runtime.cluster import size_pool
+from sf_ray.output.report.terminal import TextTable, print_tables
+from sf_ray.runtime.actor_pool import size_pool
 from sf_ray.runtime.log import say
 from sf_ray.runtime.signals import stoppable
-from sf_ray.samples import sample_of
+from sf_ray.scoring.bad_rows import check_bad_rows
+from sf_ray.scoring.engine_spec import EngineSpec
 from sf_ray.scoring.score_set import SAMPLE, ScoreSet, describe, score_set_of
 from sf_ray.storage.location import Location
 
 if TYPE_CHECKING:
-    from sf_ray.scorer import UnitScorer
+    from sf_ray.scoring.unit_scorer import UnitScorer
 
 # Rows that are scored before the clock starts: a first batch pays for what later ones find done.
 _WARM_UP_ROWS = 16
@@ -49,7 +46,7 @@ class Candidate:
     """One of the models, and where its scores of the sample go."""
 
     name: str
-    rules: Rules
+    rules: ScoringSpec
     score_set: ScoreSet
 
 
@@ -82,7 +79,7 @@ def probe(options: ProbeOptions) -> tuple[SkippedShard, ...]:
             score_set = score_set_of(scores, rules.identity | {SAMPLE: sample})
             name = Location(scoring.model).public_uri
             candidates.append(Candidate(name, rules, score_set))
-        stretches = read_stretches(
+        stretches = read_segments(
             corpus,
             candidates[0].rules.encode.columns,
             options.sample,
@@ -108,7 +105,7 @@ def _place_for_scores(options: ProbeOptions) -> Iterator[Location]:
 
 def _scoring_options(options: ProbeOptions) -> list[ScoringOptions]:
     """Those of a run with each model."""
-    same = {name: getattr(options, name) for name in RulesOptions.model_fields}
+    same = {name: getattr(options, name) for name in ScoringSpecOptions.model_fields}
     return [ScoringOptions(**same, model=name) for name in options.models]
 
 
@@ -121,7 +118,7 @@ def _scored(scorer: "UnitScorer", pools: Sequence[pa.Table]) -> tuple[pa.Table, 
 
 
 @contextmanager
-def _loaded(options: ProbeOptions, candidate: Candidate) -> Iterator[EngineActor]:
+def _loaded(options: ProbeOptions, candidate: Candidate) -> Iterator[ModelActor]:
     """An actor with the model loaded.
 
     Raises:
@@ -136,7 +133,7 @@ def _loaded(options: ProbeOptions, candidate: Candidate) -> Iterator[EngineActor
         options.cpus_per_actor,
         options.threads_per_actor,
     )
-    engine = EngineRules(
+    engine = EngineSpec(
         rules.encode.model,
         rules.device,
         rules.identity["dtype"],
@@ -145,14 +142,14 @@ def _loaded(options: ProbeOptions, candidate: Candidate) -> Iterator[EngineActor
         not options.no_compile,
     )
     try:
-        with engine_actor(engine, pool, options.stall_s) as actor:
+        with model_actor(engine, pool, options.stall_s) as actor:
             yield actor
     except SfRayError as error:
         raise SfRayError(f"--models {candidate.name}: {error}") from error
 
 
 def _score_all(
-    options: ProbeOptions, candidates: Sequence[Candidate], stretches: Sequence[Stretch]
+    options: ProbeOptions, candidates: Sequence[Candidate], stretches: Sequence[Segment]
 ) -> list[float]:
     """Scores the sample with each model and keeps the scores; returns the rows/s of each."""
     # One that fails to load shall not cost the work of those before it. The first is loaded next.
@@ -176,7 +173,7 @@ def _score_all(
     return rows_s
 
 
-def _encoded(rules: Rules, stretches: Sequence[Stretch], unit_rows: int) -> list[pa.Table]:
+def _encoded(rules: ScoringSpec, stretches: Sequence[Segment], unit_rows: int) -> list[pa.Table]:
     """The sample as token ids, in pools of as many rows as a run scores together."""
     encoded = pa.concat_tables(
         rules.encode.encode(one.rows, one.shard.file.relative, one.unit.start) for one in stretches

@@ -4,42 +4,30 @@ Knows no Ray and no model.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from sf_ray.corpus.planning import Corpus
-from sf_ray.corpus.readers.file_types import Kind
+from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.corpus.rows import first_bad_row, read_units
-from sf_ray.corpus.sampling import spread_stretches
-from sf_ray.corpus.units import Shard, Unit, group_reads
-from sf_ray.engine.pending import Usage
+from sf_ray.corpus.sampling import Segment, spread_segments
+from sf_ray.corpus.units import Unit, group_reads
 from sf_ray.errors import BadShardError, SfRayError
 from sf_ray.runtime.log import say
 from sf_ray.scoring.score_set import ScoreSet
 from sf_ray.scoring.score_table import SCORE_ENCODING, SCORE_SCHEMA
-from sf_ray.scoring.stages.tally import UnitCounts
 from sf_ray.storage.files import map_requests, put_table
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """Rows of a shard that belong to the sample."""
-
-    shard: Shard
-    unit: Unit
-    rows: pa.Table
-
-
-def read_stretches(
+def read_segments(
     corpus: Corpus,
     columns: Sequence[str],
     wanted: int,
     seed: int,
     skip_bad: bool,
     skip_bad_lines: bool,
-) -> list[Stretch]:
+) -> list[Segment]:
     """Reads a sample of a corpus, in its order.
 
     Args:
@@ -55,7 +43,7 @@ def read_stretches(
         SfRayError: Nothing can.
     """
 
-    def read(place: tuple[int, Unit]) -> Stretch | None:
+    def read(place: tuple[int, Unit]) -> Segment | None:
         shard, unit = corpus.shards[place[0]], place[1]
         (plan,) = group_reads(shard, [unit])
         try:
@@ -65,13 +53,13 @@ def read_stretches(
                 raise
             say(f"note: skipping shard {error.shard}: {error.reason}")
             return None
-        if corpus.kind is Kind.JSON and not skip_bad_lines:
+        if corpus.file_type is FileType.JSON and not skip_bad_lines:
             every = range(rows.num_rows)
             if bad := first_bad_row(corpus.location, shard.file, unit.start, rows, every):
                 raise bad
-        return Stretch(shard, unit, rows)
+        return Segment(shard, unit, rows)
 
-    places = spread_stretches([shard.rows for shard in corpus.shards], wanted, seed)
+    places = spread_segments([shard.rows for shard in corpus.shards], wanted, seed)
     found = [stretch for stretch in map_requests(corpus.location, read, places) if stretch]
     if not found:
         raise SfRayError(
@@ -81,36 +69,7 @@ def read_stretches(
     return found
 
 
-def check_bad_rows(stretches: Sequence[Stretch], scores: pa.Table, max_bad_fraction: float) -> None:
-    """Refuses a sample of which more than a fraction is bad.
-
-    Args:
-        stretches: The sample.
-        scores: Of all of its rows, in order.
-        max_bad_fraction: Of its rows, how many may be bad.
-
-    Raises:
-        SfRayError: Says how many, and where one of them is.
-    """
-    bad = UnitCounts.of(scores, Usage()).bad
-    if sum(bad.values()) <= max_bad_fraction * scores.num_rows:
-        return
-    places = [
-        (stretch.shard.file.relative, row)
-        for stretch in stretches
-        for row in range(stretch.unit.start, stretch.unit.stop)
-    ]
-    statuses = scores["status"].to_pylist()
-    shard, row = next(p for p, status in zip(places, statuses, strict=True) if status in bad)
-    kinds = ", ".join(f"{rows:,} {status}" for status, rows in sorted(bad.items()))
-    raise SfRayError(
-        f"more than {max_bad_fraction:.1%} of {scores.num_rows:,} sampled rows cannot be used: "
-        f"{kinds}, e.g. row {row} of {shard}. Mend the corpus, map other columns with --columns, "
-        "or allow more with --max-bad-fraction"
-    )
-
-
-def keep_scores(score_set: ScoreSet, stretches: Sequence[Stretch], scores: pa.Table) -> None:
+def keep_scores(score_set: ScoreSet, stretches: Sequence[Segment], scores: pa.Table) -> None:
     """Puts the scores of a sample, a piece a stretch, as a run puts those of its units.
 
     Args:

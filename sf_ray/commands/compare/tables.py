@@ -1,29 +1,18 @@
 """A comparison as tables of text, for the terminal and for a page. Knows neither of them."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
+import numpy as np
+from markupsafe import Markup
+
+import sf_ray
 from sf_ray.commands.compare.join import Comparison
+from sf_ray.output.report.html import render
+from sf_ray.output.report.plots import Axis, Line, Scatter, density
+from sf_ray.output.report.terminal import TextTable
 
 _STATUSES_SHOWN = 8
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table of text.
-
-    Attributes:
-        title: What it shows.
-        columns: Their names; what stands in the first one names a row.
-        rows: As many texts each as there are columns.
-        is_text: What it holds are no figures.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    is_text: bool = False
 
 
 def tables_of(comparison: Comparison, max_ifd: float) -> list[TextTable]:
@@ -101,3 +90,35 @@ def number(value: float) -> str:
 def percent(fraction: float) -> str:
     """A fraction as it was asked for: 0.05 is 5%, 0.125 is 12.5%."""
     return f"{fraction:.6%}".rstrip("0%").rstrip(".") + "%"
+
+
+# IFD that the plot shows; what lies above stands at its edge.
+_MOST_IFD, _BINS = 2.0, 100
+
+
+def render_comparison(comparison: Comparison, max_ifd: float) -> str:
+    """The whole page, as HTML."""
+    return render(
+        "compare",
+        title=f"{comparison.a.model} against {comparison.b.model}",
+        version=sf_ray.__version__,
+        tables=tables_of(comparison, max_ifd),
+        notes=comparison.notes,
+        plot=Markup(_plot(comparison)),
+        above=_above(comparison),
+    )
+
+
+def _plot(comparison: Comparison) -> str:
+    is_ok = ~(np.isnan(comparison.ifd_a) | np.isnan(comparison.ifd_b))
+    a, b = (np.minimum(ifd[is_ok], _MOST_IFD) for ifd in (comparison.ifd_a, comparison.ifd_b))
+    edges = np.linspace(0, _MOST_IFD, _BINS + 1)
+    counts = np.histogram2d(a, b, (edges, edges))[0].astype(np.int64)
+    lines = [Line(0, kind="diagonal"), Line(1.0), Line(1.0, kind="level")]
+    return density("ifd", Axis("IFD of A", edges), Axis("IFD of B", edges), counts,
+                   Scatter(a, b), lines)  # fmt: skip
+
+
+def _above(comparison: Comparison) -> str:
+    rows = int(((comparison.ifd_a > _MOST_IFD) | (comparison.ifd_b > _MOST_IFD)).sum())
+    return f"Rows with an IFD above {_MOST_IFD:g} stand at the edge: {rows:,}." if rows else ""

@@ -10,12 +10,12 @@ from math import ceil
 import ray
 from rich.console import Console
 
-from sf_ray.commands.plan.draw import Place, Reading, count_stretches, encode_whole
-from sf_ray.commands.plan.estimate import Drawn, Measured, Pool, price
+from sf_ray.commands.plan.draw import Place, Reading, count_segments, encode_whole
+from sf_ray.commands.plan.estimate import Drawn, Measured, PlannedActors, price
 from sf_ray.commands.plan.measure import measure
 from sf_ray.commands.plan.text import Plan, Setting, Whole, lines_of
 from sf_ray.commands.setup import (
-    Rules,
+    ScoringSpec,
     check_places,
     find_rules,
     list_corpus,
@@ -23,18 +23,17 @@ from sf_ray.commands.setup import (
     without_bad,
 )
 from sf_ray.config.options import PlanOptions
+from sf_ray.corpus.plan_cache import sample_of
 from sf_ray.corpus.planning import Corpus, SkippedShard
+from sf_ray.corpus.status import BAD
 from sf_ray.corpus.units import units_of
-from sf_ray.encoding.specs import EngineRules
 from sf_ray.engine.flops import cost_of_config
 from sf_ray.errors import SfRayError
-from sf_ray.runtime.cluster import size_pool
+from sf_ray.runtime.actor_pool import ActorPool, size_pool
 from sf_ray.runtime.log import say
 from sf_ray.runtime.signals import stoppable
-from sf_ray.samples import sample_of
-from sf_ray.scoring.ifd import BAD
+from sf_ray.scoring.engine_spec import EngineSpec
 from sf_ray.scoring.score_set import ShardUnits, count_units, score_set_of
-from sf_ray.scoring.stages.actor import ActorPool
 from sf_ray.storage.location import Location
 
 Skipped = tuple[SkippedShard, ...]
@@ -98,7 +97,7 @@ def make_plan(options: PlanOptions) -> tuple[Plan, Skipped]:
 
 
 def _units(
-    options: PlanOptions, corpus: Corpus, rules: Rules, scores: Location | None
+    options: PlanOptions, corpus: Corpus, rules: ScoringSpec, scores: Location | None
 ) -> tuple[Corpus, ShardUnits, ShardUnits]:
     """The corpus without known bad shards, its units, and those without scores."""
     if scores is None:
@@ -111,7 +110,7 @@ def _units(
 
 def _draw(options: PlanOptions, reading: Reading, todo: Sequence[Place]) -> Drawn:
     """Rows of the units that are to be scored, counted."""
-    stretches = count_stretches(reading, todo, options.sample, options.seed, options.stall_s)
+    stretches = count_segments(reading, todo, options.sample, options.seed, options.stall_s)
     drawn = Drawn(stretches, sum(unit.rows for _, unit in todo))
     statuses = ", ".join(f"{rows:,} {status}" for status, rows in drawn.statuses.items())
     if not any(counts.both.tokens for counts in stretches):
@@ -131,8 +130,8 @@ def _draw(options: PlanOptions, reading: Reading, todo: Sequence[Place]) -> Draw
 
 
 def _setting(
-    options: PlanOptions, rules: Rules, units: int
-) -> tuple[Setting, ActorPool, EngineRules]:
+    options: PlanOptions, rules: ScoringSpec, units: int
+) -> tuple[Setting, ActorPool, EngineSpec]:
     """What a run over so many units would score with, on the cluster as it is now."""
     actors, threads = size_pool(
         rules.device,
@@ -143,7 +142,7 @@ def _setting(
         options.threads_per_actor,
     )
     dtype = rules.identity["dtype"]
-    engine = EngineRules(
+    engine = EngineSpec(
         rules.encode.model,
         rules.device,
         dtype,
@@ -159,7 +158,7 @@ def _setting(
     setting = Setting(
         model=Location(options.model).public_uri,
         dtype=dtype,
-        pool=Pool(rules.device, actors.max_size, machines, units),
+        pool=PlannedActors(rules.device, actors.max_size, machines, units),
         cpus_beside=max(0.0, sum(cpus) - actors.max_size * actors.num_cpus),
     )
     return setting, actors, engine
@@ -169,7 +168,7 @@ def _measure(
     options: PlanOptions,
     reading: Reading,
     todo: Sequence[Place],
-    engine: EngineRules,
+    engine: EngineSpec,
     actors: ActorPool,
 ) -> Measured:
     """The speed of an actor on some of the units."""

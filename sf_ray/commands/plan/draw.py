@@ -14,18 +14,18 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from sf_ray.commands.plan.estimate import StretchCounts
-from sf_ray.corpus.readers.file_types import Kind, kind_of
+from sf_ray.commands.plan.estimate import SegmentCounts
+from sf_ray.corpus.readers.file_types import FileType, file_type_of
 from sf_ray.corpus.rows import first_bad_row, read_units
-from sf_ray.corpus.sampling import spread_stretches
+from sf_ray.corpus.sampling import spread_segments
+from sf_ray.corpus.status import BAD
 from sf_ray.corpus.units import Shard, Unit, group_reads
-from sf_ray.encoding.specs import EncodeRules
+from sf_ray.encoding.encoded_table import sequences_of
+from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.engine.flops import Work
 from sf_ray.errors import BadShardError
 from sf_ray.runtime.log import say
 from sf_ray.runtime.tasks import parallel_map
-from sf_ray.scoring.ifd import BAD
-from sf_ray.scoring.score_table import sequences_of
 from sf_ray.storage.location import Location
 
 # Units that are encoded whole, and the rows of each, at most.
@@ -45,7 +45,7 @@ class Reading:
     """
 
     corpus: Location
-    encode: EncodeRules
+    encode: EncodingSpec
     skip_bad: bool
     skip_bad_lines: bool
 
@@ -69,16 +69,16 @@ class Reading:
                 continue
             encoded = self.encode.encode(rows, shard.file.relative, unit.start)
             cpu_s = process_time() - start_s
-            if not self.skip_bad_lines and kind_of(shard.file.relative) is Kind.JSON:
+            if not self.skip_bad_lines and file_type_of(shard.file.relative) is FileType.JSON:
                 bad = np.flatnonzero(np.isin(encoded["status"].to_pylist(), BAD)).tolist()
                 if error := first_bad_row(self.corpus, shard.file, unit.start, rows, bad):
                     raise error
             yield (shard, unit), encoded, cpu_s
 
 
-def count_stretches(
+def count_segments(
     reading: Reading, units: Sequence[Place], rows: int, seed: int, stall_s: float
-) -> list[StretchCounts]:
+) -> list[SegmentCounts]:
     """Counts what stretches come to that are spread over some units.
 
     Args:
@@ -90,7 +90,7 @@ def count_stretches(
     """
     places = [
         (shard, Unit(unit.start + part.start, unit.start + part.stop))
-        for which, part in spread_stretches([unit.rows for _, unit in units], rows, seed)
+        for which, part in spread_segments([unit.rows for _, unit in units], rows, seed)
         for shard, unit in [units[which]]
     ]
     drawn = sum(part.rows for _, part in places)
@@ -98,7 +98,7 @@ def count_stretches(
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     tasks = [part for part in (places[i::cpus] for i in range(cpus)) if part]
 
-    def count(some: Sequence[Place]) -> list[tuple[tuple[str, int], StretchCounts]]:
+    def count(some: Sequence[Place]) -> list[tuple[tuple[str, int], SegmentCounts]]:
         return [
             ((shard.file.relative, part.start), counts_of(encoded, cpu_s))
             for (shard, part), encoded, cpu_s in reading.encoded(some)
@@ -122,7 +122,7 @@ def encode_whole(
     """
     places = [
         (shard, Unit(unit.start, min(unit.stop, unit.start + _UNIT_ROWS)))
-        for _, span in spread_stretches([len(units)], _UNITS, seed)
+        for _, span in spread_segments([len(units)], _UNITS, seed)
         for shard, unit in units[span.start : span.stop]
     ]
 
@@ -142,7 +142,7 @@ def _first(told: tuple[Any, ...]) -> Any:
     return told[0]
 
 
-def counts_of(encoded: pa.Table, cpu_s: float) -> StretchCounts:
+def counts_of(encoded: pa.Table, cpu_s: float) -> SegmentCounts:
     """Counts encoded rows.
 
     Args:
@@ -161,4 +161,4 @@ def counts_of(encoded: pa.Table, cpu_s: float) -> StretchCounts:
         for which in (False, True)
     )
     statuses = Counter(encoded["status"].to_pylist())
-    return StretchCounts(encoded.num_rows, statuses, conditioned, direct, cpu_s)
+    return SegmentCounts(encoded.num_rows, statuses, conditioned, direct, cpu_s)

@@ -97,7 +97,7 @@ def t_quantile(df: int) -> float:
 
 
 @dataclass(frozen=True)
-class StretchCounts:
+class SegmentCounts:
     """What one stretch of rows comes to, as token ids.
 
     Attributes:
@@ -128,7 +128,7 @@ class Drawn:
         of_rows: All rows to be scored.
     """
 
-    stretches: Sequence[StretchCounts]
+    stretches: Sequence[SegmentCounts]
     of_rows: int
 
     @property
@@ -142,7 +142,7 @@ class Drawn:
         counts = sum((Counter(one.statuses) for one in self.stretches), Counter[str]())
         return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
 
-    def total(self, of: Callable[[StretchCounts], float]) -> Estimate:
+    def total(self, of: Callable[[SegmentCounts], float]) -> Estimate:
         """The sum over all rows of what a stretch has so much of."""
         values = [of(one) for one in self.stretches]
         sizes = [one.rows for one in self.stretches]
@@ -210,7 +210,7 @@ def _saved(works: Sequence[tuple[Work, Work]]) -> float:
 
 
 @dataclass(frozen=True)
-class Pool:
+class PlannedActors:
     """The actors that a run would have.
 
     Attributes:
@@ -273,7 +273,7 @@ def price(
     drawn: Drawn,
     cost: ModelCost,
     speed: Measured | float,
-    pool: Pool,
+    pool: PlannedActors,
     price_per_hour: float | None,
 ) -> Price:
     """Puts together what was counted and measured.

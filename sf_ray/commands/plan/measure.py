@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from sf_ray.commands.model_actor import engine_actor
+from sf_ray.commands.model_actor import model_actor
 from sf_ray.commands.plan.estimate import Measured, Timed
-from sf_ray.encoding.specs import EngineRules
+from sf_ray.encoding.encoded_table import sequences_of
 from sf_ray.engine.flops import Work
+from sf_ray.runtime.actor_pool import ActorPool
 from sf_ray.runtime.log import duration, say
-from sf_ray.scoring.score_table import sequences_of
-from sf_ray.scoring.stages.actor import ActorPool
+from sf_ray.scoring.engine_spec import EngineSpec
 
 if TYPE_CHECKING:
-    from sf_ray.scorer import UnitScorer
+    from sf_ray.scoring.unit_scorer import UnitScorer
 
 # The first rows tell how many fit into the time: as many as take this share of it.
 _TRIAL_SHARE, _TRIAL_ROWS = 1 / 16, 4
@@ -92,7 +92,7 @@ def _pools(units: Sequence[pa.Table]) -> Iterator[pa.Table]:
 
 
 def measure(
-    rules: EngineRules,
+    rules: EngineSpec,
     pool: ActorPool,
     units: Sequence[tuple[Work, Any]],
     of_units: int,
@@ -115,7 +115,7 @@ def measure(
     """
     asked = monotonic()
     instead = ", or give a speed with --tokens-per-s"
-    with engine_actor(rules, pool, stall_s, instead) as actor:
+    with model_actor(rules, pool, stall_s, instead) as actor:
         start_s = monotonic() - asked
         for note in actor.notes:
             say(f"note: {note}")

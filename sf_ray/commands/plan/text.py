@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
 
-from sf_ray.commands.plan.estimate import Drawn, Estimate, Measured, Pool, Price
+from sf_ray.commands.plan.estimate import Drawn, Estimate, Measured, PlannedActors, Price
 from sf_ray.runtime.log import duration
 
 Lines = list[tuple[str, str]]
@@ -44,7 +44,7 @@ class Setting:
 
     model: str
     dtype: str
-    pool: Pool
+    pool: PlannedActors
     cpus_beside: float
 
     def missing_cpus(self, found: Price) -> float:

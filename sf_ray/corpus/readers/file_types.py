@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class FileType(StrEnum):
     """What a shard is written in."""
 
     PARQUET = "Parquet"
@@ -12,27 +12,27 @@ class Kind(StrEnum):
 
 
 EXPECTED = "*.parquet, *.arrow, or *.jsonl, *.ndjson, *.json (also with .gz, .zst or .zstd)"
-_KINDS = {
-    ".parquet": Kind.PARQUET,
-    ".arrow": Kind.ARROW,
-    ".jsonl": Kind.JSON,
-    ".ndjson": Kind.JSON,
-    ".json": Kind.JSON,
+_FILE_TYPES = {
+    ".parquet": FileType.PARQUET,
+    ".arrow": FileType.ARROW,
+    ".jsonl": FileType.JSON,
+    ".ndjson": FileType.JSON,
+    ".json": FileType.JSON,
 }
 _CODECS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 # What the `datasets` library and the hub put beside shards to describe them.
 _DESCRIPTIONS = {"dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"}
 
 
-def kind_of(path: str) -> Kind | None:
+def file_type_of(path: str) -> FileType | None:
     """The kind of the shard of this name; None where it is no shard."""
     name = path.rpartition("/")[2]
     plain, codec = _split(name)
-    kind = next((kind for suffix, kind in _KINDS.items() if plain.endswith(suffix)), None)
-    if codec and kind is not Kind.JSON:  # the others compress inside
+    kind = next((kind for suffix, kind in _FILE_TYPES.items() if plain.endswith(suffix)), None)
+    if codec and kind is not FileType.JSON:  # the others compress inside
         return None
     # `Dataset.map` keeps its results as cache-*.arrow beside the shards that it has read.
-    is_cache = kind is Kind.ARROW and name.startswith("cache-")
+    is_cache = kind is FileType.ARROW and name.startswith("cache-")
     return None if is_cache or name in _DESCRIPTIONS else kind
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from sf_ray.corpus.readers.arrow import ArrowReader
-from sf_ray.corpus.readers.file_types import Kind, kind_of
+from sf_ray.corpus.readers.file_types import FileType, file_type_of
 from sf_ray.corpus.readers.json_lines import JsonReader
 from sf_ray.corpus.readers.parquet import ParquetReader, read_parquet_footer
 from sf_ray.corpus.units import Footer
@@ -19,7 +19,7 @@ from sf_ray.storage.location import Location
 from sf_ray.storage.versioned_file import open_bytes
 
 
-class Reader(Protocol):
+class ShardReader(Protocol):
     """The rows of an open shard.
 
     Attributes:
@@ -57,27 +57,27 @@ def read_footer(location: Location, file: File) -> Footer:
         BadShardError: It is not of its kind, is cut off, changed, or is gone.
         SfRayError: Storage failed.
     """
-    kind = kind_of(file.relative)
-    if kind is Kind.PARQUET:
+    kind = file_type_of(file.relative)
+    if kind is FileType.PARQUET:
         return read_parquet_footer(location, file)
     with open_bytes(location, file) as handle:
-        reader = JsonReader(file, handle) if kind is Kind.JSON else ArrowReader(file, handle)
+        reader = JsonReader(file, handle) if kind is FileType.JSON else ArrowReader(file, handle)
         return reader.footer()
 
 
 @contextmanager
-def open_shard(location: Location, file: File) -> Iterator[Reader]:
+def open_shard(location: Location, file: File) -> Iterator[ShardReader]:
     """Opens a shard, and sees to it that all that is read is of the version that was listed.
 
     Raises:
         BadShardError: It changed, is gone, or is not of its kind.
         SfRayError: Storage failed.
     """
-    kind = kind_of(file.relative)
+    kind = file_type_of(file.relative)
     with open_bytes(location, file) as handle:
-        if kind is Kind.PARQUET:
+        if kind is FileType.PARQUET:
             yield ParquetReader(file, handle)
-        elif kind is Kind.ARROW:
+        elif kind is FileType.ARROW:
             yield ArrowReader(file, handle)
         else:
             yield JsonReader(file, handle)

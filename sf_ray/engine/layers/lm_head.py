@@ -14,7 +14,7 @@ _TILE_ROWS = {"cpu": 512, "cuda": 8192}
 _TILE_BYTES = {"cpu": cache_bytes(2), "cuda": 1 << 30}
 
 
-class Head:
+class LMHead:
     """Hidden states -> losses, with what the known architectures do to their logits."""
 
     def __init__(self, model: Any, dtype: str) -> None:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from sf_ray.config.options import ReportOptions
 from sf_ray.errors import SfRayError
 from sf_ray.output.layout import Output
 from sf_ray.output.report.card import MARK, render_card
@@ -10,7 +9,6 @@ from sf_ray.output.report.page import render_page
 from sf_ray.output.report.summary import Summary
 from sf_ray.runtime.log import say
 from sf_ray.storage.files import put_bytes, read_bytes_or_none
-from sf_ray.storage.location import Location
 
 
 def write_report(output: Output, manifest: dict[str, Any], summary: Summary) -> None:
@@ -46,10 +44,3 @@ def read_run(output: Output) -> tuple[dict[str, Any], Summary]:
             "no row is scored again"
         )
     return manifest, Summary.from_json(data, output.summary.public_uri)
-
-
-def report(options: ReportOptions) -> None:
-    """Makes the report of a finished run again."""
-    output = Output(Location(options.output, options.storage_options, options.storage_retry_s))
-    write_report(output, *read_run(output))
-    print(f"report   {output.page.public_uri}")

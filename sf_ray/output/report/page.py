@@ -11,12 +11,12 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from sf_ray.config.quotas import rows_to_keep
+from sf_ray.corpus.status import Status
 from sf_ray.output.report.html import render
 from sf_ray.output.report.plots import Axis, Line, Scatter, density, histogram, short
 from sf_ray.output.report.summary import ShownRow, Summary
 from sf_ray.output.report.survey import IFD_EDGES, IFD_WIDTH, PPL_EDGES, TOKEN_EDGES, Survey
 from sf_ray.runtime.log import duration
-from sf_ray.scoring.ifd import Status
 
 _FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 _MOST_GROUPS, _MOST_ROWS = 40, 6

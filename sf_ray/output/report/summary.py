@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sf_ray.errors import SfRayError
-from sf_ray.output.report.survey import Group, Points, Survey
+from sf_ray.output.report.survey import GroupCounts, Points, Survey
 
 _VERSION = 1
 # Of a row, characters; messages and fields.
@@ -22,7 +22,7 @@ _NUMBERS = ("prompt_tokens", "answer_tokens", "truncated")
 
 
 @dataclass(frozen=True)
-class Text:
+class ShownText:
     """What one side says in a row, or the value of a field.
 
     Attributes:
@@ -35,11 +35,11 @@ class Text:
     text: str
     omitted: int = 0
 
-    def cut(self, most: int) -> "Text":
+    def cut(self, most: int) -> "ShownText":
         """No more than so many characters of it."""
         # Half of a surrogate pair, which JSON can smuggle in, is no text that can be written.
         shown = self.text[:most].encode("utf-8", "replace").decode()
-        return Text(self.name, shown, self.omitted + len(self.text) - len(shown))
+        return ShownText(self.name, shown, self.omitted + len(self.text) - len(shown))
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class ShownRow:
     reason: str
     is_kept: bool
     scores: Mapping[str, float]
-    texts: tuple[Text, ...]
+    texts: tuple[ShownText, ...]
     omitted: int = 0
 
     @classmethod
-    def of(cls, texts: Sequence[Text], **values: Any) -> "ShownRow":
+    def of(cls, texts: Sequence[ShownText], **values: Any) -> "ShownRow":
         """Cuts long texts, and leaves out what stands between the first of many and the last."""
         shown = [*texts[: _MOST_PARTS - 1], *texts[-1:]] if len(texts) > _MOST_PARTS else texts
         most = _MOST_CHARACTERS // max(1, len(shown))
@@ -120,7 +120,7 @@ class Summary:
                     **row
                     | {
                         "kinds": tuple(row["kinds"]),
-                        "texts": tuple(Text(**text) for text in row["texts"]),
+                        "texts": tuple(ShownText(**text) for text in row["texts"]),
                     }
                 )
                 for row in told["rows"]
@@ -139,7 +139,7 @@ class Summary:
                 truncated=told["truncated"],
                 picks={},
                 points=Points(np.arange(len(points), dtype=np.uint64), points),
-                groups=None if groups is None else {v: Group(*g) for v, g in groups.items()},
+                groups=None if groups is None else {v: GroupCounts(*g) for v, g in groups.items()},
             )
             return cls(survey, told["column"], rows)
         except (ValueError, KeyError, TypeError):
@@ -153,7 +153,7 @@ def _short(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def _as_lists(groups: Mapping[str, Group]) -> dict[str, list[int]]:
+def _as_lists(groups: Mapping[str, GroupCounts]) -> dict[str, list[int]]:
     return {value: [group.rows, group.ok, group.kept] for value, group in groups.items()}
 
 

@@ -15,7 +15,7 @@ from sf_ray.selection.cutoffs import Positions
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-Counts = NDArray[np.int64]
+Ints = NDArray[np.int64]
 
 # Bins of IFD are this wide and end at 2; one more holds what lies above.
 IFD_WIDTH, IFD_BINS = 1 / 4096, 8192
@@ -30,7 +30,7 @@ MOST_GROUPS = 1000
 
 
 @dataclass(frozen=True)
-class Rows:
+class SurveyedRows:
     """Some rows of a corpus and what became of them.
 
     Attributes:
@@ -45,8 +45,8 @@ class Rows:
 
     positions: Positions
     status: NDArray[np.object_]
-    prompt_tokens: Counts
-    answer_tokens: Counts
+    prompt_tokens: Ints
+    answer_tokens: Ints
     ppl_direct: Floats
     ppl_conditioned: Floats
     ifd: Floats
@@ -75,7 +75,7 @@ class Picks:
     kept: Flags
 
     @classmethod
-    def of(cls, keys: Floats, rows: Rows, among: Flags) -> "Picks":
+    def of(cls, keys: Floats, rows: SurveyedRows, among: Flags) -> "Picks":
         """The first of [n] rows by [n] keys, among those that are flagged."""
         at = np.flatnonzero(among)
         if len(at) > PICKS:  # all that may be among the first, ties included
@@ -111,15 +111,15 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Group:
+class GroupCounts:
     """Rows that share a value of a column: all, those with a score, those that are kept."""
 
     rows: int
     ok: int
     kept: int
 
-    def __add__(self, other: "Group") -> "Group":
-        return Group(self.rows + other.rows, self.ok + other.ok, self.kept + other.kept)
+    def __add__(self, other: "GroupCounts") -> "GroupCounts":
+        return GroupCounts(self.rows + other.rows, self.ok + other.ok, self.kept + other.kept)
 
 
 @dataclass(frozen=True)
@@ -137,18 +137,18 @@ class Survey:
         groups: Value -> its rows; None where no column was asked for, or it has too many values.
     """
 
-    ok: Counts
-    eligible: Counts
-    kept: Counts
-    ppl: Counts
-    by_answer: Counts
-    by_prompt: Counts
+    ok: Ints
+    eligible: Ints
+    kept: Ints
+    ppl: Ints
+    by_answer: Ints
+    by_prompt: Ints
     prompt_tokens: int
     answer_tokens: int
     truncated: int
     picks: Mapping[str, Picks]
     points: Points
-    groups: Mapping[str, Group] | None
+    groups: Mapping[str, GroupCounts] | None
 
     def __add__(self, other: "Survey") -> "Survey":
         return Survey(
@@ -178,7 +178,9 @@ class Survey:
         return float(IFD_WIDTH * (IFD_BINS - int(np.searchsorted(best_first, wanted))))
 
 
-def survey_of(rows: Rows, truncated: int, groups: Mapping[str, Group] | None) -> Survey:
+def survey_of(
+    rows: SurveyedRows, truncated: int, groups: Mapping[str, GroupCounts] | None
+) -> Survey:
     """Surveys rows.
 
     Args:
@@ -208,7 +210,9 @@ def nothing(with_groups: bool) -> Survey:
     """The survey of no rows."""
     floats, counts, flags = np.empty(0), np.empty(0, np.int64), np.empty(0, np.bool_)
     status = np.empty(0, np.object_)
-    rows = Rows(counts, status, counts, counts, floats, floats, floats, flags, flags, cutoff=floats)
+    rows = SurveyedRows(
+        counts, status, counts, counts, floats, floats, floats, flags, flags, cutoff=floats
+    )
     return survey_of(rows, 0, {} if with_groups else None)
 
 
@@ -217,7 +221,7 @@ def total(parts: Iterable[Survey], with_groups: bool) -> Survey:
     return reduce(lambda one, other: one + other, parts, nothing(with_groups))
 
 
-def groups_of(values: Sequence[str], which: Counts, ok: Flags, kept: Flags) -> dict[str, Group]:
+def groups_of(values: Sequence[str], which: Ints, ok: Flags, kept: Flags) -> dict[str, GroupCounts]:
     """Counts rows by value.
 
     Args:
@@ -230,20 +234,22 @@ def groups_of(values: Sequence[str], which: Counts, ok: Flags, kept: Flags) -> d
         np.bincount(which[flags], minlength=count).tolist() for flags in (slice(None), ok, kept)
     )
     return {
-        value: Group(*counts) for value, *counts in zip(values, *columns, strict=True) if counts[0]
+        value: GroupCounts(*counts)
+        for value, *counts in zip(values, *columns, strict=True)
+        if counts[0]
     }
 
 
-def _by_ifd(ifd: Floats) -> Counts:
+def _by_ifd(ifd: Floats) -> Ints:
     bins = np.minimum(ifd / IFD_WIDTH, IFD_BINS).astype(np.int64)
     return np.bincount(bins, minlength=IFD_BINS + 1).astype(np.int64)
 
 
-def _by_tokens(tokens: Counts, ifd: Floats) -> Counts:
+def _by_tokens(tokens: Ints, ifd: Floats) -> Ints:
     return _density(np.log2(np.maximum(tokens, 1)), TOKEN_EDGES, ifd, IFD_EDGES)
 
 
-def _density(x: Floats, x_edges: Floats, y: Floats, y_edges: Floats) -> Counts:
+def _density(x: Floats, x_edges: Floats, y: Floats, y_edges: Floats) -> Ints:
     """[n] and [n] -> [x bins, y bins]; what lies beyond an end counts in the last bin there."""
     shape = len(x_edges) - 1, len(y_edges) - 1
     at = [
@@ -259,7 +265,7 @@ def _log10(values: Floats) -> Floats:
         return np.log10(values)
 
 
-def _picks_of(rows: Rows) -> dict[str, Picks]:
+def _picks_of(rows: SurveyedRows) -> dict[str, Picks]:
     ok, ifd = rows.ok, rows.ifd
     missed = ok & rows.eligible & ~rows.kept & (ifd <= rows.cutoff)
     kinds = {
@@ -277,7 +283,7 @@ def _picks_of(rows: Rows) -> dict[str, Picks]:
     return picks
 
 
-def _points_of(rows: Rows) -> Points:
+def _points_of(rows: SurveyedRows) -> Points:
     with np.errstate(over="ignore"):  # a hash: each bit of a position decides half of all bits
         hashes = (rows.positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         hashes = (hashes ^ (hashes >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -302,11 +308,11 @@ def _added(one: Mapping[str, Picks], other: Mapping[str, Picks]) -> dict[str, Pi
 
 
 def _groups_added(
-    one: Mapping[str, Group] | None, other: Mapping[str, Group] | None
-) -> dict[str, Group] | None:
+    one: Mapping[str, GroupCounts] | None, other: Mapping[str, GroupCounts] | None
+) -> dict[str, GroupCounts] | None:
     if one is None or other is None or len({*one, *other}) > MOST_GROUPS:
         return None
     return {
-        value: one.get(value, Group(0, 0, 0)) + other.get(value, Group(0, 0, 0))
+        value: one.get(value, GroupCounts(0, 0, 0)) + other.get(value, GroupCounts(0, 0, 0))
         for value in {**one, **other}
     }

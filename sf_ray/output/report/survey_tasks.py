@@ -15,24 +15,24 @@ from sf_ray.corpus.examples import Example
 from sf_ray.corpus.formats import Format, Row
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.rows import BadLine, read_units, rows_of
-from sf_ray.corpus.units import group_reads
-from sf_ray.output.report.summary import ShownRow, Summary, Text
+from sf_ray.corpus.units import Place, group_reads
+from sf_ray.output.report.summary import ShownRow, ShownText, Summary
 from sf_ray.output.report.survey import (
     MOST_GROUPS,
-    Group,
+    GroupCounts,
     Picks,
-    Rows,
     Survey,
+    SurveyedRows,
     groups_of,
     survey_of,
     total,
 )
 from sf_ray.runtime.tasks import parallel_map
-from sf_ray.scoring.pieces import Place, read_tables
+from sf_ray.scoring.pieces import read_tables
 from sf_ray.scoring.score_set import ShardUnits
+from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Kept
 from sf_ray.selection.corpus_pass import chunks_of
-from sf_ray.selection.duplicates import Bitmap
 from sf_ray.selection.group_column import GroupColumn
 from sf_ray.storage.files import map_requests
 from sf_ray.storage.location import Location
@@ -58,7 +58,7 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _PickedRow:
     """A row of a shard to read, and why."""
 
     row: int
@@ -114,7 +114,7 @@ def _survey(corpus: Location, kept: Kept, column: GroupColumn | None, part: _Par
     among = np.where(within, ifd, np.nan)
     keeps = kept.cutoffs.keeps(among, positions, codes) & ~_flags(part.kept)
     cutoffs = np.array([np.nan if one is None else one.ifd for one in kept.cutoffs.of])
-    rows = Rows(
+    rows = SurveyedRows(
         positions,
         table["status"].to_numpy(),
         tokens["prompt_tokens"],
@@ -143,9 +143,9 @@ def _flags(chunk: Chunk) -> NDArray[np.bool_]:
 
 
 def _groups(
-    corpus: Location, places: Sequence[Place], column: GroupColumn, rows: Rows
-) -> dict[str, Group] | None:
-    found: dict[str, Group] = {}
+    corpus: Location, places: Sequence[Place], column: GroupColumn, rows: SurveyedRows
+) -> dict[str, GroupCounts] | None:
+    found: dict[str, GroupCounts] = {}
     at = 0
     for values, which in column.read(corpus, places):
         here = slice(at, at + len(which))
@@ -170,13 +170,13 @@ def _read_rows(
     for kind, picked in picks.items():
         for place in zip(picked.positions.tolist(), picked.kept.tolist(), strict=True):
             kinds[place].append(kind)
-    wanted: dict[Place, list[_Wanted]] = defaultdict(list)
+    wanted: dict[Place, list[_PickedRow]] = defaultdict(list)
     for (position, is_kept), its_kinds in kinds.items():
         at = bisect.bisect_right(units, position, key=lambda one: one[0].position) - 1
         shard, shard_units = units[at]
         row = position - shard.position
         unit = shard_units[bisect.bisect_right(shard_units, row, key=lambda one: one.start) - 1]
-        wanted[shard, unit].append(_Wanted(row, is_kept, tuple(its_kinds)))
+        wanted[shard, unit].append(_PickedRow(row, is_kept, tuple(its_kinds)))
     places = sorted(wanted.items(), key=lambda one: one[0][0].position + one[0][1].start)
     tasks = [places[at : at + _UNITS_A_TASK] for at in range(0, len(places), _UNITS_A_TASK)]
     task = functools.partial(_rows_of_units, corpus.location, scores, row_format)
@@ -188,7 +188,7 @@ def _rows_of_units(
     corpus: Location,
     scores: Location,
     row_format: Format,
-    wanted: Sequence[tuple[Place, Sequence[_Wanted]]],
+    wanted: Sequence[tuple[Place, Sequence[_PickedRow]]],
 ) -> list[ShownRow]:
     read = functools.partial(_rows_of_unit, corpus, scores, row_format)
     return [row for rows in map_requests(corpus, read, wanted) for row in rows]
@@ -198,7 +198,7 @@ def _rows_of_unit(
     corpus: Location,
     scores: Location,
     row_format: Format,
-    wanted: tuple[Place, Sequence[_Wanted]],
+    wanted: tuple[Place, Sequence[_PickedRow]],
 ) -> list[ShownRow]:
     (shard, unit), of_unit = wanted
     names = ["status", *_TOKENS, *_SCORES]
@@ -222,17 +222,17 @@ def _shown(
     row: Row | BadLine,
     score: Mapping[str, object],
     shard: str,
-    wanted: _Wanted,
+    wanted: _PickedRow,
 ) -> ShownRow:
     reason = ""
     if isinstance(row, BadLine):
         texts, reason = [], row.reason
     elif isinstance(made := row_format.render(row), Example):
-        texts = [Text("tools", made.tools)] if made.tools else []
-        texts += [Text(message.role, message.text) for message in made.messages]
+        texts = [ShownText("tools", made.tools)] if made.tools else []
+        texts += [ShownText(message.role, message.text) for message in made.messages]
     else:
         reason = made.reason
-        texts = [Text(name, _as_text(value)) for name, value in row.items()]
+        texts = [ShownText(name, _as_text(value)) for name, value in row.items()]
     return ShownRow.of(
         texts,
         kinds=wanted.kinds,

@@ -1,6 +1,7 @@
 """What a run leaves behind, as the command line prints it. Knows neither Ray nor files."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -202,3 +203,43 @@ def _bounds_as_text(selection: dict[str, Any]) -> str:
 
 def _tell(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of text.
+
+    Attributes:
+        title: What it shows.
+        columns: Their names; what stands in the first one names a row.
+        rows: As many texts each as there are columns.
+        is_text: What it holds are no figures.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    is_text: bool = False
+
+
+def print_tables(tables: Sequence[TextTable]) -> None:
+    """Prints tables, one below the other."""
+    console = Console()
+    for number, told in enumerate(tables):
+        if number:
+            console.print()
+        if told.title:
+            console.print(told.title, style="bold", highlight=False, markup=False, soft_wrap=True)
+        has_head = any(told.columns)
+        table = Table(show_header=has_head, box=None, pad_edge=False)
+        for place, name in enumerate(told.columns):
+            is_figure = place > 0 and not told.is_text
+            table.add_column(
+                Text(name),
+                justify="right" if is_figure else "left",
+                overflow="fold",
+                no_wrap=is_figure or (told.is_text and not place),
+            )
+        for row in told.rows:
+            table.add_row(*map(Text, row))
+        console.print(table)

@@ -7,7 +7,7 @@ _TRIES = 2
 
 
 @dataclass
-class Halving:
+class Bisection:
     """The search for bad rows among `rows` rows.
 
     Ask for the `next` range, score it, and say that it `passed`. A range that was handed out and

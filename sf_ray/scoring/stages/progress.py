@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -14,17 +14,70 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from sf_ray.errors import SfRayError
-from sf_ray.runtime.log import duration, say
-from sf_ray.runtime.metrics import RunMetrics
+from sf_ray.runtime.log import duration, run_id, say
+from sf_ray.runtime.metrics import METRICS, _instrument
 from sf_ray.runtime.signals import interrupt
-from sf_ray.scoring.stages.tally import Counts, Tally
+from sf_ray.scoring.stages.tally import RunCounts, Tally
 
 _LOOK_S, _ANSWER_S = 1.0, 5.0
 # Where there is no terminal: a line each ten seconds at first, then one a minute.
 _PLAIN_S, _PLAIN_LATER_S, _PLAIN_LINES = 10.0, 60.0, 30
 
 # For people, and its fields for machines.
-Line = tuple[str, dict[str, Any]]
+ProgressLine = tuple[str, dict[str, Any]]
+
+
+def increments(before: RunCounts, now: RunCounts) -> Iterator[tuple[str, Mapping[str, str], int]]:
+    """How far counters grow from one look at the tally to the next: name, tags of its own, by what.
+
+    Work that Ray does twice counts twice here, as it costs twice.
+    """
+    for status in sorted(now.by_status):
+        grown = now.by_status[status] - before.by_status.get(status, 0)
+        yield "sf_ray_rows", {"status": status}, grown
+    for name, field in (
+        ("sf_ray_units", "units"),
+        ("sf_ray_tokens_computed", "tokens"),
+        ("sf_ray_tokens", "unit_tokens"),
+        ("sf_ray_tokens_saved", "tokens_saved"),
+        ("sf_ray_oom_splits", "oom_splits"),
+    ):
+        yield name, {}, getattr(now, field) - getattr(before, field)
+    again = now.units_again - before.units_again
+    yield "sf_ray_retries", {"what": _UNITS_AGAIN}, again
+
+
+class RunMetrics:
+    """The metrics of a run that scores; needs a Ray that runs."""
+
+    def __init__(self, model: str, corpus: str, rows: int, units: int) -> None:
+        """
+        Args:
+            model: Its name, without secrets.
+            corpus: Its place, without secrets.
+            rows: How many there are to score, over all tries.
+            units: How many they are cut into.
+        """
+        self._tags = {"run_id": run_id(), "model": model, "corpus": corpus}
+        self._instruments = {name: _instrument(metric) for name, metric in METRICS.items()}
+        self._rows, self._units = rows, units
+
+    def report(self, before: RunCounts, now: RunCounts, rows_left: float, units_left: int) -> None:
+        """Takes the counts as of the last report and of now, and what is left to do."""
+        for name, tags, grown in increments(before, now):
+            if grown > 0:
+                self._instruments[name].inc(grown, tags=self._tags_of(name) | dict(tags))
+        # Ray's agent forgets a gauge that nobody sets for a while.
+        for name, value in (
+            ("sf_ray_run_rows", self._rows),
+            ("sf_ray_run_rows_left", rows_left),
+            ("sf_ray_run_units", self._units),
+            ("sf_ray_run_units_left", units_left),
+        ):
+            self._instruments[name].set(value, tags=self._tags)
+
+    def _tags_of(self, name: str) -> dict[str, str]:
+        return {tag: self._tags[tag] for tag in METRICS[name].tags if tag in self._tags}
 
 
 class ScoringProgress:
@@ -39,7 +92,7 @@ class ScoringProgress:
         self,
         rows: int,
         units: int,
-        check: Callable[[Counts], None] = lambda counts: None,
+        check: Callable[[RunCounts], None] = lambda counts: None,
         metrics: RunMetrics | None = None,
     ) -> None:
         """
@@ -56,12 +109,12 @@ class ScoringProgress:
         self.tally: Any = ray.remote(num_cpus=0, scheduling_strategy=here, max_concurrency=1)(
             Tally
         ).remote()
-        self.counts = Counts()
+        self.counts = RunCounts()
         self._has_interrupted = False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._first: tuple[float, Counts] | None = None
-        self._shown: tuple[Counts, Line] | None = None
+        self._first: tuple[float, RunCounts] | None = None
+        self._shown: tuple[RunCounts, ProgressLine] | None = None
 
     def __enter__(self) -> "ScoringProgress":
         self._thread.start()
@@ -119,20 +172,20 @@ class ScoringProgress:
                 lines += 1
                 due = monotonic() + (_PLAIN_S if lines < _PLAIN_LINES else _PLAIN_LATER_S)
 
-    def _line(self, counts: Counts) -> Line:
+    def _line(self, counts: RunCounts) -> ProgressLine:
         # A rate holds until the next batch is done: it does not sink while one runs.
         if self._shown is None or self._shown[0] != counts:
             self._shown = (counts, self._line_of(counts))
         return self._shown[1]
 
-    def _rows_done(self, counts: Counts) -> float:
+    def _rows_done(self, counts: RunCounts) -> float:
         """Rows of units that are done count whole, those of a running one by their sequences."""
         return min(max(counts.sequences / 2, counts.rows), self._rows)
 
-    def _units_left(self, counts: Counts) -> int:
+    def _units_left(self, counts: RunCounts) -> int:
         return max(self._units - counts.units, 0)
 
-    def _line_of(self, counts: Counts) -> Line:
+    def _line_of(self, counts: RunCounts) -> ProgressLine:
         if not counts.sequences and not counts.rows:
             return "scoring: waiting for the first batch", {"stage": "score", "rows": 0}
         now = monotonic()
@@ -153,3 +206,6 @@ class ScoringProgress:
             "tokens_per_s": round(rate),
             "seconds_left": round(left),
         }
+
+
+_UNITS_AGAIN = "units"

@@ -10,20 +10,20 @@ from enum import Enum
 
 import pyarrow as pa
 
+from sf_ray.corpus.status import BAD
 from sf_ray.engine.pending import Usage
-from sf_ray.scoring.ifd import BAD
-from sf_ray.scoring.stages.failures import Halving
+from sf_ray.scoring.stages.failures import Bisection
 
 # Processes that may die over one unit before its rows are suspected: machines are taken away too.
 _DEATHS = 3
 _EXAMPLES = 3
 
 
-class Care(Enum):
+class UnitState(Enum):
     """What a scoring actor should know of a unit before it starts on it."""
 
-    NONE = "new"
-    AGAIN = "it was started before"
+    NEW = "new"
+    RETRIED = "it was started before"
     SUSPECT = "the process ended in it again and again"
     HOPELESS = "the process ended in it though its bad rows had been taken out"
 
@@ -74,7 +74,7 @@ class UnitCounts:
 
 
 @dataclass(frozen=True)
-class Counts:
+class RunCounts:
     """Work done so far. A unit that Ray retries counts again: this is for people to watch; but its
     bad rows count once.
 
@@ -108,14 +108,14 @@ class Tally:
     """Adds up what the scoring actors report, and remembers what they died of."""
 
     def __init__(self) -> None:
-        self._counts = Counts()
+        self._counts = RunCounts()
         self._starts: Counter[str] = Counter()
         self._open: set[str] = set()
         self._deaths: Counter[str] = Counter()
-        self._halvings: dict[str, Halving] = {}
+        self._halvings: dict[str, Bisection] = {}
         self._with_bad_rows: set[str] = set()
 
-    def counts(self) -> Counts:
+    def counts(self) -> RunCounts:
         """What was counted so far."""
         return self._counts
 
@@ -130,7 +130,7 @@ class Tally:
         self._alive()
         self._starts.pop(actor, None)
 
-    def bundle_started(self, pieces: Sequence[str]) -> list[Care]:
+    def bundle_started(self, pieces: Sequence[str]) -> list[UnitState]:
         """An actor starts on units, in this order; what to be careful with."""
         self._alive()
         before = [piece in self._open for piece in pieces]
@@ -142,16 +142,16 @@ class Tally:
         self._counts = replace(c, units_again=c.units_again + sum(before))
         self._open.update(pieces)
         return [
-            self._care(piece) if again else Care.NONE
+            self._care(piece) if again else UnitState.NEW
             for piece, again in zip(pieces, before, strict=True)
         ]
 
-    def _care(self, piece: str) -> Care:
+    def _care(self, piece: str) -> UnitState:
         if self._deaths[piece] < _DEATHS:
-            return Care.AGAIN
+            return UnitState.RETRIED
         if piece in self._halvings and self._halvings[piece].is_done:
-            return Care.HOPELESS
-        return Care.SUSPECT
+            return UnitState.HOPELESS
+        return UnitState.SUSPECT
 
     def batch_scored(self, sequences: int, tokens: int) -> None:
         """Counts a batch."""
@@ -196,7 +196,7 @@ class Tally:
         A range that was handed out and did not pass has failed.
         """
         self._alive()
-        return self._halvings.setdefault(piece, Halving(rows)).next()
+        return self._halvings.setdefault(piece, Bisection(rows)).next()
 
     def range_passed(self, piece: str) -> None:
         """The rows that were handed out last can be scored."""

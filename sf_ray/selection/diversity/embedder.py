@@ -5,11 +5,13 @@ The encoder is any that sentence-transformers loads: with its own pooling, or th
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sf_ray.encoding.specs import ModelSpec
 from sf_ray.errors import SfRayError
 
 # What is stored: a cosine is off by less than 0.001.
@@ -84,3 +86,18 @@ def require_library() -> None:
             "--diversify-to needs one more package; install it with "
             "`pip install 'sf_ray[diversity]'`"
         )
+
+
+@dataclass(frozen=True)
+class EmbedderSpec:
+    """All that decides how an actor holds the encoder."""
+
+    encoder: ModelSpec
+    device: str
+    threads: int | None
+
+    def start(self) -> "Embedder":
+        """The encoder, loaded."""
+        from sf_ray.selection.diversity.embedder import Embedder
+
+        return Embedder(self.encoder.resolve().path, self.device, self.threads)

@@ -24,20 +24,20 @@ from sf_ray.corpus.examples import Example
 from sf_ray.corpus.formats import Format
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.rows import BadLine, read_units, rows_of
-from sf_ray.corpus.units import group_reads
-from sf_ray.encoding.specs import EmbedRules, ModelSpec
+from sf_ray.corpus.units import Place, group_reads
+from sf_ray.encoding.specs import ModelSpec
 from sf_ray.errors import BadShardError, ClusterError
-from sf_ray.runtime.cluster import resolve_device, size_pool
+from sf_ray.runtime.actor_pool import ActorPool, size_pool
+from sf_ray.runtime.cluster import resolve_device
 from sf_ray.runtime.log import duration, say
 from sf_ray.runtime.signals import watched
 from sf_ray.runtime.tasks import Patience, set_context, user_errors
-from sf_ray.scoring.pieces import Place
 from sf_ray.scoring.score_set import ShardUnits, bad_shards, mark_bad
-from sf_ray.scoring.stages.actor import ActorPool
+from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Kept, Numbers
-from sf_ray.selection.corpus_pass import MarkedBadError, Passes, chunks_of
+from sf_ray.selection.corpus_pass import CorpusPass, MarkedBadError, chunks_of
+from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.diversity.embedding_set import Embedded, EmbeddingSet, embedded_of, table_of
-from sf_ray.selection.duplicates import Bitmap
 from sf_ray.storage.files import map_requests
 from sf_ray.storage.lease import lease
 from sf_ray.storage.location import Location
@@ -50,14 +50,14 @@ _SAY_S = 30.0
 
 
 @dataclass(frozen=True)
-class _Job:
+class _EmbeddingJob:
     """What is embedded, from where to where."""
 
     corpus: Location
     format: Format
     kept: Kept
     target: EmbeddingSet
-    passes: Passes
+    passes: CorpusPass
 
     def missing(self, chunk: Chunk) -> list[tuple[Place, Numbers]]:
         """Units of a chunk with kept rows that have no embedding, and those rows."""
@@ -74,7 +74,7 @@ class _Job:
 def embed_kept(
     options: SelectionOptions,
     corpus: Corpus,
-    passes: Passes,
+    passes: CorpusPass,
     units: ShardUnits,
     dropped: Bitmap | None,
     kept: Kept,
@@ -101,7 +101,7 @@ def embed_kept(
         MarkedBadError: Shards turned out to be bad.
         SfRayError: What is wrong with the encoder, or with storage.
     """
-    job = _Job(corpus.location, row_format, kept, target, passes)
+    job = _EmbeddingJob(corpus.location, row_format, kept, target, passes)
     chunks = chunks_of(units, dropped, _UNITS_A_TASK)
     left, todo = _todo(job, chunks)
     if not todo:
@@ -123,18 +123,22 @@ def embed_kept(
                 say(f"note: {problem}; going on with the {left:,} rows that have no embedding")
 
 
-def _todo(job: _Job, chunks: Sequence[Chunk]) -> tuple[int, list[Chunk]]:
+def _todo(job: _EmbeddingJob, chunks: Sequence[Chunk]) -> tuple[int, list[Chunk]]:
     """How many rows need an embedding, and the chunks that have such rows."""
     rows = dict(job.passes.over(functools.partial(_count_missing, job), chunks))
     return sum(rows.values()), [chunk for chunk in chunks if rows[chunk.start]]
 
 
-def _count_missing(job: _Job, chunk: Chunk) -> tuple[int, int]:
+def _count_missing(job: _EmbeddingJob, chunk: Chunk) -> tuple[int, int]:
     return chunk.start, sum(len(numbers) for _, numbers in job.missing(chunk))
 
 
 def _embed_once(
-    options: SelectionOptions, job: _Job, todo: Sequence[Chunk], rows: int, encoder: ModelSpec
+    options: SelectionOptions,
+    job: _EmbeddingJob,
+    todo: Sequence[Chunk],
+    rows: int,
+    encoder: ModelSpec,
 ) -> None:
     gc.collect()  # as before scoring: what hangs in a traceback holds actors
     device = resolve_device(options.device)
@@ -145,7 +149,7 @@ def _embed_once(
         "embedding actor needs, or storage may hang; look at `ray status`, or raise --stall-s"
     )
     done, due = 0, monotonic() + _SAY_S
-    embedded = _embedded(job, todo, pool, EmbedRules(encoder, device, threads))
+    embedded = _embedded(job, todo, pool, EmbedderSpec(encoder, device, threads))
     with user_errors(), watched(lambda: done, options.stall_s, stalled):
         for batch in embedded.iter_batches(batch_size=None, batch_format="pyarrow"):
             done += pc.sum(batch["rows"]).as_py() or 0
@@ -155,7 +159,7 @@ def _embed_once(
 
 
 def _embedded(
-    job: _Job, todo: Sequence[Chunk], pool: ActorPool, rules: EmbedRules
+    job: _EmbeddingJob, todo: Sequence[Chunk], pool: ActorPool, rules: EmbedderSpec
 ) -> ray.data.Dataset:
     """The lazy dataset of how many rows were embedded, a row for each unit."""
     set_context()
@@ -180,7 +184,7 @@ def _embedded(
     )
 
 
-def _read_texts(job: _Job, batch: pa.Table) -> Iterator[pa.Table]:
+def _read_texts(job: _EmbeddingJob, batch: pa.Table) -> Iterator[pa.Table]:
     """One chunk -> bundles of its units, each with the texts of rows without an embedding."""
     chunk: Chunk = ray.cloudpickle.loads(batch["chunk"][0].as_py())
     held: list[pa.Table] = []
@@ -222,7 +226,7 @@ def _texts(row_format: Format, rows: pa.Table) -> list[str]:
 class EmbedUnits:
     """An actor that holds the encoder, and embeds a bundle of units at a time."""
 
-    def __init__(self, rules: EmbedRules) -> None:
+    def __init__(self, rules: EmbedderSpec) -> None:
         self._embedder = rules.start()
 
     def __call__(self, bundle: pa.Table) -> pa.Table:

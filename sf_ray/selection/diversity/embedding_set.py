@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sf_ray.corpus.formats import Format
+from sf_ray.corpus.units import Place
 from sf_ray.errors import SfRayError
-from sf_ray.scoring.pieces import Place
 from sf_ray.scoring.score_set import digest
 from sf_ray.selection.chunks import Numbers
 from sf_ray.selection.diversity.embedder import Stored

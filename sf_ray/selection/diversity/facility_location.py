@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Embeddings = NDArray[np.float32]
 Gains = NDArray[np.float32]
-Rows = NDArray[np.int64]
+RowIndices = NDArray[np.int64]
 
 # Rows that `greedy` takes: 12,000 need 0.54 GiB for their similarities.
 EXACT_ROWS = 12_000
@@ -34,7 +34,7 @@ class Chosen:
         gains: [k] what each added to f when it was chosen; never increasing.
     """
 
-    rows: Rows
+    rows: RowIndices
     gains: Gains
 
 
@@ -103,7 +103,7 @@ def coverage(embeddings: Embeddings, chosen: Embeddings) -> NDArray[np.float32]:
     return covered
 
 
-def objective(embeddings: Embeddings, rows: Rows) -> float:
+def objective(embeddings: Embeddings, rows: RowIndices) -> float:
     """What the chosen `rows` [k] reach among all [n, d]: f."""
     return float(coverage(embeddings, embeddings[rows]).sum(dtype=np.float64))
 

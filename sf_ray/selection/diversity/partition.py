@@ -18,7 +18,7 @@ from sf_ray.selection.diversity.facility_location import (
     Chosen,
     Embeddings,
     Gains,
-    Rows,
+    RowIndices,
     greedy,
     objective,
 )
@@ -72,7 +72,7 @@ def choose_by_parts(embeddings: Embeddings, budget: int, part_rows: int, seed: i
     return Chosen(all_rows[order], all_gains[order])
 
 
-def divide(embeddings: Embeddings, part_rows: int, seed: int = 0) -> list[Rows]:
+def divide(embeddings: Embeddings, part_rows: int, seed: int = 0) -> list[RowIndices]:
     """[n, d] -> the rows of each part, none of them empty or larger than `part_rows`."""
     n = len(embeddings)
     wanted = centres_for(n, part_rows)
@@ -88,7 +88,7 @@ def divide(embeddings: Embeddings, part_rows: int, seed: int = 0) -> list[Rows]:
     ]
 
 
-def sample_of(rows: int, wanted: int, seed: int) -> Rows:
+def sample_of(rows: int, wanted: int, seed: int) -> RowIndices:
     """`wanted` different rows, in order; all where there are fewer."""
     drawn = np.random.default_rng(seed).choice(rows, min(rows, wanted), replace=False)
     return np.sort(drawn).astype(np.int64)
@@ -134,7 +134,7 @@ def nearest(embeddings: Embeddings, centres: Embeddings) -> NDArray[np.int64]:
     return labels
 
 
-def split(embeddings: Embeddings, part_rows: int, seed: int = 0) -> list[Rows]:
+def split(embeddings: Embeddings, part_rows: int, seed: int = 0) -> list[RowIndices]:
     """The [m, d] rows of one cluster -> rows of parts that are no larger than `part_rows`.
 
     Halved along the line between two centres, where these meet; but a quarter at least on each

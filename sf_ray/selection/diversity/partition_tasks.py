@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from sf_ray.runtime.tasks import parallel_map
 from sf_ray.scoring.score_set import ShardUnits, count_units
+from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Kept
-from sf_ray.selection.corpus_pass import Passes, chunks_of
+from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
 from sf_ray.selection.cutoffs import Positions
 from sf_ray.selection.diversity import partition as diversity
 from sf_ray.selection.diversity.embedder import Stored
@@ -32,7 +33,6 @@ from sf_ray.selection.diversity.partition import (
     share_of,
     split,
 )
-from sf_ray.selection.duplicates import Bitmap
 
 # Rows of a bin, which one task holds: 48 MiB of embeddings of 384 numbers.
 _BIN_ROWS = 65_536
@@ -62,7 +62,7 @@ class Diversified:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _EmbeddedRows:
     """Some kept rows, in the order of the corpus.
 
     Attributes:
@@ -107,7 +107,7 @@ class _Asked:
 
 
 def diversify(
-    passes: Passes,
+    passes: CorpusPass,
     units: ShardUnits,
     copies: Bitmap | None,
     corpus_rows: int,
@@ -186,7 +186,7 @@ def _is_drawn(positions: Positions, share: float) -> NDArray[np.bool_]:
 
 
 def _divide(
-    passes: Passes, chunks: Sequence[Chunk], read: _Reader, rows: int, budget: int
+    passes: CorpusPass, chunks: Sequence[Chunk], read: _Reader, rows: int, budget: int
 ) -> tuple[_Division, float]:
     """Centres from a sample, which bins their clusters go to, and the ratio to exact greedy."""
     centres = centres_for(rows, PART_ROWS)
@@ -238,14 +238,14 @@ def _deal(read: _Reader, division: _Division | None, chunk: Chunk) -> list[Any]:
     """Where the chunk begins, and its kept rows by bin."""
     positions, embeddings = read(chunk)
     if division is None or not len(positions):
-        everything = _Rows(positions, np.zeros(len(positions), np.int64), embeddings)
+        everything = _EmbeddedRows(positions, np.zeros(len(positions), np.int64), embeddings)
         return [chunk.start, everything] + [everything] * (division.bins - 1 if division else 0)
     labels = nearest(embeddings.astype(np.float32), division.centres)
     bins = division.first[labels] + positions % division.count[labels]
     dealt = []
     for at in range(division.bins):
         mine = bins == at
-        dealt.append(_Rows(positions[mine], labels[mine], embeddings[mine]))
+        dealt.append(_EmbeddedRows(positions[mine], labels[mine], embeddings[mine]))
     return [chunk.start, *dealt]
 
 

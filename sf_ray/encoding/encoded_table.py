@@ -1,0 +1,86 @@
+"""Encoded rows as an Arrow table, which travels between processes.
+
+Knows neither files nor models.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sf_ray.corpus.status import Status
+from sf_ray.encoding.encoder import EncodedRow
+from sf_ray.engine.sequences import TokenSequence
+
+_ENCODED_SCHEMA = pa.schema(
+    [
+        ("status", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("answer_tokens", pa.int32()),
+        ("truncated", pa.bool_()),
+        # Of each sequence: first those of the conditioned passes, then an answer a turn.
+        ("ids", pa.list_(pa.list_(pa.int32()))),
+        # Where each of its spans begins and ends, one after the other.
+        ("spans", pa.list_(pa.list_(pa.int32()))),
+        # Of each turn: scored tokens of its conditioned and of its direct pass.
+        ("conditioned_tokens", pa.list_(pa.int32())),
+        ("direct_tokens", pa.list_(pa.int32())),
+        ("digest", pa.binary(16)),
+    ]
+)
+
+
+def encoded_table(rows: list[EncodedRow]) -> pa.Table:
+    """Encoded rows, in order, as a table that travels between processes."""
+    sequences = [(*row.conditioned, *row.direct) for row in rows]
+    return pa.table(
+        {
+            "status": [row.status.value for row in rows],
+            "prompt_tokens": [row.prompt_tokens for row in rows],
+            "answer_tokens": [row.answer_tokens for row in rows],
+            "truncated": [row.truncated for row in rows],
+            "ids": [[s.ids for s in of_row] for of_row in sequences],
+            "spans": [[list(chain(*s.spans)) for s in of_row] for of_row in sequences],
+            "conditioned_tokens": [[n for s in row.conditioned for n in s.lengths] for row in rows],
+            "direct_tokens": [[n for s in row.direct for n in s.lengths] for row in rows],
+            "digest": [row.digest for row in rows],
+        },
+        schema=_ENCODED_SCHEMA,
+    )
+
+
+def sequences_of(encoded: pa.Table) -> list[TokenSequence]:
+    """The sequences of encoded rows: of each row those of its conditioned passes, then its answers.
+
+    Their spans are, for each row, those of its turns in the conditioned passes and then in the
+    direct ones.
+    """
+    ids, spans = (_arrays(_flat(encoded[name])) for name in ("ids", "spans"))
+    return [
+        TokenSequence(tokens, tuple(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)))
+        for tokens, edges in zip(ids, spans, strict=True)
+    ]
+
+
+def without_rows(encoded: pa.Table, bad: Sequence[int]) -> pa.Table:
+    """The same rows, of which the bad ones have nothing to score and say that the engine failed."""
+    rows = encoded.to_pylist()
+    for index in bad:
+        if rows[index]["status"] == Status.OK.value:
+            rows[index]["status"] = Status.ENGINE_ERROR.value
+        rows[index] |= {
+            name: [] for name in ("ids", "spans", "conditioned_tokens", "direct_tokens")
+        }
+    return pa.Table.from_pylist(rows, schema=encoded.schema)
+
+
+def _flat(lists: pa.ChunkedArray) -> pa.Array:
+    return lists.combine_chunks().flatten()
+
+
+def _arrays(lists: pa.Array) -> list[NDArray[np.int32]]:
+    flat = lists.flatten().to_numpy(zero_copy_only=False)
+    ends = np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))
+    return np.split(flat, ends[:-1]) if len(ends) else []

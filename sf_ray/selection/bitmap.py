@@ -1,0 +1,49 @@
+"""A set of rows, one bit each. Plain arrays."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sf_ray.selection.cutoffs import Positions
+
+
+@dataclass(frozen=True)
+class Bitmap:
+    """A set of positions in a range of them, one bit each.
+
+    Attributes:
+        first: Position of the first bit; a multiple of 8.
+        bits: [bytes]
+    """
+
+    first: int
+    bits: NDArray[np.uint8]
+
+    @classmethod
+    def empty(cls, rows: int) -> "Bitmap":
+        """None of `rows` positions."""
+        return cls(0, np.zeros(-(-rows // 8), np.uint8))
+
+    def __len__(self) -> int:
+        return int(np.bitwise_count(self.bits).sum())
+
+    def add(self, positions: Positions) -> None:
+        """Adds positions to the set."""
+        at = positions - self.first
+        np.bitwise_or.at(self.bits, at >> 3, (1 << (at & 7)).astype(np.uint8))
+
+    def others(self) -> "Bitmap":
+        """All positions that the set does not have, and a few behind the last one."""
+        return Bitmap(self.first, ~self.bits)
+
+    def between(self, start: int, stop: int) -> "Bitmap":
+        """The bits of positions [start, stop), and of a few around them; shares their memory."""
+        first = start // 8 * 8
+        return Bitmap(first, self.bits[(first - self.first) // 8 : -(-(stop - self.first) // 8)])
+
+    def flags(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """[stop - start] whether the set has them."""
+        near = self.between(start, stop)
+        flags = np.unpackbits(near.bits, bitorder="little")[start - near.first :]
+        return flags[: stop - start].astype(bool)
