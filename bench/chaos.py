@@ -25,16 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from ray.cluster_utils import Cluster
+from support.corpora import make_rows, write_shards
+from support.models import make_model
+from support.proxy import FAULTS, Proxy
 
-TESTS = Path(__file__).parent.parent / "tests"
-sys.path.insert(0, str(TESTS))
+from sf_ray.storage.location import Location
 
-from conftest import make_model, make_rows, write_shards  # noqa: E402
-from proxy import FAULTS, Proxy  # noqa: E402
-from ray.cluster_utils import Cluster  # noqa: E402
-
-from sf_ray.storage.location import Location  # noqa: E402
-
+SCORER = Path(__file__).parent / "support/free_scorer.py"
 ROUND_S = 300  # a round that takes longer is a hang
 UNIT_S = 0.06
 
@@ -132,7 +130,7 @@ class Chaos:
         with self.log.open("a") as log:
             self.driver = subprocess.Popen(
                 [
-                    *(sys.executable, str(TESTS / "free_scorer.py"), settings, "run"),
+                    *(sys.executable, str(SCORER), settings, "run"),
                     *(f"s3://{self.bucket}/corpus", f"s3://{self.bucket}/{out}"),
                     *("--model", str(self.model), "--max-length", "128", "--unit-rows", "6"),
                     *("--keep-fraction", "0.2", "--storage-options", storage),

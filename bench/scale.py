@@ -29,11 +29,9 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
-import free_scorer
-from conftest import WORDS, make_model
+from support import free_scorer
+from support.corpora import WORDS
+from support.models import make_model
 
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.corpus.units import Shard, units_of
@@ -349,14 +347,14 @@ def measure_whole(corpus: str, out: str, model: str) -> dict[str, Any]:
     from sf_ray.commands.pipeline import run
     from sf_ray.config.options import RunOptions
 
-    free_scorer.install()
+    specs = free_scorer.specs()
     start_ray()
     options = RunOptions(input=corpus, output=out, model=model, keep_fraction=KEEP, max_length=128)
 
     def job() -> dict[str, float]:
         stdout = os.dup(1)
         os.dup2(2, 1)
-        run(options)
+        run(options, specs)
         os.dup2(stdout, 1)
         stages: dict[str, float] = json.loads((Path(out) / "manifest.json").read_text())["wall_s"]
         return stages
@@ -403,7 +401,7 @@ def measure_plan(bucket: str, storage: str, model: str) -> dict[str, Any]:
     from sf_ray.config.options import RunOptions
 
     storage_options = json.loads(storage)
-    free_scorer.install()
+    specs = free_scorer.specs()
     location = Location(f"{bucket}/corpus", storage_options)
     asked: list[str] = []
     fs = location.fs
@@ -425,10 +423,10 @@ def measure_plan(bucket: str, storage: str, model: str) -> dict[str, Any]:
     )  # fmt: skip
     stdout = os.dup(1)
     os.dup2(2, 1)
-    run(options)
+    run(options, specs)
     asked.clear()
     start = time.perf_counter()
-    run(options)
+    run(options, specs)
     again_s = time.perf_counter() - start
     os.dup2(stdout, 1)
     reads = [url for url in asked if "/corpus/" in url and "list-type" not in url]

@@ -16,13 +16,18 @@ from sf_ray.runtime.json_log import begin_log
 from sf_ray.runtime.log import say
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *given: object) -> int:
     """Runs a command line; returns the exit code.
 
     0 done, 1 failed, 2 wrong usage, 3 done without some shards, 130 and 143 stopped by a signal.
+
+    Args:
+        arguments: Those of this process where they are left out.
+        given: What the command's function takes behind its options: tests and benches give their
+            own `Specs` to commands that score.
     """
     try:
-        skipped = _group().main(args=arguments, prog_name="sf-ray", standalone_mode=False)
+        skipped = _group(given).main(args=arguments, prog_name="sf-ray", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return 2
@@ -43,7 +48,7 @@ def _stopped() -> int:
     return 130
 
 
-def _group() -> click.Group:
+def _group(given: Sequence[object]) -> click.Group:
     group = click.Group(help="Score instruction data by IFD with a small model; keep the best.")
     group.params.append(
         click.Option(
@@ -56,7 +61,7 @@ def _group() -> click.Group:
         )
     )
     for command in COMMANDS.values():
-        group.add_command(_click_command(command))
+        group.add_command(_click_command(command, given))
     return group
 
 
@@ -66,7 +71,7 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
         context.exit()
 
 
-def _click_command(command: Command) -> click.Command:
+def _click_command(command: Command, given: Sequence[object]) -> click.Command:
     params: list[click.Parameter] = [
         click.Argument([name], required=False) for name in command.positional
     ]
@@ -101,7 +106,7 @@ def _click_command(command: Command) -> click.Command:
         command.name,
         params=params,
         help=help_text,
-        callback=_callback(command),
+        callback=_callback(command, given),
         context_settings={"max_content_width": 100},
     )
 
@@ -126,13 +131,13 @@ def metavar(annotation: Any) -> str:
     return "TEXT"
 
 
-def _callback(command: Command) -> Callable[..., Any]:
+def _callback(command: Command, given: Sequence[object]) -> Callable[..., Any]:
     def call(debug: bool, config: str | None = None, **flags: Any) -> Any:
         try:
             options = load(command, flags, config)
             _begin_log(command, getattr(options, "log_format", "text"))
             module, _, function = command.entry.partition(":")
-            return getattr(importlib.import_module(f"sf_ray.{module}"), function)(options)
+            return getattr(importlib.import_module(f"sf_ray.{module}"), function)(options, *given)
         except Exception:
             if debug:
                 say(traceback.format_exc().rstrip())

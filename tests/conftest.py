@@ -1,27 +1,22 @@
 """Fixtures that cost something; they are asked for, never automatic."""
 
-import json
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 
+from bench.support.corpora import make_rows, write_shards
+from bench.support.models import make_model
+from tests.support.encoders import make_encoder
+from tests.support.storage import S3
+
 if TYPE_CHECKING:
     from sf_ray.storage.location import Location
-
-WORDS = (
-    "the a of to and in is it you that was for on are with as his they be at one have this from "
-    "or had by hot word but what some we can out other were all there when up use your how said"
-).split()
+    from tests.support.cli import Cli
 
 # Read when torch is loaded, here and in every process below. Threads that spin while they wait take
 # the CPUs from what they wait for where more runs beside them: a model starts 4 times as fast so.
@@ -42,46 +37,6 @@ def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.undo()
 
 
-def make_model(folder: Path, bos: bool = False, seed: int = 0, window: int = 256) -> Path:
-    """A tiny random Llama with a byte-level BPE tokenizer, saved as any model is."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        special_tokens=["<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([" ".join(WORDS)] * 4, trainer)
-    if bos:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="<s> $A", special_tokens=[("<s>", 0)]
-        )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(folder)
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=window,
-        initializer_range=0.5,  # large enough that scores differ between rows
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose tokenizer adds nothing; window 256."""
@@ -94,80 +49,10 @@ def tiny_bos_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("bos-model"), bos=True)
 
 
-def make_encoder(folder: Path, seed: int = 0) -> Path:
-    """A tiny random BERT with a tokenizer of whole words, saved as any encoder is; window 64."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", *dict.fromkeys(WORDS)])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    plain = folder / "plain"
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=64
-    ).save_pretrained(plain)
-    torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-        initializer_range=0.5,
-    )
-    BertModel(config).save_pretrained(plain)
-    transformer = Transformer(str(plain))
-    pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
-    SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder / "encoder"))
-    return folder / "encoder"
-
-
-def make_rows(count: int, seed: int = 0) -> list[dict[str, str | None]]:
-    """Alpaca rows of words, some of them awkward."""
-    import random
-
-    rng = random.Random(seed)
-
-    def text(low: int, high: int) -> str:
-        return " ".join(rng.choices(WORDS, k=rng.randint(low, high)))
-
-    rows: list[dict[str, str | None]] = [
-        {
-            "id": f"row-{number}",
-            "instruction": text(1, 12),
-            "input": text(1, 6) if number % 3 == 0 else "",
-            "output": text(2, 20),
-        }
-        for number in range(count)
-    ]
-    for at, change in ((7, {"output": ""}), (11, {"output": None}), (13, {"instruction": None})):
-        if at < count:
-            rows[at] |= change
-    if count > 17:
-        rows[17]["input"] = None
-    return rows
-
-
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sentence encoder of 32 dimensions; window 64."""
     return make_encoder(tmp_path_factory.mktemp("encoder"))
-
-
-def write_shards(folder: Path, rows: list[dict[str, str | None]], shards: int = 3) -> Path:
-    """Writes rows as shards of several row groups each, in a nested directory."""
-    schema = pa.schema([(name, pa.string()) for name in ("id", "instruction", "input", "output")])
-    size = -(-len(rows) // shards)
-    for shard in range(shards):
-        part = pa.Table.from_pylist(rows[shard * size : (shard + 1) * size], schema=schema)
-        path = folder / ("train" if shard else "extra") / f"{shard:05d}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(part, path, row_group_size=16)
-    return folder
 
 
 @pytest.fixture
@@ -190,18 +75,6 @@ def ray_session(s3_environment: None) -> Iterator[None]:
     )
     yield
     ray.shutdown()
-
-
-@dataclass(frozen=True)
-class S3:
-    """An S3 endpoint over HTTP, and a bucket of one's own in it."""
-
-    bucket: str
-    options: dict[str, object]
-
-    @property
-    def options_json(self) -> str:
-        return json.dumps(self.options)
 
 
 @pytest.fixture(scope="session")
@@ -242,19 +115,11 @@ def s3(s3_options: dict[str, object]) -> S3:
 
 
 @pytest.fixture
-def sf_ray_cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def sf_ray_cli(capfd: pytest.CaptureFixture[str]) -> "Cli":
     """Runs a command line in this process: (exit code, stdout, stderr)."""
-    from sf_ray.cli import main
-    from sf_ray.runtime.json_log import end_log
+    from tests.support.cli import Cli
 
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = main([str(argument) for argument in arguments])
-        end_log()
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
+    return Cli(capfd)
 
 
 @pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.s3)])
@@ -270,29 +135,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> "Location":
     return Location(f"{s3.bucket}/place", s3.options)
 
 
-@contextmanager
-def scoring_for_free() -> "Iterator[Callable[..., None]]":
-    """What puts a scorer that costs nothing in place of the model; the model is back afterwards."""
-    import free_scorer
-
-    from sf_ray.commands import setup as preparing
-    from sf_ray.scoring import run as scoring_run
-    from sf_ray.selection.diversity import embedding_run
-
-    replaced = [(preparing, "EncodeRules"), (scoring_run, "EngineRules")]
-    with pytest.MonkeyPatch.context() as patch:
-        for module, name in [*replaced, (embedding_run, "EmbedRules")]:
-            patch.setattr(module, name, getattr(module, name))
-        yield lambda **settings: free_scorer.install(free_scorer.Settings(**settings))
-
-
 @pytest.fixture
-def free_scorer() -> "Iterator[Callable[..., None]]":
-    """Puts a scorer that costs nothing in place of the model; takes its settings."""
-    with scoring_for_free() as install:
-        yield install
+def free_scorer(sf_ray_cli: "Cli") -> Callable[..., None]:
+    """Has `sf_ray_cli` score with what costs nothing in place of the model; takes its settings."""
+    from bench.support.free_scorer import Settings, specs
 
+    def use(**settings: Any) -> None:
+        sf_ray_cli.specs = specs(Settings(**settings))
 
-def copy_of(made: Path, folder: Path) -> Path:
-    """A test's own copy of what was made once; files keep their times, so scores stay theirs."""
-    return Path(shutil.copytree(made, folder, dirs_exist_ok=True))
+    return use

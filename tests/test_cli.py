@@ -1,13 +1,11 @@
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 
 import sf_ray
 from sf_ray.config.registry import COMMANDS
-
-Cli = Callable[..., tuple[int, str, str]]
+from tests.support.cli import Cli
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)

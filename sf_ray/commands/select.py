@@ -5,7 +5,6 @@ from sf_ray.config.registry import command_line
 from sf_ray.corpus.formats import Format
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.readers.file_types import FileType
-from sf_ray.encoding.specs import ModelSpec
 from sf_ray.errors import UsageError
 from sf_ray.output.export_tasks import export
 from sf_ray.output.layout import Output
@@ -19,17 +18,18 @@ from sf_ray.runtime.log import WallTimes, say, timed
 from sf_ray.scoring.run import Scored
 from sf_ray.scoring.score_set import ScoreSet, _format_of, digest
 from sf_ray.selection.corpus_pass import MarkedBadError
+from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.group_column import GroupColumn, find_column
 from sf_ray.selection.run import _diversified, _select, _Selection
 from sf_ray.storage.location import Location
 
 
 def is_done(
-    options: SelectionOptions, corpus: Corpus, score_set: ScoreSet, encoder: ModelSpec | None
+    options: SelectionOptions, corpus: Corpus, score_set: ScoreSet, embedder: EmbedderSpec | None
 ) -> bool:
     """Whether the output answers this very request; then says so and what is in it."""
     output = _output(options)
-    manifest = output.finished(_request_id(options, corpus, score_set, encoder))
+    manifest = output.finished(_request_id(options, corpus, score_set, embedder))
     if manifest is not None:
         say("nothing to do: the output is there, whole, and of this very request")
         print_manifest(manifest, output.location)
@@ -40,7 +40,7 @@ def select_and_write(
     options: SelectionOptions,
     corpus: Corpus,
     score_set: ScoreSet,
-    encoder: ModelSpec | None,
+    embedder: EmbedderSpec | None,
     scored: Scored,
     wall_s: WallTimes,
 ) -> Corpus:
@@ -62,8 +62,8 @@ def select_and_write(
         try:
             with timed("select", wall_s):
                 selection = _select(options, corpus, score_set)
-            if encoder is not None:
-                selection = _diversified(options, corpus, score_set, encoder, selection, wall_s)
+            if embedder is not None:
+                selection = _diversified(options, corpus, score_set, embedder, selection, wall_s)
             with timed("write", wall_s):
                 written = _write(options, corpus, selection, output)
             break
@@ -80,7 +80,7 @@ def select_and_write(
     with timed("survey", wall_s):
         summary = _surveyed(options, corpus, selection, row_format)
     manifest = manifest_of(
-        request_id=_request_id(options, corpus, score_set, encoder),
+        request_id=_request_id(options, corpus, score_set, embedder),
         command=command_line(options, lambda uri: Location(uri).public_uri),
         corpus=corpus,
         score_set=score_set,
@@ -89,7 +89,7 @@ def select_and_write(
         ranking=selection.ranking,
         dropped_duplicates=None if selection.copies is None else len(selection.copies),
         diversity=selection.diversity,
-        encoder=encoder,
+        embedder=embedder,
         written=written,
         exported=exported,
         wall_s=wall_s,
@@ -121,12 +121,12 @@ def _output(options: SelectionOptions) -> Output:
 
 
 def _request_id(
-    options: SelectionOptions, corpus: Corpus, score_set: ScoreSet, encoder: ModelSpec | None
+    options: SelectionOptions, corpus: Corpus, score_set: ScoreSet, embedder: EmbedderSpec | None
 ) -> str:
     """Names all that decides what is written."""
     decides = SelectionOptions.model_fields.keys() - CorpusOptions.model_fields.keys() - {"output"}
     asked = options.model_dump(include=set(decides))
-    encoded_by = encoder and encoder.fingerprint
+    encoded_by = embedder and embedder.model.fingerprint
     return digest([corpus.fingerprint, score_set.scoring_id, asked, encoded_by])
 
 

@@ -29,7 +29,9 @@ from sf_ray.errors import SfRayError, UsageError
 from sf_ray.output.layout import Output
 from sf_ray.runtime.cluster import resolve_device, start_ray
 from sf_ray.runtime.log import say, timed
+from sf_ray.scoring.engine_spec import EngineSpec
 from sf_ray.scoring.score_set import ScoreSet
+from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.group_column import find_column
 from sf_ray.storage.files import overlap, read_bytes
 from sf_ray.storage.location import Location
@@ -42,14 +44,27 @@ class ScoringSpec:
     """All that decides the scores of a corpus, wherever they go.
 
     Attributes:
-        encode: Rows -> token ids.
-        device: Where the model runs.
+        encoding: Rows -> token ids.
+        engine: Token ids -> losses.
         identity: All of it, as a score set has it.
     """
 
-    encode: EncodingSpec
-    device: str
+    encoding: EncodingSpec
+    engine: EngineSpec
     identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Specs:
+    """What encodes, scores and embeds. Tests and benches give others, which cost nothing.
+
+    Attributes:
+        encoding, engine, embedder: The real ones, or classes derived from them.
+    """
+
+    encoding: type[EncodingSpec] = EncodingSpec
+    engine: type[EngineSpec] = EngineSpec
+    embedder: type[EmbedderSpec] = EmbedderSpec
 
 
 def location_of(options: CorpusOptions, uri: str) -> Location:
@@ -134,29 +149,30 @@ def check_columns(corpus: Corpus, names: Sequence[str], options: SelectionOption
             )
 
 
-def find_rules(options: ScoringOptions, corpus: Corpus, sample: Sample) -> ScoringSpec:
-    """Finds all that decides the scores, and joins the cluster or starts one.
+def find_encoding(
+    options: ScoringOptions, corpus: Corpus, sample: Sample, specs: Specs
+) -> EncodingSpec:
+    """How the rows of a corpus become token ids.
 
     Args:
         options: Of a command that scores.
         corpus: What is scored.
         sample: Some of its rows.
+        specs: What to make it of.
 
     Raises:
-        SfRayError: Columns, model, tokenizer or template do not do.
+        SfRayError: Columns, model or template do not do.
     """
     names = field_names(corpus, sample.rows)
     row_format = resolve_format(names, options.format, options.columns, sample.rows)
-    if (
-        corpus.file_type is FileType.JSON
-    ):  # a row may have an optional field that no sampled row has
+    if corpus.file_type is FileType.JSON:
+        # A row may have an optional field that no sampled row has.
         optional = {field: field for field in row_format.optional}
         row_format = replace(row_format, columns=optional | dict(row_format.columns))
     if not row_format.is_chat:
         check_text_columns(corpus, row_format.columns.values())
     model = _resolve_model(options)
-    template = _template(options, model)
-    encode = EncodingSpec(
+    return specs.encoding(
         row_format,
         ModelSpec(
             options.model,
@@ -166,27 +182,41 @@ def find_rules(options: ScoringOptions, corpus: Corpus, sample: Sample) -> Scori
         ),
         options.max_length,
         options.alignment,
-        template,
+        _template(options, model),
         options.turns,
     )
+
+
+def join_cluster(options: CorpusOptions, encoding: EncodingSpec) -> None:
+    """Joins the cluster or starts one, and checks meanwhile that the encoder can be made.
+
+    Raises:
+        SfRayError: The cluster cannot be joined, or the tokenizer or template does not do.
+    """
     with ThreadPoolExecutor(1) as threads:
-        # Which imports for seconds, while Ray's processes start for seconds.
-        checked = threads.submit(encode.check)
+        # The check imports for seconds, while Ray's processes start for seconds.
+        checked = threads.submit(encoding.check)
         start_ray(options.ray_address)
         checked.result()
+
+
+def scoring_spec_of(options: ScoringOptions, encoding: EncodingSpec, specs: Specs) -> ScoringSpec:
+    """All that decides the scores, on the cluster that was joined."""
     device = resolve_device(options.device)
+    dtype = resolve_dtype(options.dtype, device)
     identity = {
-        "model": model.fingerprint,
-        "format": row_format.name,
-        "columns": dict(row_format.columns),
-        "template": template.identity,
+        "model": encoding.model.fingerprint,
+        "format": encoding.format.name,
+        "columns": dict(encoding.format.columns),
+        "template": encoding.template.identity,
         "turns": options.turns,
         "alignment": options.alignment,
         "max_length": options.max_length,
-        "dtype": resolve_dtype(options.dtype, device),
+        "dtype": dtype,
         "unit_rows": options.unit_rows,
     }
-    return ScoringSpec(encode, device, identity)
+    engine = specs.engine.of(options, encoding.model, device, dtype)
+    return ScoringSpec(encoding, engine, identity)
 
 
 def _template(options: ScoringOptions, model: Model) -> Template:

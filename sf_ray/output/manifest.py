@@ -7,7 +7,6 @@ import sf_ray
 from sf_ray.config.options import SelectionOptions
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.status import Status
-from sf_ray.encoding.specs import ModelSpec
 from sf_ray.output.export_tasks import Export
 from sf_ray.output.layout import MANIFEST_VERSION
 from sf_ray.output.shard_writer import WrittenShard
@@ -15,6 +14,7 @@ from sf_ray.runtime.log import run_id
 from sf_ray.scoring.run import Scored
 from sf_ray.scoring.score_set import ScoreSet, count_units, model_name
 from sf_ray.selection.cutoff_tasks import GroupCutoff, Ranking
+from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.diversity.partition_tasks import Diversified
 from sf_ray.storage.files import now_utc
 from sf_ray.storage.location import Location
@@ -31,7 +31,7 @@ def manifest_of(
     ranking: Ranking,
     dropped_duplicates: int | None,
     diversity: Diversified | None,
-    encoder: ModelSpec | None,
+    embedder: EmbedderSpec | None,
     written: list[WrittenShard],
     exported: Export | None,
     wall_s: dict[str, float],
@@ -65,7 +65,7 @@ def manifest_of(
             "tokens": {"scored": scored.tokens, "saved": scored.tokens_saved},
         },
         "selection": _selection_of(options, corpus, ranking, dropped_duplicates)
-        | _diversity_of(options, ranking, diversity, encoder),
+        | _diversity_of(options, ranking, diversity, embedder),
         "status_counts": {
             status.value: ranking.status_counts.get(status.value, 0) for status in Status
         },
@@ -130,15 +130,15 @@ def _diversity_of(
     options: SelectionOptions,
     ranking: Ranking,
     diversity: Diversified | None,
-    encoder: ModelSpec | None,
+    embedder: EmbedderSpec | None,
 ) -> dict[str, Any]:
     """What was asked of `--diversify-to`, what it came to, and how many rows are kept after all."""
-    if encoder is None:
+    if embedder is None:
         return {"diversity": None, "kept_rows": ranking.kept}
     asked = {
         "diversify_to": options.diversify_to,
-        "encoder": Location(encoder.name).public_uri,
-        "encoder_fingerprint": encoder.fingerprint,
+        "encoder": Location(embedder.model.name).public_uri,
+        "encoder_fingerprint": embedder.model.fingerprint,
         "of_rows": ranking.kept,
     }
     if diversity is None:  # no fewer rows were asked for than there are

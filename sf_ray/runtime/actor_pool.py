@@ -7,10 +7,19 @@ from typing import Any
 import ray
 from ray.data import ActorPoolStrategy
 
+from sf_ray.config.options import ScoringSpecOptions
+
 
 @dataclass(frozen=True)
 class ActorPool:
-    """Size of the pool, and what Ray reserves for each actor and each task beside it."""
+    """Size of the pool, and what Ray reserves for each actor and each task beside it.
+
+    Attributes:
+        min_size, max_size, initial_size: Actors.
+        num_cpus, num_gpus: Of an actor.
+        read_cpus, write_cpus: Of a task that feeds the actors, and of one that takes from them.
+        threads: With which an actor computes on CPU; None beside a GPU.
+    """
 
     min_size: int
     max_size: int
@@ -19,6 +28,25 @@ class ActorPool:
     num_gpus: float
     read_cpus: float
     write_cpus: float
+    threads: int | None
+
+    @classmethod
+    def of(
+        cls,
+        options: ScoringSpecOptions,
+        device: str,
+        units: int,
+        actors: tuple[int, int] | None = None,
+    ) -> "ActorPool":
+        """The pool that the options ask for; see `size_pool`."""
+        return size_pool(
+            device,
+            units,
+            actors,
+            options.gpus_per_actor,
+            options.cpus_per_actor,
+            options.threads_per_actor,
+        )
 
     @property
     def for_reading(self) -> float:
@@ -51,12 +79,12 @@ _ACTOR_SHARE, _LEAST_LEFT = 0.55, 0.4
 def size_pool(
     device: str,
     units: int,
-    actors: tuple[int, int] | None,
-    gpus_per_actor: float,
-    cpus_per_actor: float | None,
-    threads_per_actor: int | None,
-) -> tuple[ActorPool, int | None]:
-    """The pool of scoring actors, and the threads of each on CPU.
+    actors: tuple[int, int] | None = None,
+    gpus_per_actor: float = 1.0,
+    cpus_per_actor: float | None = None,
+    threads_per_actor: int | None = None,
+) -> ActorPool:
+    """The pool of actors for so many units, on the cluster as it is now.
 
     One actor a GPU; without GPUs one a node, which computes with all of its CPUs. Ray reserves
     more than half of them for it, so that two never share a small node, and leaves room for tasks
@@ -82,7 +110,7 @@ def size_pool(
     high = min(high, units)
     low = min(low, high)
     left = max(share - cpus, _LEAST_LEFT)
-    pool = ActorPool(
+    return ActorPool(
         min_size=low,
         max_size=high,
         initial_size=low if actors else high,
@@ -90,5 +118,5 @@ def size_pool(
         num_gpus=gpus,
         read_cpus=min(1, floor(left / 2 * 1000) / 1000),
         write_cpus=min(0.5, floor(left / 4 * 1000) / 1000),
+        threads=threads,
     )
-    return pool, threads

@@ -2,14 +2,14 @@
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sf_ray.config.options import ScoringOptions
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.units import group_reads, share_reads
 from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.errors import ClusterError, SfRayError
-from sf_ray.runtime.actor_pool import size_pool
+from sf_ray.runtime.actor_pool import ActorPool
 from sf_ray.runtime.log import duration, say
 from sf_ray.runtime.metrics import count_retries
 from sf_ray.runtime.signals import watched
@@ -35,8 +35,8 @@ _BUNDLES_A_READ = 4
 class Scoring:
     """All that decides the scores, and where they lie."""
 
-    encode: EncodingSpec
-    device: str
+    encoding: EncodingSpec
+    engine: EngineSpec
     score_set: ScoreSet
 
 
@@ -159,16 +159,8 @@ def _score_once(
     # Ray ends an actor when nobody holds it any more: those of an execution that was stopped hang
     # in the cycles of its traceback, and keep the CPUs that the new ones wait for.
     gc.collect()
-    dtype = scoring.score_set.identity["dtype"]
     units = count_units(todo)
-    pool, threads = size_pool(
-        scoring.device,
-        units,
-        options.actors,
-        options.gpus_per_actor,
-        options.cpus_per_actor,
-        options.threads_per_actor,
-    )
+    pool = ActorPool.of(options, scoring.engine.device, units, options.actors)
     units_a_bundle = max(1, min(_UNITS_A_BUNDLE, units // (pool.max_size * _BUNDLES_AN_ACTOR)))
     plans = [plan for shard, shard_units in todo for plan in group_reads(shard, shard_units)]
     job = ScoringJob(
@@ -182,7 +174,7 @@ def _score_once(
 
     def check(counts: RunCounts) -> None:
         check_bad_fraction(
-            corpus, scoring.encode.format, counts.bad, counts.examples, options.max_bad_fraction
+            corpus, scoring.encoding.format, counts.bad, counts.examples, options.max_bad_fraction
         )
 
     stalled = ClusterError(
@@ -192,15 +184,8 @@ def _score_once(
     )
     with ScoringProgress(_count_rows(todo), units, check, metrics) as progress:
         tries.append(progress)
-        engine = EngineSpec(
-            scoring.encode.model,
-            scoring.device,
-            dtype,
-            options.token_budget,
-            threads,
-            not options.no_compile,
-        )
-        scored = scoring_dataset(job, scoring.encode, engine, pool, progress.tally)
+        engine = replace(scoring.engine, threads=pool.threads)
+        scored = scoring_dataset(job, scoring.encoding, engine, pool, progress.tally)
         with watched(lambda: progress.counts.signs_of_life, options.stall_s, stalled):
             write_pieces(scored, job.pieces, pool.write_cpus)
     check(progress.counts)

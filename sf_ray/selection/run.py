@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from sf_ray.config.options import SelectionOptions
 from sf_ray.config.quotas import Quota, rows_to_keep
 from sf_ray.corpus.planning import Corpus
-from sf_ray.encoding.specs import ModelSpec
 from sf_ray.runtime.log import WallTimes, timed
 from sf_ray.scoring.bad_rows import check_bad_fraction
 from sf_ray.scoring.score_set import ScoreSet, ShardUnits, _format_of
@@ -15,6 +14,7 @@ from sf_ray.selection.chunks import Chunk, Eligible, Grouping, Kept
 from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
 from sf_ray.selection.cutoff_tasks import GroupRequest, Ranking, count_values, rank
 from sf_ray.selection.cutoffs import Bounds, TokenBounds
+from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.diversity.embedding_run import embed_kept
 from sf_ray.selection.diversity.embedding_set import embedding_set_of
 from sf_ray.selection.diversity.partition_tasks import Diversified, diversify
@@ -71,7 +71,7 @@ def _diversified(
     options: SelectionOptions,
     corpus: Corpus,
     score_set: ScoreSet,
-    encoder: ModelSpec,
+    embedder: EmbedderSpec,
     selection: _Selection,
     wall_s: WallTimes,
 ) -> _Selection:
@@ -89,9 +89,9 @@ def _diversified(
         none = Diversified(0, Bitmap.empty(corpus.rows), 0.0, True, 1.0)
         return replace(selection, diversity=none)
     row_format = _format_of(score_set)
-    target = embedding_set_of(score_set.location, encoder.fingerprint, row_format)
+    target = embedding_set_of(score_set.location, embedder.model.fingerprint, row_format)
     with timed("embed", wall_s):
-        embed_kept(options, corpus, passes, units, copies, kept, encoder, row_format, target)
+        embed_kept(options, corpus, passes, units, copies, kept, embedder, row_format, target)
     with timed("diversify", wall_s):
         found = diversify(passes, units, copies, corpus.rows, kept, kept_rows, wanted, target)
     return replace(selection, diversity=found)

@@ -8,7 +8,7 @@ are compared.
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -19,18 +19,27 @@ from sf_ray.commands.compare.join import compare_sets
 from sf_ray.commands.compare.probe_sample import keep_scores, read_segments
 from sf_ray.commands.compare.tables import number, percent
 from sf_ray.commands.model_actor import ModelActor, model_actor
-from sf_ray.commands.setup import ScoringSpec, check_places, find_rules, list_corpus, location_of
+from sf_ray.commands.setup import (
+    ScoringSpec,
+    Specs,
+    check_places,
+    find_encoding,
+    join_cluster,
+    list_corpus,
+    location_of,
+    scoring_spec_of,
+)
 from sf_ray.config.options import ProbeOptions, ScoringOptions, ScoringSpecOptions
 from sf_ray.corpus.plan_cache import sample_of
 from sf_ray.corpus.planning import SkippedShard
 from sf_ray.corpus.sampling import Segment
+from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.errors import SfRayError
 from sf_ray.output.report.terminal import TextTable, print_tables
-from sf_ray.runtime.actor_pool import size_pool
+from sf_ray.runtime.actor_pool import ActorPool
 from sf_ray.runtime.log import say
 from sf_ray.runtime.signals import stoppable
 from sf_ray.scoring.bad_rows import check_bad_rows
-from sf_ray.scoring.engine_spec import EngineSpec
 from sf_ray.scoring.score_set import SAMPLE, ScoreSet, describe, score_set_of
 from sf_ray.storage.location import Location
 
@@ -46,7 +55,7 @@ class Candidate:
     """One of the models, and where its scores of the sample go."""
 
     name: str
-    rules: ScoringSpec
+    spec: ScoringSpec
     score_set: ScoreSet
 
 
@@ -65,7 +74,10 @@ class Probed:
     consistency: Consistency
 
 
-def probe(options: ProbeOptions) -> tuple[SkippedShard, ...]:
+def probe(
+    options: ProbeOptions,
+    specs: Specs = Specs(),  # noqa: B008 - frozen
+) -> tuple[SkippedShard, ...]:
     """Scores a sample with several models, says which to use; returns the shards left out."""
     check_places(options, options.scores, None)
     with stoppable(), _place_for_scores(options) as scores:
@@ -75,13 +87,15 @@ def probe(options: ProbeOptions) -> tuple[SkippedShard, ...]:
         sample = {"rows": options.sample, "seed": options.seed, "corpus": corpus.fingerprint}
         candidates = []
         for scoring in _scoring_options(options):
-            rules = find_rules(scoring, corpus, shown)
-            score_set = score_set_of(scores, rules.identity | {SAMPLE: sample})
+            encoding = find_encoding(scoring, corpus, shown, specs)
+            join_cluster(scoring, encoding)
+            spec = scoring_spec_of(scoring, encoding, specs)
+            score_set = score_set_of(scores, spec.identity | {SAMPLE: sample})
             name = Location(scoring.model).public_uri
-            candidates.append(Candidate(name, rules, score_set))
+            candidates.append(Candidate(name, spec, score_set))
         stretches = read_segments(
             corpus,
-            candidates[0].rules.encode.columns,
+            candidates[0].spec.encoding.columns,
             options.sample,
             options.seed,
             options.on_bad_shard == "skip",
@@ -124,25 +138,10 @@ def _loaded(options: ProbeOptions, candidate: Candidate) -> Iterator[ModelActor]
     Raises:
         SfRayError: The model cannot be loaded or used, or there is no room for it; names it.
     """
-    rules = candidate.rules
-    pool, threads = size_pool(
-        rules.device,
-        1,
-        None,
-        options.gpus_per_actor,
-        options.cpus_per_actor,
-        options.threads_per_actor,
-    )
-    engine = EngineSpec(
-        rules.encode.model,
-        rules.device,
-        rules.identity["dtype"],
-        options.token_budget,
-        threads,
-        not options.no_compile,
-    )
+    engine = candidate.spec.engine
+    pool = ActorPool.of(options, engine.device, units=1)
     try:
-        with model_actor(engine, pool, options.stall_s) as actor:
+        with model_actor(replace(engine, threads=pool.threads), pool, options.stall_s) as actor:
             yield actor
     except SfRayError as error:
         raise SfRayError(f"--models {candidate.name}: {error}") from error
@@ -159,7 +158,7 @@ def _score_all(
             pass
     rows_s = []
     for candidate in candidates:
-        pools = _encoded(candidate.rules, stretches, options.unit_rows)
+        pools = _encoded(candidate.spec.encoding, stretches, options.unit_rows)
         rows = sum(pool.num_rows for pool in pools)
         with _loaded(options, candidate) as actor:
             for note in actor.notes:
@@ -173,10 +172,12 @@ def _score_all(
     return rows_s
 
 
-def _encoded(rules: ScoringSpec, stretches: Sequence[Segment], unit_rows: int) -> list[pa.Table]:
+def _encoded(
+    encoding: EncodingSpec, stretches: Sequence[Segment], unit_rows: int
+) -> list[pa.Table]:
     """The sample as token ids, in pools of as many rows as a run scores together."""
     encoded = pa.concat_tables(
-        rules.encode.encode(one.rows, one.shard.file.relative, one.unit.start) for one in stretches
+        encoding.encode(one.rows, one.shard.file.relative, one.unit.start) for one in stretches
     ).combine_chunks()
     starts = range(0, encoded.num_rows, unit_rows)
     return [encoded.slice(start, unit_rows) for start in starts]

@@ -5,6 +5,7 @@ Joins what `drawing` counts and `measuring` measures with what is to be scored, 
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil
 
 import ray
@@ -16,10 +17,13 @@ from sf_ray.commands.plan.measure import measure
 from sf_ray.commands.plan.text import Plan, Setting, Whole, lines_of
 from sf_ray.commands.setup import (
     ScoringSpec,
+    Specs,
     check_places,
-    find_rules,
+    find_encoding,
+    join_cluster,
     list_corpus,
     location_of,
+    scoring_spec_of,
     without_bad,
 )
 from sf_ray.config.options import PlanOptions
@@ -29,7 +33,7 @@ from sf_ray.corpus.status import BAD
 from sf_ray.corpus.units import units_of
 from sf_ray.engine.flops import cost_of_config
 from sf_ray.errors import SfRayError
-from sf_ray.runtime.actor_pool import ActorPool, size_pool
+from sf_ray.runtime.actor_pool import ActorPool
 from sf_ray.runtime.log import say
 from sf_ray.runtime.signals import stoppable
 from sf_ray.scoring.engine_spec import EngineSpec
@@ -39,10 +43,10 @@ from sf_ray.storage.location import Location
 Skipped = tuple[SkippedShard, ...]
 
 
-def plan(options: PlanOptions) -> Skipped:
+def plan(options: PlanOptions, specs: Specs = Specs()) -> Skipped:  # noqa: B008 - frozen
     """Says what scoring a corpus will take; returns the shards left out."""
     with stoppable():
-        found, skipped = make_plan(options)
+        found, skipped = make_plan(options, specs)
     if options.json:
         print(json.dumps(found.as_json(), ensure_ascii=False))
     else:
@@ -50,7 +54,7 @@ def plan(options: PlanOptions) -> Skipped:
     return skipped
 
 
-def make_plan(options: PlanOptions) -> tuple[Plan, Skipped]:
+def make_plan(options: PlanOptions, specs: Specs) -> tuple[Plan, Skipped]:
     """All that a plan says, and the shards left out.
 
     Raises:
@@ -62,8 +66,10 @@ def make_plan(options: PlanOptions) -> tuple[Plan, Skipped]:
     check_places(options, place, options.output)
     scores = location_of(options, place) if place else None
     corpus, _ = list_corpus(options, scores, {})
-    rules = find_rules(options, corpus, sample_of(scores, corpus))
-    corpus, units, missing = _units(options, corpus, rules, scores)
+    encoding = find_encoding(options, corpus, sample_of(scores, corpus), specs)
+    join_cluster(options, encoding)
+    spec = scoring_spec_of(options, encoding, specs)
+    corpus, units, missing = _units(options, corpus, spec, scores)
     todo = [(shard, unit) for shard, shard_units in missing for unit in shard_units]
     whole = Whole(
         input=corpus.location.public_uri,
@@ -79,14 +85,14 @@ def make_plan(options: PlanOptions) -> tuple[Plan, Skipped]:
         return Plan(whole), corpus.skipped
     reading = Reading(
         corpus.location,
-        rules.encode.for_workers(),
+        encoding.for_workers(),
         options.on_bad_shard == "skip",
         options.on_bad_line == "skip",
     )
-    cost = cost_of_config(rules.encode.model.resolve().path, options.trust_remote_code)
+    cost = cost_of_config(encoding.model.resolve().path, options.trust_remote_code)
     drawn = _draw(options, reading, todo)
-    setting, actors, engine = _setting(options, rules, len(todo))
-    speed = options.tokens_per_s or _measure(options, reading, todo, engine, actors)
+    setting, actors = _setting(options, spec.engine, len(todo))
+    speed = options.tokens_per_s or _measure(options, reading, todo, spec.engine, actors)
     found = price(drawn, cost, speed, setting.pool, options.price_per_hour)
     if needed := setting.missing_cpus(found):
         say(
@@ -97,13 +103,13 @@ def make_plan(options: PlanOptions) -> tuple[Plan, Skipped]:
 
 
 def _units(
-    options: PlanOptions, corpus: Corpus, rules: ScoringSpec, scores: Location | None
+    options: PlanOptions, corpus: Corpus, spec: ScoringSpec, scores: Location | None
 ) -> tuple[Corpus, ShardUnits, ShardUnits]:
     """The corpus without known bad shards, its units, and those without scores."""
     if scores is None:
         units = [(one, units_of(one.row_groups, options.unit_rows)) for one in corpus.shards]
         return corpus, units, units
-    score_set = score_set_of(scores, rules.identity)
+    score_set = score_set_of(scores, spec.identity)
     corpus = without_bad(options, corpus, score_set)
     return corpus, score_set.units(corpus), score_set.missing(score_set.units(corpus))
 
@@ -129,27 +135,9 @@ def _draw(options: PlanOptions, reading: Reading, todo: Sequence[Place]) -> Draw
     return drawn
 
 
-def _setting(
-    options: PlanOptions, rules: ScoringSpec, units: int
-) -> tuple[Setting, ActorPool, EngineSpec]:
+def _setting(options: PlanOptions, engine: EngineSpec, units: int) -> tuple[Setting, ActorPool]:
     """What a run over so many units would score with, on the cluster as it is now."""
-    actors, threads = size_pool(
-        rules.device,
-        units,
-        options.actors,
-        options.gpus_per_actor,
-        options.cpus_per_actor,
-        options.threads_per_actor,
-    )
-    dtype = rules.identity["dtype"]
-    engine = EngineSpec(
-        rules.encode.model,
-        rules.device,
-        dtype,
-        options.token_budget,
-        threads,
-        not options.no_compile,
-    )
+    actors = ActorPool.of(options, engine.device, units, options.actors)
     cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     machines = actors.max_size * actors.num_gpus
     if not machines:
@@ -157,11 +145,11 @@ def _setting(
         machines = ceil(actors.max_size / max(1, of_a_node))
     setting = Setting(
         model=Location(options.model).public_uri,
-        dtype=dtype,
-        pool=PlannedActors(rules.device, actors.max_size, machines, units),
+        dtype=engine.dtype,
+        pool=PlannedActors(engine.device, actors.max_size, machines, units),
         cpus_beside=max(0.0, sum(cpus) - actors.max_size * actors.num_cpus),
     )
-    return setting, actors, engine
+    return setting, actors
 
 
 def _measure(
@@ -173,6 +161,7 @@ def _measure(
 ) -> Measured:
     """The speed of an actor on some of the units."""
     units = encode_whole(reading, todo, options.seed, options.stall_s)
+    engine = replace(engine, threads=actors.threads)
     speed = units and measure(engine, actors, units, len(todo), options.measure_s, options.stall_s)
     if not speed or not any(one.computed.tokens for one in speed.timed):
         raise SfRayError(

@@ -90,14 +90,10 @@ def require_library() -> None:
 
 @dataclass(frozen=True)
 class EmbedderSpec:
-    """All that decides how an actor holds the encoder."""
+    """The encoder, as every node finds and loads it; small, and sent to the actors."""
 
-    encoder: ModelSpec
-    device: str
-    threads: int | None
+    model: ModelSpec
 
-    def start(self) -> "Embedder":
-        """The encoder, loaded."""
-        from sf_ray.selection.diversity.embedder import Embedder
-
-        return Embedder(self.encoder.resolve().path, self.device, self.threads)
+    def start(self, device: str, threads: int | None) -> "Embedder":
+        """The encoder, loaded onto "cpu" or "cuda"; `threads` are those on CPU."""
+        return Embedder(self.model.resolve().path, device, threads)

@@ -25,7 +25,6 @@ from sf_ray.corpus.formats import Format
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.rows import BadLine, read_units, rows_of
 from sf_ray.corpus.units import Place, group_reads
-from sf_ray.encoding.specs import ModelSpec
 from sf_ray.errors import BadShardError, ClusterError
 from sf_ray.runtime.actor_pool import ActorPool, size_pool
 from sf_ray.runtime.cluster import resolve_device
@@ -78,7 +77,7 @@ def embed_kept(
     units: ShardUnits,
     dropped: Bitmap | None,
     kept: Kept,
-    encoder: ModelSpec,
+    embedder: EmbedderSpec,
     row_format: Format,
     target: EmbeddingSet,
 ) -> None:
@@ -91,7 +90,7 @@ def embed_kept(
         units: All of it.
         dropped: Which rows are not kept whatever `kept` says.
         kept: Reads which rows are kept.
-        encoder: The encoder.
+        embedder: The encoder.
         row_format: Of the rows.
         target: Where embeddings go.
 
@@ -107,12 +106,12 @@ def embed_kept(
     if not todo:
         return
     with lease(target.pieces):
-        target.describe(Location(encoder.name).public_uri)
+        target.describe(Location(embedder.model.name).public_uri)
         patience = Patience(left)
         while todo:
             problem = ClusterError("some rows have no embedding after embedding them")
             try:
-                _embed_once(options, job, todo, left, encoder)
+                _embed_once(options, job, todo, left, embedder)
             except ClusterError as error:
                 problem = ClusterError(str(error))  # without its traceback, which holds the actors
             if passes.skip_bad and corpus.without(bad_shards(passes.pieces)) != corpus:
@@ -138,18 +137,18 @@ def _embed_once(
     job: _EmbeddingJob,
     todo: Sequence[Chunk],
     rows: int,
-    encoder: ModelSpec,
+    embedder: EmbedderSpec,
 ) -> None:
     gc.collect()  # as before scoring: what hangs in a traceback holds actors
     device = resolve_device(options.device)
-    pool, threads = size_pool(device, len(todo), None, 1.0, None, None)
-    say(f"encoder {encoder.name} on {device}: {rows:,} rows to embed")
+    pool = size_pool(device, len(todo))
+    say(f"encoder {embedder.model.name} on {device}: {rows:,} rows to embed")
     stalled = ClusterError(
         f"no row has been embedded for {duration(options.stall_s)}: the cluster may lack what an "
         "embedding actor needs, or storage may hang; look at `ray status`, or raise --stall-s"
     )
     done, due = 0, monotonic() + _SAY_S
-    embedded = _embedded(job, todo, pool, EmbedderSpec(encoder, device, threads))
+    embedded = _embedded(job, todo, pool, embedder, device)
     with user_errors(), watched(lambda: done, options.stall_s, stalled):
         for batch in embedded.iter_batches(batch_size=None, batch_format="pyarrow"):
             done += pc.sum(batch["rows"]).as_py() or 0
@@ -159,7 +158,11 @@ def _embed_once(
 
 
 def _embedded(
-    job: _EmbeddingJob, todo: Sequence[Chunk], pool: ActorPool, rules: EmbedderSpec
+    job: _EmbeddingJob,
+    todo: Sequence[Chunk],
+    pool: ActorPool,
+    embedder: EmbedderSpec,
+    device: str,
 ) -> ray.data.Dataset:
     """The lazy dataset of how many rows were embedded, a row for each unit."""
     set_context()
@@ -174,7 +177,9 @@ def _embedded(
             batch_format="pyarrow",
             num_cpus=pool.for_reading,
         )
-        .map_batches(EmbedUnits, fn_constructor_args=(rules,), **pool.of_bundles)
+        .map_batches(
+            EmbedUnits, fn_constructor_args=(embedder, device, pool.threads), **pool.of_bundles
+        )
         .map_batches(
             functools.partial(_put, job.target),
             batch_size=1,
@@ -226,8 +231,8 @@ def _texts(row_format: Format, rows: pa.Table) -> list[str]:
 class EmbedUnits:
     """An actor that holds the encoder, and embeds a bundle of units at a time."""
 
-    def __init__(self, rules: EmbedderSpec) -> None:
-        self._embedder = rules.start()
+    def __init__(self, embedder: EmbedderSpec, device: str, threads: int | None) -> None:
+        self._embedder = embedder.start(device, threads)
 
     def __call__(self, bundle: pa.Table) -> pa.Table:
         """Units with texts -> the same with embeddings."""

@@ -1,0 +1,247 @@
+"""A real `ray job submit` against a head of its own, with the entry points of cluster/*.yaml."""
+
+import json
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.support.corpora import make_rows, write_shards
+from tests.support.storage import S3
+
+pytestmark = [pytest.mark.ray, pytest.mark.s3]
+
+REPOSITORY = Path(__file__).parents[2]
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+# `python` and `ray` are this environment's, as in an image; the head and who submits share a token.
+ENVIRONMENT = os.environ | {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else a head that ends waits half a minute
+}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def job_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the job server of a head node that lives as long as this file's tests.
+
+    Ray believes it to have a GPU, which nothing here touches.
+    """
+    dashboard, gcs, agent, client = (free_port() for _ in range(4))
+    log = tmp_path_factory.mktemp("head") / "log"
+    # Short, for the sockets in it; and apart, so that no other Ray takes this head for its own.
+    temp_dir = tempfile.mkdtemp(prefix="sf-ray-")
+    with log.open("w") as output:
+        head = subprocess.Popen(
+            [*RAY, "start", "--head", "--block", "--num-cpus=2", "--num-gpus=1", f"--port={gcs}"]
+            + [f"--temp-dir={temp_dir}"]
+            + [f"--dashboard-port={dashboard}", "--object-store-memory=200000000"]
+            + [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"],
+            stdout=output,
+            stderr=output,
+            env=ENVIRONMENT,
+        )
+    address = f"http://127.0.0.1:{dashboard}"
+    deadline = time.monotonic() + 90
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/api/version", timeout=2)
+                break
+            except OSError as error:
+                if getattr(error, "code", None) == 401:  # it is there, and wants the token
+                    break
+                assert head.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+        yield address
+    finally:
+        head.send_signal(signal.SIGTERM)
+        head.wait(timeout=60)
+        shutil.rmtree(temp_dir, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Submits as KubeRay does: one shell line, with the entry point as it stands in the manifest.
+
+    Attributes:
+        address: Of the job server.
+        variables: The environment of the job and its workers.
+    """
+
+    address: str
+    variables: dict[str, str]
+
+    def submit(self, entrypoint: str, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+        runtime_env = shlex.quote(json.dumps({"env_vars": self.variables}))
+        where = f"--working-dir {shlex.quote(str(REPOSITORY))} --runtime-env-json {runtime_env}"
+        line = f"ray job submit --address {self.address} {where} --submission-id {name}"
+        return _run(["bash", "-c", " ".join([line, *options, "--", entrypoint])])
+
+    def ask(self, what: str, name: str) -> str:
+        """What `ray job WHAT NAME` prints."""
+        done = _run([*RAY, "job", what, "--address", self.address, name])
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket with a corpus and a model in it."""
+
+    fs: Any
+    uri: str
+
+    def pieces(self) -> set[str]:
+        """Units that have been committed."""
+        self.fs.invalidate_cache()
+        return {path for path in self.fs.find(f"{self.uri}/out/scores") if path.endswith("parquet")}
+
+    def manifest(self) -> Any:
+        self.fs.invalidate_cache()
+        return json.loads(self.fs.cat(f"{self.uri}/out/manifest.json"))
+
+
+@pytest.fixture
+def bucket(s3: S3, tmp_path: Path, tiny_model: Path) -> Bucket:
+    import s3fs
+
+    fs = s3fs.S3FileSystem(**s3.options)
+    fs.put(str(write_shards(tmp_path / "corpus", make_rows(72))), f"{s3.bucket}/corpus", True)
+    fs.put(str(tiny_model), f"{s3.bucket}/model", True)
+    return Bucket(fs, s3.bucket)
+
+
+@pytest.fixture
+def jobs(job_server: str, s3: S3, tmp_path: Path) -> Jobs:
+    """With the bucket's credentials, and what the manifests set beside them, in the environment."""
+    given = yaml.safe_load(job_of("rayjob.yaml")["runtimeEnvYAML"])["env_vars"]
+    names = {"endpoint_url": "AWS_ENDPOINT_URL", "key": "AWS_ACCESS_KEY_ID"}
+    names["secret"] = "AWS_SECRET_ACCESS_KEY"
+    keys = {names[key]: str(value) for key, value in s3.options.items()}
+    return Jobs(job_server, given | keys | {"SF_RAY_CACHE": str(tmp_path / "cache")})
+
+
+def job_of(manifest: str) -> Any:
+    spec = yaml.safe_load((REPOSITORY / "cluster" / manifest).read_text(encoding="utf-8"))["spec"]
+    return spec.get("jobTemplate", spec)
+
+
+def entrypoint_of(manifest: str, bucket: Bucket) -> str:
+    """As it stands there, but for the places: the image's folder, the bucket, the demo's model."""
+    entrypoint: str = job_of(manifest)["entrypoint"]
+    for place, here in (
+        ("/home/ray/sf_ray/", ""),
+        ("s3://bucket/", f"{bucket.uri}/"),
+        ("--model demo", f"--model {bucket.uri}/model"),
+    ):
+        entrypoint = entrypoint.replace(place, here)
+    return entrypoint
+
+
+def test_a_submitted_job_filters_a_bucket(jobs: Jobs, bucket: Bucket) -> None:
+    done = jobs.submit(entrypoint_of("laptop.yaml", bucket), "laptop")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert bucket.manifest()["selection"]["kept_rows"] == 7
+    said = done.stdout + done.stderr
+    assert f"{bucket.uri}/out/manifest.json" in said
+    assert "succeeded" in said
+
+
+def test_what_a_failed_job_says_reaches_who_submitted_it(jobs: Jobs, bucket: Bucket) -> None:
+    entrypoint = entrypoint_of("rayjob.yaml", bucket)
+    wrong = jobs.submit(entrypoint.replace("--keep-fraction 0.1", "--keep-fraction 10"), "wrong")
+    assert wrong.returncode == 1  # whatever the job's own exit code is
+    words = "error: --keep-fraction: input should be less than or equal to 1 (got '10')"
+    assert words in wrong.stdout + wrong.stderr
+    assert words in jobs.ask("logs", "wrong")
+    assert "failed with exit code 2" in jobs.ask("status", "wrong")
+
+
+def test_a_run_that_left_out_bad_shards_can_count_as_done(jobs: Jobs) -> None:
+    page = (REPOSITORY / "docs" / "cluster.md").read_text(encoding="utf-8")
+    line = "bash -c 'python /home/ray/sf_ray/jobs/run.py ... --on-bad-shard skip || [ $? -eq 3 ]'"
+    assert line in page
+    command = "python /home/ray/sf_ray/jobs/run.py ... --on-bad-shard skip"
+    for code, expected in ((3, 0), (2, 1)):
+        ended = line.replace(command, f'python -c "raise SystemExit({code})"')
+        assert jobs.submit(ended, f"ends-with-{code}").returncode == expected
+
+
+def test_a_stopped_job_goes_on_and_a_new_shard_costs_only_itself(
+    jobs: Jobs, bucket: Bucket, tmp_path: Path
+) -> None:
+    log = tmp_path / "scored"
+    settings = shlex.quote(json.dumps({"unit_s": 0.3, "log": str(log)}))
+
+    def entrypoint(manifest: str) -> str:
+        # More units, and a window that the tiny model has. The GPU is none: nothing is computed.
+        free = entrypoint_of(manifest, bucket).replace(
+            "jobs/run.py", f"bench/support/free_scorer.py {settings} run"
+        )
+        return f"{free} --unit-rows 4 --max-length 128"
+
+    def scored() -> Counter[str]:
+        return Counter(line.rsplit(" ", 2)[0] for line in log.read_text().splitlines())
+
+    started = jobs.submit(entrypoint("rayjob.yaml"), "first", "--no-wait")
+    assert started.returncode == 0, started.stdout + started.stderr
+    deadline = time.monotonic() + 120
+    while len(bucket.pieces()) < 4:
+        assert time.monotonic() < deadline, jobs.ask("logs", "first")
+        time.sleep(0.1)
+    jobs.ask("stop", "first")
+    last = jobs.ask("logs", "first").strip().splitlines()[-1]
+    assert "error: stopped by SIGTERM; the same command goes on where this one was" in last
+    bucket.fs.invalidate_cache()
+    assert not [path for path in bucket.fs.find(bucket.uri) if "/_lease/" in path]
+    assert not bucket.fs.exists(f"{bucket.uri}/out/manifest.json")
+    committed, before = bucket.pieces(), scored()
+    assert 4 <= len(committed) < 18
+
+    again = jobs.submit(entrypoint("rayjob.yaml"), "second")
+    said = again.stdout + again.stderr
+    assert again.returncode == 0, said
+    left = 18 - len(committed)
+    assert f"18 units, {len(committed)} have scores, {left} to score" in said
+    assert sum(scored().values()) == sum(before.values()) + left
+    assert bucket.pieces() > committed
+
+    extra = tmp_path / "extra"
+    shard = next(write_shards(extra, make_rows(8, seed=1), shards=1).rglob("*.parquet"))
+    bucket.fs.put(str(shard), f"{bucket.uri}/corpus/night/00000.parquet")
+    before = scored()
+    night = jobs.submit(entrypoint("nightly.yaml"), "third")
+    assert night.returncode == 0, night.stdout + night.stderr
+    assert scored() - before == Counter({f"night/00000.parquet {row}": 1 for row in (0, 4)})
+    assert bucket.manifest()["selection"]["kept_rows"] == 8
