@@ -351,8 +351,8 @@ def test_reading_and_scoring_stay_apart_whatever_ray_would_fuse(tiny_model: Path
         scored = scoring_dataset(
             job,
             EncodingSpec(resolve_format(["prompt", "completion"]), spec, 64, "reference"),
-            EngineSpec(spec, "cpu", "float32", None, 1),
-            ActorPool(1, 1, 1, cpus, 0, 0.3, 0.15),
+            EngineSpec(spec, "cpu", "float32", threads=1),
+            ActorPool(1, 1, 1, cpus, 0, 0.3, 0.15, threads=1),
             None,
         )
         physical = get_execution_plan(scored._logical_plan)

@@ -64,13 +64,8 @@ def made(ray_session: None, tiny_model: Path, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("made")
     write_corpus(folder / "corpus")
     command = ["score", f"{folder}/corpus", f"{folder}/scores", "--model", str(tiny_model)]
-    assert (
-        main(
-            [*command, "--unit-rows", "16", "--max-length", "128"],
-            free_scorer.specs(free_scorer.Settings(digests=True)),
-        )
-        == 0
-    )
+    command += ["--unit-rows", "16", "--max-length", "128"]
+    assert main(command, free_scorer.specs(free_scorer.Settings(digests=True))) == 0
     return folder
 
 
