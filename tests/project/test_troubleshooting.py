@@ -21,7 +21,7 @@ def quoted() -> list[str]:
 def messages() -> list[str]:
     """Texts of the package, with three points in place of what is filled in."""
     found = []
-    for path in (REPOSITORY / "sf_ray").glob("*.py"):
+    for path in (REPOSITORY / "sf_ray").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 parts = [p.value if isinstance(p, ast.Constant) else "..." for p in node.values]
