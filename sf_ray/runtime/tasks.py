@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import ray.data
@@ -15,6 +15,8 @@ from ray.exceptions import RayError
 from sf_ray.errors import ClusterError, SfRayError
 from sf_ray.runtime.log import duration, say
 from sf_ray.runtime.metrics import count_retries
+
+T = TypeVar("T")
 
 # Attempts in a row without any result, after which trying again is given up.
 _FRUITLESS = 3
@@ -42,6 +44,47 @@ class Patience:
         self._left = left
         if self._fruitless == _FRUITLESS:
             raise problem
+
+
+def until_done(
+    todo: T,
+    attempt: Callable[[T], None],
+    missing: Callable[[], T],
+    size: Callable[[T], int],
+    before_retry: Callable[[int, ClusterError], None],
+    unfinished: str,
+) -> None:
+    """Attempts work on the cluster until nothing of it is missing.
+
+    An attempt may end early, or lose results that Ray cannot make good. What counts is only what
+    `missing` sees afterwards, so a result that was committed is never made twice.
+
+    Args:
+        todo: The work that is missing now.
+        attempt: Does the work that it is given, or part of it.
+        missing: Looks up the work that is missing after an attempt.
+        size: Size of some work, in any unit; 0 where nothing is missing.
+        before_retry: Called before every attempt but the first, with the size of the missing work
+            and with what went wrong.
+        unfinished: What went wrong where an attempt raises nothing and work is missing all the
+            same.
+
+    Raises:
+        ClusterError: What went wrong in the last attempt, where three attempts in a row did not
+            make the missing work any smaller.
+    """
+    patience = Patience(size(todo))
+    while size(todo):
+        problem = ClusterError(unfinished)
+        try:
+            attempt(todo)
+        except ClusterError as error:
+            # A copy without the traceback, because the traceback keeps the attempt's actors alive.
+            problem = ClusterError(str(error))
+        todo = missing()
+        if left := size(todo):
+            patience.after_try(left, problem)
+            before_retry(left, problem)
 
 
 def parallel_map(
