@@ -217,8 +217,9 @@ def mib(size: float) -> str:
 def measure_ours(pieces: str, rows: str) -> dict[str, Any]:
     from sf_ray.selection.chunks import Eligible
     from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
-    from sf_ray.selection.cutoff_tasks import GroupRequest, rank
+    from sf_ray.selection.cutoff_tasks import rank
     from sf_ray.selection.cutoffs import Bounds
+    from sf_ray.selection.ranking import GroupRequest
 
     start_ray()
 

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sf_ray.corpus.examples import Example, Message, as_json
 from sf_ray.corpus.formats import Format, Row, value_at
+from sf_ray.output.shard_writer import WrittenShard
 
 ExportedRow = dict[str, Any]
 
@@ -14,6 +16,21 @@ LLAMA_FACTORY_INFO = {
     "formatting": "sharegpt",
     "columns": {"messages": "conversations", "system": "system", "tools": "tools"},
 }
+
+
+@dataclass(frozen=True)
+class Export:
+    """The files that an export has written.
+
+    Attributes:
+        name: The framework that they are for: a value of `--export`.
+        files: What was written, below the folder of exports.
+        left_out: Kept rows that the format of the framework cannot hold.
+    """
+
+    name: str
+    files: tuple[WrittenShard, ...]
+    left_out: int
 
 
 def openai_row(example: Example) -> ExportedRow:

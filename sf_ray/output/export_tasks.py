@@ -5,14 +5,13 @@ Reads filtered shards, whatever order or kind they are of, and no model.
 
 import functools
 import json
-from dataclasses import dataclass
 
 import pyarrow as pa
 
 from sf_ray.corpus.formats import Format
 from sf_ray.corpus.readers.shard import open_shard
 from sf_ray.corpus.rows import BadLine, rows_of
-from sf_ray.output.export_formats import LLAMA_FACTORY_INFO, exporter
+from sf_ray.output.export_formats import LLAMA_FACTORY_INFO, Export, exporter
 from sf_ray.output.shard_writer import WrittenShard
 from sf_ray.runtime.tasks import parallel_map
 from sf_ray.storage.files import File, list_files, put_bytes, put_whole
@@ -20,21 +19,6 @@ from sf_ray.storage.location import Location
 
 _BATCH_ROWS = 4096
 _INFO = "dataset_info.json"
-
-
-@dataclass(frozen=True)
-class Export:
-    """An export.
-
-    Attributes:
-        name: For which framework.
-        files: What was written, below the folder of exports.
-        left_out: Kept rows that its form cannot hold.
-    """
-
-    name: str
-    files: tuple[WrittenShard, ...]
-    left_out: int
 
 
 def export_names(name: str | None, shards: int) -> list[str]:

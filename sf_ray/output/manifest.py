@@ -7,15 +7,15 @@ import sf_ray
 from sf_ray.config.options import SelectionOptions
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.status import Status
-from sf_ray.output.export_tasks import Export
+from sf_ray.output.export_formats import Export
 from sf_ray.output.layout import MANIFEST_VERSION
 from sf_ray.output.shard_writer import WrittenShard
 from sf_ray.runtime.log import run_id
 from sf_ray.scoring.run import Scored
 from sf_ray.scoring.score_set import ScoreSet, count_units, model_name
-from sf_ray.selection.cutoff_tasks import GroupCutoff, Ranking
 from sf_ray.selection.diversity.embedder import EmbedderSpec
-from sf_ray.selection.diversity.partition_tasks import Diversified
+from sf_ray.selection.diversity.partition import Diversified
+from sf_ray.selection.ranking import GroupCutoff, Ranking
 from sf_ray.storage.files import now_utc
 from sf_ray.storage.location import Location
 

@@ -3,14 +3,16 @@
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sf_ray.errors import BadShardError
-from sf_ray.runtime.tasks import parallel_map
+from sf_ray.runtime.tasks import StoredResult, parallel_map, parallel_map_stored
 from sf_ray.scoring.score_set import ShardUnits, mark_bad
 from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk
 from sf_ray.storage.location import Location
+
+Value = TypeVar("Value")
 
 # Units of one task that looks at scores: half a million rows.
 UNITS_A_TASK = 256
@@ -34,35 +36,63 @@ class CorpusPass:
     skip_bad: bool
     stall_s: float
 
-    def over(
-        self, function: Callable[[Chunk], Any], chunks: Sequence[Chunk], stored: int = 0
-    ) -> Iterator[Any]:
+    def over(self, function: Callable[[Chunk], Value], chunks: Sequence[Chunk]) -> Iterator[Value]:
         """Applies a function to chunks; yields results as they come, in no order.
 
         Args:
             function: Takes a chunk.
             chunks: What Ray can send.
-            stored: As in `parallel_map`.
 
         Raises:
             MarkedBadError: In the end, where shards were marked.
             SfRayError: What the function raised.
         """
+        task = functools.partial(_or_mark, function, self.pieces, self.skip_bad)
         marked = False
-        task = functools.partial(_or_mark, function, self.pieces, self.skip_bad, stored)
-        for result in parallel_map(task, chunks, self.stall_s, stored):
-            if (result[0] if stored else result) is None:
+        for value in parallel_map(task, chunks, self.stall_s):
+            if value is None:
                 marked = True
             else:
-                yield result
+                yield value
+        if marked:
+            raise MarkedBadError
+
+    def over_stored(
+        self,
+        function: Callable[[Chunk], tuple[Value, Sequence[Any]]],
+        chunks: Sequence[Chunk],
+        stored: int,
+    ) -> Iterator[StoredResult[Value]]:
+        """Like `over`, with `stored` values of each call left in Ray's object store.
+
+        Args:
+            function: Takes a chunk; returns a value for the driver, and the values to store.
+            chunks: What Ray can send.
+            stored: How many values each call stores.
+
+        Raises:
+            MarkedBadError: In the end, where shards were marked.
+            SfRayError: What the function raised.
+        """
+        task = functools.partial(_or_mark, function, self.pieces, self.skip_bad)
+        marked = False
+
+        def call(chunk: Chunk) -> tuple[Value | None, Sequence[Any]]:
+            return task(chunk) or (None, [None] * stored)
+
+        for value, refs in parallel_map_stored(call, chunks, self.stall_s, stored):
+            if value is None:
+                marked = True
+            else:
+                yield StoredResult(value, refs)
         if marked:
             raise MarkedBadError
 
 
 def _or_mark(
-    function: Callable[[Chunk], Any], pieces: Location, skip_bad: bool, stored: int, chunk: Chunk
-) -> Any:
-    """The function's results, or None for each of them where a shard is bad, and marked so."""
+    function: Callable[[Chunk], Value], pieces: Location, skip_bad: bool, chunk: Chunk
+) -> Value | None:
+    """The function's result, or None where a shard is bad, and marked so."""
     try:
         return function(chunk)
     except BadShardError as error:
@@ -70,7 +100,7 @@ def _or_mark(
             raise
         shard = next(shard for shard, _ in chunk.places if shard.file.relative == error.shard)
         mark_bad(pieces, shard.stem, error.reason)
-        return [None] * (1 + stored) if stored else None
+        return None
 
 
 def chunks_of(

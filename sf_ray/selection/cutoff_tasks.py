@@ -3,7 +3,6 @@
 import functools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,14 +14,13 @@ from sf_ray.selection.chunks import Chunk, ChunkRows, Eligible
 from sf_ray.selection.corpus_pass import CorpusPass
 from sf_ray.selection.cutoffs import (
     Bits,
-    Cutoff,
-    Cutoffs,
     GroupRange,
     Positions,
     find_cutoffs,
     first_ranges,
 )
 from sf_ray.selection.group_column import GroupColumn
+from sf_ray.selection.ranking import GroupCutoff, GroupRequest, Ranking
 from sf_ray.storage.location import Location
 
 _EXAMPLES = 3
@@ -36,71 +34,6 @@ class ChunkReader(Protocol):
     def read(self, chunk: Chunk) -> ChunkRows:
         """They have an IFD; others NaN."""
         ...
-
-
-@dataclass(frozen=True)
-class GroupRequest:
-    """What a group is asked for.
-
-    Attributes:
-        name: The value that its rows have; "" where there is one group.
-        rows: Rows of the corpus that are in it.
-        wanted: How many of them to keep.
-    """
-
-    name: str
-    rows: int
-    wanted: int
-
-
-@dataclass(frozen=True)
-class GroupCutoff(GroupRequest):
-    """What a group is asked for, and what it comes to.
-
-    Attributes:
-        eligible: Rows that could be kept: `ok`, within the bounds, no dropped copy.
-        kept: Rows that the cut-off keeps.
-        cutoff: The last of them; None where nothing is kept.
-    """
-
-    eligible: int
-    kept: int
-    cutoff: Cutoff | None
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """What the scores of a corpus come to.
-
-    Attributes:
-        status_counts: Rows by status.
-        bad: (shard, row, status) of some bad rows.
-        groups: One, or in the order of their codes.
-    """
-
-    status_counts: dict[str, int]
-    bad: tuple[tuple[str, int, str], ...]
-    groups: tuple[GroupCutoff, ...]
-
-    @property
-    def wanted(self) -> int:
-        """Rows that were asked for."""
-        return sum(group.wanted for group in self.groups)
-
-    @property
-    def eligible(self) -> int:
-        """Rows that could be kept."""
-        return sum(group.eligible for group in self.groups)
-
-    @property
-    def kept(self) -> int:
-        """Rows that the cut-offs keep."""
-        return sum(group.kept for group in self.groups)
-
-    @property
-    def cutoffs(self) -> Cutoffs:
-        """Of the groups."""
-        return Cutoffs(tuple(group.cutoff for group in self.groups))
 
 
 def rank(

@@ -42,7 +42,7 @@ def find_copies(passes: CorpusPass, units: ShardUnits, rows: int, eligible: Elig
     chunks = chunks_of(units, units_a_task=max(_UNITS_A_TASK, _UNITS_A_PART * parts))
     stored: list[Sequence[Any]] = []
     split = functools.partial(_split, eligible, parts)
-    for worse, *refs in passes.over(split, chunks, stored=parts):
+    for worse, refs in passes.over_stored(split, chunks, parts):
         copies.add(worse)
         stored.append(refs)
     of_parts = list(zip(*stored, strict=True))
@@ -51,11 +51,11 @@ def find_copies(passes: CorpusPass, units: ShardUnits, rows: int, eligible: Elig
     return copies
 
 
-def _split(eligible: Eligible, parts: int, chunk: Chunk) -> list[Positions | Digests]:
+def _split(eligible: Eligible, parts: int, chunk: Chunk) -> tuple[Positions, Sequence[Digests]]:
     """Worse copies within a chunk; then the other rows, by part."""
     rows = eligible.digests(chunk)
     worse = rows.are_worse()
-    return [rows.positions[worse], *rows.take(~worse).split(parts)]
+    return rows.positions[worse], rows.take(~worse).split(parts)
 
 
 def _worse_of(parts: Sequence[Any]) -> Positions:

@@ -12,14 +12,16 @@ from sf_ray.scoring.score_set import ScoreSet, ShardUnits, _format_of
 from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Eligible, Grouping, Kept
 from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
-from sf_ray.selection.cutoff_tasks import GroupRequest, Ranking, count_values, rank
+from sf_ray.selection.cutoff_tasks import count_values, rank
 from sf_ray.selection.cutoffs import Bounds, TokenBounds
 from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.diversity.embedding_run import embed_kept
 from sf_ray.selection.diversity.embedding_set import embedding_set_of
-from sf_ray.selection.diversity.partition_tasks import Diversified, diversify
+from sf_ray.selection.diversity.partition import Diversified
+from sf_ray.selection.diversity.partition_tasks import diversify
 from sf_ray.selection.duplicate_tasks import find_copies
 from sf_ray.selection.group_column import find_column
+from sf_ray.selection.ranking import GroupRequest, Ranking
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sf_ray.encoding.specs import ModelSpec
 from sf_ray.errors import SfRayError
-
-# What is stored: a cosine is off by less than 0.001.
-Stored = NDArray[np.float16]
+from sf_ray.selection.diversity.embedding_set import Embeddings16
 
 _BATCH_ROWS = {"cpu": 32, "cuda": 256}
 # No text is so long-winded: what an encoder cannot see of a long one need not be tokenised.
@@ -51,7 +48,7 @@ class Embedder:
         window = self._encoder.get_max_seq_length()
         self._characters = window * _CHARACTERS_A_TOKEN if window else None
 
-    def embed(self, texts: Sequence[str]) -> Stored:
+    def embed(self, texts: Sequence[str]) -> Embeddings16:
         """[n] texts -> [n, d]; n at least 1. Of a long text an encoder sees only the beginning.
 
         Raises:

@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from sf_ray.corpus.formats import Format
 from sf_ray.corpus.units import Place
 from sf_ray.errors import SfRayError
 from sf_ray.scoring.score_set import digest
 from sf_ray.selection.chunks import Numbers
-from sf_ray.selection.diversity.embedder import Stored
 from sf_ray.storage.files import map_requests, put_bytes, put_table, read_bytes_or_none
 from sf_ray.storage.location import Location
+
+# Half precision takes half the storage, and a cosine is off by less than 0.001.
+Embeddings16 = NDArray[np.float16]
 
 # Raised when the same rows would get other embeddings.
 _EMBEDDING_VERSION = 1
@@ -39,13 +42,13 @@ class Embedded:
     """
 
     numbers: Numbers
-    embeddings: Stored
+    embeddings: Embeddings16
 
     def lacks(self, numbers: Numbers) -> Numbers:
         """Those of some rows that have no embedding here."""
         return np.setdiff1d(numbers, self.numbers, assume_unique=True)
 
-    def of(self, numbers: Numbers) -> Stored:
+    def of(self, numbers: Numbers) -> Embeddings16:
         """[n] rows that are all here -> [n, d]."""
         return self.embeddings[np.searchsorted(self.numbers, numbers)]
 
@@ -90,14 +93,14 @@ class EmbeddingSet:
             ) from error
         return embedded_of(table)
 
-    def read_rows(self, units: Sequence[tuple[Place, Numbers]]) -> Iterator[Stored]:
+    def read_rows(self, units: Sequence[tuple[Place, Numbers]]) -> Iterator[Embeddings16]:
         """[rows, d] of each unit's rows, several units at a time, in their order.
 
         Raises:
             SfRayError: A row has none, or a piece cannot be read.
         """
 
-        def read(one: tuple[Place, Numbers]) -> Stored:
+        def read(one: tuple[Place, Numbers]) -> Embeddings16:
             (shard, unit), numbers = one
             embedded = self.read(shard.piece(unit))
             if embedded is None or len(embedded.lacks(numbers)):

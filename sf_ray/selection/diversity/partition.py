@@ -8,11 +8,13 @@ comes. The steps stand alone, so that tasks can run them: a sample -> `fit_centr
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.diversity.facility_location import (
     EXACT_ROWS,
     Chosen,
@@ -37,6 +39,26 @@ SLACK = 3.0
 RATIO_ROWS, _RATIO_PART_ROWS = 6000, 64
 _ITERATIONS = 8
 _BLOCK = 8192
+
+
+@dataclass(frozen=True)
+class Diversified:
+    """The rows that were chosen to stand for all kept rows of a corpus.
+
+    Attributes:
+        wanted: Rows asked for.
+        rows: The set of chosen rows.
+        objective: f(chosen) among the kept rows; by parts a lower bound of it, as each row counts
+            with the chosen row of its own part that is most like it.
+        is_exact: Chosen by greedy on all rows at once.
+        ratio_to_exact: f by parts over f by exact greedy, on a sample.
+    """
+
+    wanted: int
+    rows: Bitmap
+    objective: float
+    is_exact: bool
+    ratio_to_exact: float
 
 
 def choose(

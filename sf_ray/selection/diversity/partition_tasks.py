@@ -22,11 +22,11 @@ from sf_ray.selection.chunks import Chunk, Kept
 from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
 from sf_ray.selection.cutoffs import Positions
 from sf_ray.selection.diversity import partition as diversity
-from sf_ray.selection.diversity.embedder import Stored
-from sf_ray.selection.diversity.embedding_set import EmbeddingSet
+from sf_ray.selection.diversity.embedding_set import Embeddings16, EmbeddingSet
 from sf_ray.selection.diversity.facility_location import EXACT_ROWS, Embeddings, Gains, greedy
 from sf_ray.selection.diversity.partition import (
     PART_ROWS,
+    Diversified,
     centres_for,
     fit_centres,
     nearest,
@@ -42,26 +42,6 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class Diversified:
-    """What stands for all that was kept.
-
-    Attributes:
-        wanted: Rows asked for.
-        rows: The set of chosen rows.
-        objective: f(chosen) among the kept rows; by parts a lower bound of it, as each row counts
-            with the chosen row of its own part that is most like it.
-        is_exact: Chosen by greedy on all rows at once.
-        ratio_to_exact: f by parts over f by exact greedy, on a sample.
-    """
-
-    wanted: int
-    rows: Bitmap
-    objective: float
-    is_exact: bool
-    ratio_to_exact: float
-
-
-@dataclass(frozen=True)
 class _EmbeddedRows:
     """Some kept rows, in the order of the corpus.
 
@@ -73,7 +53,7 @@ class _EmbeddedRows:
 
     positions: Positions
     labels: NDArray[np.int64]
-    embeddings: Stored
+    embeddings: Embeddings16
 
 
 @dataclass(frozen=True)
@@ -143,8 +123,8 @@ def diversify(
     bins = division.bins if division else 1
     deal = functools.partial(_deal, read, division)
     # In the order of the corpus: what is chosen must not depend on what was read first.
-    stored = sorted(passes.over(deal, chunks, stored=bins), key=lambda one: one[0])
-    of_bins = [(at, [refs[1 + at] for refs in stored]) for at in range(bins)]
+    stored = sorted(passes.over_stored(deal, chunks, bins), key=lambda result: result.value)
+    of_bins = [(at, [result.refs[at] for result in stored]) for at in range(bins)]
     choose = functools.partial(_choose, asked)
     found = dict(parallel_map(choose, of_bins, passes.stall_s))
     parts = [part for at in range(bins) for part in found[at]]
@@ -158,12 +138,12 @@ def diversify(
 
 
 # Chunk -> positions and embeddings of its kept rows; of a share of them, where one is given.
-_Reader = Callable[..., tuple[Positions, Stored]]
+_Reader = Callable[..., tuple[Positions, Embeddings16]]
 
 
 def _read(
     kept: Kept, embeddings: EmbeddingSet, chunk: Chunk, share: float = 1.0
-) -> tuple[Positions, Stored]:
+) -> tuple[Positions, Embeddings16]:
     units, positions = [], [np.empty(0, np.int64)]
     for place, numbers in kept.of_units(chunk):
         shard, _ = place
@@ -192,8 +172,8 @@ def _divide(
     centres = centres_for(rows, PART_ROWS)
     sampled = max(centres * diversity.SAMPLE_ROWS, diversity.RATIO_ROWS)
     sample = functools.partial(_sample, read, sampled / rows)
-    stored = sorted(passes.over(sample, chunks, stored=1), key=lambda one: one[0])
-    refs = [ref for _, ref in stored]
+    stored = sorted(passes.over_stored(sample, chunks, 1), key=lambda result: result.value)
+    refs = [ref for result in stored for ref in result.refs]
     fit = functools.partial(_fit, centres, rows, _BIN_ROWS)
     (division,) = parallel_map(fit, [refs], passes.stall_s)
     ratio_of = functools.partial(_ratio, rows, budget, PART_ROWS)
@@ -201,9 +181,9 @@ def _divide(
     return division, ratio
 
 
-def _sample(read: _Reader, share: float, chunk: Chunk) -> list[Any]:
+def _sample(read: _Reader, share: float, chunk: Chunk) -> tuple[int, list[Stored]]:
     _, embeddings = read(chunk, share)
-    return [chunk.start, embeddings]
+    return chunk.start, [embeddings]
 
 
 def _joined(refs: Sequence[Any]) -> Embeddings:
@@ -234,19 +214,21 @@ def _ratio(rows: int, budget: int, part_rows: int, refs: Sequence[Any]) -> float
     return diversity.ratio_to_exact(sample, rows, budget, part_rows)
 
 
-def _deal(read: _Reader, division: _Division | None, chunk: Chunk) -> list[Any]:
+def _deal(
+    read: _Reader, division: _Division | None, chunk: Chunk
+) -> tuple[int, list[_EmbeddedRows]]:
     """Where the chunk begins, and its kept rows by bin."""
     positions, embeddings = read(chunk)
     if division is None or not len(positions):
         everything = _EmbeddedRows(positions, np.zeros(len(positions), np.int64), embeddings)
-        return [chunk.start, everything] + [everything] * (division.bins - 1 if division else 0)
+        return chunk.start, [everything] * (division.bins if division else 1)
     labels = nearest(embeddings.astype(np.float32), division.centres)
     bins = division.first[labels] + positions % division.count[labels]
     dealt = []
     for at in range(division.bins):
         mine = bins == at
         dealt.append(_EmbeddedRows(positions[mine], labels[mine], embeddings[mine]))
-    return [chunk.start, *dealt]
+    return chunk.start, dealt
 
 
 def _choose(asked: _Asked, one: tuple[int, Sequence[Any]]) -> tuple[int, list[Any]]:
