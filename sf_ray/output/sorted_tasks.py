@@ -84,8 +84,8 @@ def write_in_order(
     schema = kept_schema(corpus.schema, ifd_column)
     split = functools.partial(_split, corpus.location, schema, kept, cuts)
     # In the order of the corpus: what comes out must not depend on what was read first.
-    stored = sorted(passes.over(split, chunks, stored=len(names)), key=lambda one: one[0])
-    of_parts = [(name, [refs[1 + at] for refs in stored]) for at, name in enumerate(names)]
+    stored = sorted(passes.over_stored(split, chunks, len(names)), key=lambda result: result.value)
+    of_parts = [(name, [result.refs[at] for result in stored]) for at, name in enumerate(names)]
     write = functools.partial(_write, data, schema)
     return list(parallel_map(write, of_parts, passes.stall_s))
 
@@ -112,8 +112,8 @@ def chunks_to_write(
 
 def _split(
     corpus: Location, schema: pa.Schema, kept: Kept, cuts: Sequence[Cutoff], chunk: Chunk
-) -> list[Any]:
-    return [chunk.start, *read_parts(corpus, schema, kept, cuts, chunk)]
+) -> tuple[int, list[pa.Table]]:
+    return chunk.start, read_parts(corpus, schema, kept, cuts, chunk)
 
 
 def _write(data: Location, schema: pa.Schema, part: tuple[str, Sequence[Any]]) -> WrittenShard:

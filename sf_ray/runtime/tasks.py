@@ -1,11 +1,11 @@
 """The same function over many items in Ray tasks, and what the failure of a task says."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import ray
 import ray.data
@@ -87,30 +87,78 @@ def until_done(
             before_retry(left, problem)
 
 
-def parallel_map(
-    function: Callable[[Any], Any], items: Sequence[Any], stall_s: float, stored: int = 0
-) -> Iterator[Any]:
-    """Applies a function to items in Ray tasks; yields results as they come, in no order.
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
-    What is lost with a node is done again, as long as anything gets done at all.
+
+class StoredResult(NamedTuple, Generic[Value]):
+    """What one call of `parallel_map_stored` made.
+
+    Attributes:
+        value: Came to the driver.
+        refs: References, in order, to the values that stay in Ray's object store.
+    """
+
+    value: Value
+    refs: tuple[ray.ObjectRef, ...]
+
+
+def parallel_map(
+    function: Callable[[Item], Value], items: Sequence[Item], stall_s: float
+) -> Iterator[Value]:
+    """Applies a function to items in Ray tasks; yields results as tasks finish, in no fixed order.
+
+    Tasks that are lost with a node run again, as long as other tasks still finish.
 
     Args:
-        function: Takes an item; may be called twice for one.
-        items: What Ray can send.
-        stall_s: How long to wait for the next result.
-        stored: How many more values each call returns, in a list with the first, that stay in the
-            object store; what is yielded then is [the first, references to the others...].
+        function: Takes an item; may be called more than once for the same item.
+        items: Values that Ray can pickle.
+        stall_s: Seconds to wait for the next result.
 
     Raises:
-        ClusterError: Three times in a row nothing got done.
-        SfRayError: What the function raised.
+        ClusterError: Three tries in a row finished no task.
+        SfRayError: The function raised it.
     """
+    return (result.value for result in _map(function, items, stall_s, 0))
+
+
+def parallel_map_stored(
+    function: Callable[[Item], tuple[Value, Sequence[Any]]],
+    items: Sequence[Item],
+    stall_s: float,
+    stored: int,
+) -> Iterator[StoredResult[Value]]:
+    """Like `parallel_map`, for results that are too large for the driver.
+
+    Args:
+        function: Takes an item; returns a small value for the driver, and `stored` values that
+            stay in Ray's object store.
+        items: Values that Ray can pickle.
+        stall_s: Seconds to wait for the next result.
+        stored: How many values each call stores.
+
+    Raises:
+        ClusterError: Three tries in a row finished no task.
+        SfRayError: The function raised it.
+    """
+
+    def call(item: Item) -> list[Any]:
+        value, values = function(item)
+        return [value, *values]
+
+    return _map(call, items, stall_s, stored)
+
+
+def _map(
+    call: Callable[[Any], Any], items: Sequence[Any], stall_s: float, stored: int
+) -> Iterator[StoredResult[Any]]:
+    """Runs `call` until every item has a result; `call` returns a list where values are stored."""
     left = dict(enumerate(items))
     patience = Patience(len(left))
     while left:
         try:
             with user_errors():
-                for index, result in _map_once(function, left, stall_s, stored):
+                for index, result in _map_once(call, left, stall_s, stored):
                     del left[index]
                     yield result
         except ClusterError as error:
@@ -123,11 +171,11 @@ def parallel_map(
 
 
 def _map_once(
-    function: Callable[[Any], Any], items: dict[int, Any], stall_s: float, stored: int
-) -> Iterator[tuple[int, Any]]:
-    # Ray takes no partial.
+    call: Callable[[Any], Any], items: Mapping[int, Any], stall_s: float, stored: int
+) -> Iterator[tuple[int, StoredResult[Any]]]:
+    # Ray takes plain functions only, and `call` may be a partial.
     task = ray.remote(num_cpus=1, scheduling_strategy="SPREAD", num_returns=1 + stored)(
-        lambda item: function(item)
+        lambda item: call(item)
     )
     # A signal ends the wait for a future at once, and is held back in `ray.wait`.
     waiting: dict[Future[Any], tuple[list[ray.ObjectRef], int]] = {}
@@ -135,8 +183,8 @@ def _map_once(
     try:
         while True:
             for index, item in islice(next_items, _TASKS_AHEAD - len(waiting)):
-                results = task.remote(item) if stored else [task.remote(item)]
-                waiting[results[0].future()] = results, index
+                refs = task.remote(item) if stored else [task.remote(item)]
+                waiting[refs[0].future()] = refs, index
             if not waiting:
                 return
             done, _ = wait(waiting, timeout=stall_s, return_when=FIRST_COMPLETED)
@@ -146,12 +194,12 @@ def _map_once(
                     "CPU, or storage may hang; look at `ray status`, or raise --stall-s"
                 )
             for future in done:
-                results, index = waiting.pop(future)
-                yield index, [future.result(), *results[1:]] if stored else future.result()
+                refs, index = waiting.pop(future)
+                yield index, StoredResult(future.result(), tuple(refs[1:]))
     finally:
         for unfinished, _ in waiting.values():
-            # With its process: a task that hangs in a library notices nothing else, and would keep
-            # its CPU.
+            # `force` kills the process: a task that hangs in a library notices nothing else, and
+            # would keep its CPU.
             ray.cancel(unfinished[0], force=True)
 
 

@@ -25,7 +25,7 @@ from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.engine.flops import Work
 from sf_ray.errors import BadShardError
 from sf_ray.runtime.log import say
-from sf_ray.runtime.tasks import parallel_map
+from sf_ray.runtime.tasks import parallel_map, parallel_map_stored
 from sf_ray.storage.location import Location
 
 # Units that are encoded whole, and the rows of each, at most.
@@ -126,14 +126,16 @@ def encode_whole(
         for shard, unit in units[span.start : span.stop]
     ]
 
-    def encode(place: Place) -> list[Any]:
+    def encode(place: Place) -> tuple[tuple[tuple[str, int], Work] | None, list[pa.Table | None]]:
         for (shard, part), encoded, _ in reading.encoded([place]):
             work = Work.plain(sequences_of(encoded))
-            return [((shard.file.relative, part.start), work), encoded]
-        return [None, None]
+            return ((shard.file.relative, part.start), work), [encoded]
+        return None, [None]
 
     told = [
-        (*first, encoded) for first, encoded in parallel_map(encode, places, stall_s, 1) if first
+        (*first, encoded)
+        for first, (encoded,) in parallel_map_stored(encode, places, stall_s, 1)
+        if first
     ]
     return [(work, encoded) for _, work, encoded in sorted(told, key=_first) if work.tokens]
 

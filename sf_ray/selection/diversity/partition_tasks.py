@@ -181,7 +181,7 @@ def _divide(
     return division, ratio
 
 
-def _sample(read: _Reader, share: float, chunk: Chunk) -> tuple[int, list[Stored]]:
+def _sample(read: _Reader, share: float, chunk: Chunk) -> tuple[int, list[Embeddings16]]:
     _, embeddings = read(chunk, share)
     return chunk.start, [embeddings]
 
