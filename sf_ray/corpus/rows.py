@@ -2,12 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from sf_ray.corpus.planning import top_level
+from sf_ray.corpus.readers.file_types import FileType, file_type_of
 from sf_ray.corpus.readers.json_lines import LINE, LINES, JsonReader
 from sf_ray.corpus.readers.shard import ShardReader, open_shard
 from sf_ray.corpus.units import ReadPlan
@@ -161,6 +162,27 @@ def first_bad_row(
                 place = _place_of(reader, start + index)
             return BadRowError(file.relative, start + index, place, row.reason)
     return None
+
+
+def refuse_bad_lines(
+    location: Location, file: File, start: int, rows: pa.Table, suspects: Iterable[int]
+) -> None:
+    """Raises the error of the first line that is no JSON object; only JSON shards have lines.
+
+    Args:
+        location: The corpus.
+        file: The shard.
+        start: Row number in the shard of the first of `rows`.
+        rows: Rows as `read_units` reads them.
+        suspects: Indices of rows that may be such lines, in order; only these are parsed again.
+
+    Raises:
+        BadRowError: Says where the line stands.
+    """
+    if file_type_of(file.relative) is not FileType.JSON:
+        return
+    if error := first_bad_row(location, file, start, rows, list(suspects)):
+        raise error
 
 
 def _place_of(reader: ShardReader, row: int) -> str:
