@@ -28,9 +28,10 @@ test: $(READY)  ## Run the tests
 	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile \
 	    --no-loadscope-reorder
 
-lint: $(READY)  ## Check style
+lint: $(READY)  ## Check style, and which module imports which
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo --no-cache
 
 typecheck: $(READY)  ## Check types
 	$(VENV)/bin/mypy
