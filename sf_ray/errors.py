@@ -1,24 +1,41 @@
-"""The errors a user can act on. The command line prints their text without a traceback."""
+"""The errors that a user can act on; the command line prints their text without a traceback.
+
+Each class has the exit code of a run that it ends. Workers raise these errors too, so every class
+can be pickled. Imports nothing of this package.
+"""
 
 
 class SfRayError(Exception):
-    """Something about the input, the storage or the model stops the job (exit code 1)."""
+    """The input, the storage or the model stops the job (exit code 1).
+
+    Attributes:
+        message: Text for the user; the first line says what is wrong.
+    """
 
     exit_code = 1
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        # Kept beside `args`, because Ray Data appends advice of its own to the `args` of any
+        # exception that leaves a task.
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
 
 class UsageError(SfRayError):
-    """The command or its configuration is wrong (exit code 2)."""
+    """The command line or the configuration is wrong (exit code 2)."""
 
     exit_code = 2
 
 
 class BadShardError(SfRayError):
-    """A shard of the corpus cannot be used; `--on-bad-shard skip` goes on without it.
+    """A shard of the corpus cannot be used; `--on-bad-shard skip` leaves it out.
 
     Attributes:
-        shard: Its relative path.
-        reason: What is wrong with it.
+        shard: Path of the shard, relative to the corpus.
+        reason: What is wrong with the shard.
     """
 
     def __init__(self, shard: str, reason: str) -> None:
@@ -30,18 +47,18 @@ class BadShardError(SfRayError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["BadShardError"], tuple[str, str]]:
-        """Two arguments make it, not the one message: it travels between processes."""
+        """Pickles the two arguments: by default Python would pass the one message instead."""
         return BadShardError, (self.shard, self.reason)
 
 
 class BadRowError(SfRayError):
-    """A row of a shard is no JSON object; `--on-bad-line skip` goes on without it.
+    """A row of a JSON shard is not a JSON object; `--on-bad-line skip` goes on without the row.
 
     Attributes:
-        shard: Its relative path.
-        row: Its number in the shard.
-        place: Where an editor shows it, e.g. "line 7".
-        reason: What is wrong with it.
+        shard: Path of the shard, relative to the corpus.
+        row: 0-based number of the row in the shard.
+        place: Where an editor shows the row, e.g. "line 7".
+        reason: What is wrong with the row.
     """
 
     def __init__(self, shard: str, row: int, place: str, reason: str) -> None:
@@ -55,15 +72,15 @@ class BadRowError(SfRayError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["BadRowError"], tuple[str, int, str, str]]:
-        """Four arguments make it, not the one message: it travels between processes."""
+        """Pickles the four arguments: by default Python would pass the one message instead."""
         return BadRowError, (self.shard, self.row, self.place, self.reason)
 
 
 class EngineFailedError(SfRayError):
-    """The model cannot score these rows.
+    """The model cannot score some rows.
 
     Attributes:
-        device_is_lost: Nor any others, in this process.
+        device_is_lost: Whether this process can score no other rows either.
     """
 
     def __init__(self, message: str, device_is_lost: bool = False) -> None:
@@ -72,14 +89,29 @@ class EngineFailedError(SfRayError):
 
 
 class ClusterError(SfRayError):
-    """A worker, an actor or a node was lost, or nothing moves: trying again may help."""
+    """Ray lost a worker, an actor or a node, or makes no progress; trying again may help."""
 
 
 class LeaseError(SfRayError):
-    """Another run writes here."""
+    """Another run holds the lease on a place that this run wants to write to."""
 
 
 class TerminatedError(SfRayError):
-    """The job was told to end."""
+    """A signal asked the job to end."""
 
     exit_code = 143  # 128 + SIGTERM, as shells count
+
+
+def first_line(error: BaseException, cause_first: bool = False) -> str:
+    """Shortens an error to one line, so that another error's text can quote it.
+
+    Args:
+        error: The error to quote.
+        cause_first: Quote the cause of `error` instead, where there is one.
+
+    Returns:
+        At most 300 characters; the name of the error's class where the text is empty.
+    """
+    quoted = error.__cause__ if cause_first and error.__cause__ else error
+    text = str(quoted).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

@@ -1,4 +1,7 @@
-"""Where bytes lie: list, tell versions apart, read, put atomically. No Ray, no model."""
+"""Files of any storage: list them with their versions, read them, put them atomically.
+
+Knows no Ray and no model, and nothing of what is in a file, except that `put_table` writes Parquet.
+"""
 
 import os
 import tempfile
@@ -26,13 +29,13 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class File:
-    """A file as a listing shows it.
+    """A file in a listing.
 
     Attributes:
-        path: As the file system writes it.
+        path: Path in the spelling of the file system.
         relative: Path below the listed location, with forward slashes.
         size: Bytes.
-        version: Changes when the content does: ETag, else the modification time.
+        version: Changes when the content does: the ETag, else the modification time.
     """
 
     path: str
@@ -42,10 +45,17 @@ class File:
 
 
 def version_of(info: Mapping[str, Any]) -> str:
-    """What tells two contents of one path apart without reading them."""
+    """The version of a file: differs where the content does, and needs no reading.
+
+    Args:
+        info: Details of the file, as fsspec's `info` returns them.
+
+    Raises:
+        SfRayError: The storage knows neither an ETag nor a modification time.
+    """
     for key in ("ETag", "etag", "mtime", "LastModified", "updated", "created"):
         value = info.get(key)
-        if isinstance(value, datetime):  # some file systems tell the same time in two ways
+        if isinstance(value, datetime):  # one moment may print in two ways
             value = value.timestamp()
         if value is not None:
             return str(value).strip('"')
@@ -58,8 +68,15 @@ def version_of(info: Mapping[str, Any]) -> str:
 def list_files(location: Location, suffix: str = "") -> list[File]:
     """Lists the files at a directory, file or glob, recursively, sorted by relative path.
 
-    Names that begin with `_` or `.` (markers, unfinished files) are passed over, as Hive, Spark
-    and Hadoop do. What is not there has no files.
+    Names that begin with `_` or `.` (markers, unfinished files) are skipped, as Hive, Spark and
+    Hadoop do. A directory that does not exist has no files.
+
+    Args:
+        location: A directory, file or glob.
+        suffix: Only files whose path ends with this.
+
+    Raises:
+        SfRayError: The bucket does not exist, a link leads nowhere, or storage failed.
     """
     with storage_errors(location):
         fs, root = location.fs, location.path
@@ -69,9 +86,9 @@ def list_files(location: Location, suffix: str = "") -> list[File]:
             root = _glob_root(root)
         elif location.is_remote or os.path.exists(root):
             infos = location.call("find", root, detail=True)
-        else:  # an absent bucket is an error; an absent directory has no files
+        else:  # an absent directory has no files, while an absent bucket is an error
             infos = {}
-        # Of a link in a directory fsspec tells only that it is one.
+        # For a link in a directory, fsspec reports only that it is a link.
         infos = {p: fs.info(p) if info.get("islink") else info for p, info in infos.items()}
     files = []
     for path, info in infos.items():
@@ -94,7 +111,7 @@ def _glob_root(pattern: str) -> str:
 
 
 def overlap(one: Location, other: Location) -> bool:
-    """Whether one location lies inside the other, or they are the same."""
+    """Whether the two locations are the same, or one lies inside the other."""
     if type(one.fs) is not type(other.fs):
         return False
     paths = []
@@ -114,9 +131,15 @@ def map_requests(
     items: Iterable[_Item],
     at_once: int = 16,
 ) -> Iterator[_Result]:
-    """Applies a function that waits for storage to items, several at a time; results in order.
+    """Applies a function that waits for storage to many items; yields the results in order.
 
-    No more than `at_once` results are held. Where storage is local there is nothing to wait for.
+    Local storage answers at once, so there the calls run one after the other in this thread.
+
+    Args:
+        location: The storage that the function waits for.
+        function: Called in a thread.
+        items: Its arguments.
+        at_once: Calls in flight at a time; also how many results are held at most.
     """
     if not location.is_remote:
         yield from map(function, items)
@@ -132,13 +155,21 @@ def map_requests(
 
 
 def read_bytes(location: Location, size: int = 0) -> bytes:
-    """Reads a whole file; `size` bounds the time that it may take."""
+    """Reads a whole file.
+
+    Args:
+        location: The file.
+        size: Bytes of the file, where known: the time-out of an attempt grows with them.
+
+    Raises:
+        SfRayError: The file does not exist (`FileNotFoundError` is the cause), or storage failed.
+    """
     data: bytes = location.call("cat_file", location.path, size=size)
     return data
 
 
 def read_bytes_or_none(location: Location) -> bytes | None:
-    """Reads a whole small file; None where there is none."""
+    """Reads a whole small file; None where it does not exist."""
     try:
         return read_bytes(location)
     except SfRayError as error:
@@ -148,7 +179,7 @@ def read_bytes_or_none(location: Location) -> bytes | None:
 
 
 def is_there(location: Location) -> bool:
-    """Whether a file is there; asks for nothing else."""
+    """Whether a file exists, found by one request without reading the file."""
     try:
         location.call("info", location.path)
     except SfRayError as error:
@@ -165,10 +196,11 @@ def copy_here(location: Location, file: File, target: Path) -> None:
 
 @contextmanager
 def put_whole(location: Location) -> Iterator[Path]:
-    """Gives a local path to write to; the file appears under its name whole, or not at all.
+    """Yields a local path to write to; afterwards the file appears whole at `location`.
 
-    Object stores have no rename, and an fsspec file that is closed by an exception would commit
-    what it has: so the bytes are complete on local disk before the one call that uploads them.
+    Where the block raises, nothing appears. Object stores have no rename, and an fsspec file that
+    an exception closes would commit a part of the content. Therefore the content is complete on the
+    local disk before one call uploads it.
     """
     with storage_errors(location):
         fs, path = location.fs, location.path
@@ -193,7 +225,7 @@ def put_whole(location: Location) -> Iterator[Path]:
 
 
 def _flush_to_disk(name: str) -> None:
-    """Before the rename: else a machine that loses power may keep the name and not the bytes."""
+    """Flushes before the rename: else a power failure may leave the new name without the bytes."""
     handle = os.open(name, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -208,19 +240,25 @@ def _umask() -> int:
 
 
 def put_bytes(location: Location, data: bytes) -> None:
-    """Writes a small file whole."""
+    """Writes a small file; it appears whole or not at all."""
     with put_whole(location) as path:
         path.write_bytes(data)
 
 
 def put_table(location: Location, table: pa.Table, encoding: Mapping[str, Any]) -> None:
-    """Writes a table as one Parquet file, whole; `encoding`: options of `pq.write_table`."""
+    """Writes a table as one Parquet file; it appears whole or not at all.
+
+    Args:
+        location: The file.
+        table: The rows.
+        encoding: Options of `pyarrow.parquet.write_table`, e.g. the compression.
+    """
     with put_whole(location) as path:
         pq.write_table(table, path, write_page_checksum=True, **encoding)
 
 
 def remove(location: Location) -> None:
-    """Removes a file; it may be gone already."""
+    """Removes a file; does nothing where it is gone already."""
     try:
         location.call("rm_file", location.path)
     except SfRayError as error:
@@ -229,5 +267,5 @@ def remove(location: Location) -> None:
 
 
 def now_utc() -> str:
-    """The time, as manifests write it."""
+    """The time in UTC, in the form of manifests: "2026-11-24T01:02:03Z"."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

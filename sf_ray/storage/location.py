@@ -1,7 +1,8 @@
-"""A path or URI, how to reach it, and what its storage says when it fails. No Ray, no model.
+"""A path or URI: how to reach its storage, when to retry a request, and which error to show.
 
-Everything goes through fsspec, so a local path, `s3://`, `gs://` and the rest are alike. A request
-that fails in a way that may pass is made again, with growing pauses, for `retry_s` seconds.
+All access goes through fsspec, so callers treat local paths, `s3://`, `gs://` and the rest alike. A
+request that fails for a passing reason is repeated, with growing pauses, for `retry_s` seconds.
+Knows no Ray and no model.
 """
 
 import asyncio
@@ -19,72 +20,82 @@ import fsspec
 import tenacity
 from fsspec.asyn import AsyncFileSystem
 
-from sf_ray.errors import SfRayError
+from sf_ray.errors import SfRayError, first_line
 from sf_ray.runtime.log import say
 
 RETRY_S = 300.0
-# One try of one request may take this long, and as much longer as its bytes need at the slowest
-# rate that is still worth waiting for.
+# The time-out of one attempt: a fixed part, and the time that the bytes need at the slowest rate
+# (bytes/s) that is still worth waiting for.
 _TRY_S, _SLOWEST_BYTES_S = 30.0, 250_000
 # A listing is many requests, each with time-outs and retries of its own.
 _LISTING_S = 1800.0
-# No cache of listings: other runs write too. One request for one read: with more, s3fs asks for the
-# size first. And one page of a listing is asked for again rather than the whole of it.
 _CLIENT_OPTIONS = {
     "s3": {
+        # Other runs write too, so a cached listing may be out of date.
         "use_listings_cache": False,
+        # A read is one request: with more at once, s3fs requests the size of the file first.
         "max_concurrency": 1,
+        # botocore repeats one page of a listing; `Location.call` could only repeat all of it.
         "config_kwargs": {"retries": {"mode": "standard", "max_attempts": 5}},
     }
 }
-# What a server or a disk says once and will say again.
-_LASTING = {
+# Errors that the same request will raise again, however long one waits.
+_LASTING_ERRNOS = {
     errno.EINVAL, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EPERM
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Location:
-    """A path or URI and how to reach it; small, and may be sent to another process."""
+    """A path or URI and how to reach it. Small and picklable.
+
+    Attributes:
+        uri: A local path, or a URI of any file system that fsspec knows, e.g. "s3://bucket/key".
+        storage_options: Arguments of that file system, e.g. credentials; local paths ignore them.
+        retry_s: How long a request that fails for a passing reason is repeated, in seconds.
+    """
 
     uri: str
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     retry_s: float = RETRY_S
 
     def __reduce__(self) -> tuple[type["Location"], tuple[str, Mapping[str, Any], float]]:
-        """Other processes have other directories: a relative path reaches them whole."""
+        """Pickles a relative path as an absolute one: other processes run in other directories."""
         return Location, (whole_path(self.uri), self.storage_options, self.retry_s)
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
-        """The file system; fsspec keeps one instance for equal options."""
+        """The fsspec file system; fsspec returns the same instance for equal options."""
         with storage_errors(self):
             return self._resolved()[0]
 
     @property
     def path(self) -> str:
-        """The path as `fs` writes it, without a slash at the end."""
+        """The path in the spelling of `fs`, without a trailing slash."""
         with storage_errors(self):
             return self._resolved()[1].rstrip("/")
 
     def _resolved(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        # Local paths take no options: those given are for the other side of the job.
-        ours = _CLIENT_OPTIONS.get(self.uri.partition("://")[0], {})
-        # Copies: botocore changes the options it is given, and fsspec keeps instances by options.
-        options = copy.deepcopy({**ours, **self.storage_options}) if self.is_remote else {}
+        # A job has one set of storage options. A local path ignores them: they are for the other
+        # side of the job.
+        defaults = _CLIENT_OPTIONS.get(self.uri.partition("://")[0], {})
+        # A copy, because botocore changes the options in place: fsspec, which finds an instance by
+        # its options, would then make a second client for the second use of a location.
+        options = copy.deepcopy({**defaults, **self.storage_options}) if self.is_remote else {}
         fs, path = fsspec.core.url_to_fs(self.uri, **options)
         if "s3" in fs.protocol:
-            fs.retries = 1  # s3fs tries again too; with ours around it, bounds would multiply
+            # s3fs retries too. Inside the retries of `call`, the numbers of tries would multiply.
+            fs.retries = 1
         return fs, path
 
     @property
     def is_remote(self) -> bool:
-        """Whether the URI names another file system than this machine's."""
+        """Whether the URI names a file system other than this machine's own."""
         return "://" in self.uri and not self.uri.startswith(("file://", "local://"))
 
     @property
     def public_uri(self) -> str:
-        """The URI without user name and password, fit for manifests, logs and errors."""
+        """The URI without user name and password, for manifests, logs and errors."""
         parts = urlsplit(self.uri)
         if not self.is_remote or "@" not in parts.netloc:
             return self.uri
@@ -95,22 +106,22 @@ class Location:
         return replace(self, uri=f"{self.uri.rstrip('/')}/{name}")
 
     def call(self, method: str, *args: Any, size: int = 0, **kwargs: Any) -> Any:
-        """Calls a method of the file system; again, where what it raises may pass.
+        """Calls a method of the file system, and repeats the call where the error may pass.
 
         Args:
-            method: Its name, e.g. "cat_file".
-            args: Its arguments.
-            size: Bytes that it moves, which bound the time that one try may take.
-            kwargs: Its keyword arguments.
+            method: Name of the method, e.g. "cat_file".
+            args: Arguments of the method.
+            size: Bytes that the call transfers; more bytes allow one attempt more time.
+            kwargs: Keyword arguments of the method.
 
         Raises:
-            SfRayError: It is not there, it is forbidden, or storage stayed away for `retry_s`.
+            SfRayError: The file is absent or forbidden, or storage failed for `retry_s` seconds.
         """
         with storage_errors(self):
             fs = self.fs
             if isinstance(fs, AsyncFileSystem):
-                bulk = _LISTING_S if method in ("find", "glob") else _TRY_S
-                kwargs["timeout"] = bulk + size / _SLOWEST_BYTES_S
+                fixed_s = _LISTING_S if method in ("find", "glob") else _TRY_S
+                kwargs["timeout"] = fixed_s + size / _SLOWEST_BYTES_S
             return self._retried(getattr(fs, method), *args, **kwargs)
 
     def _retried(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -120,28 +131,31 @@ class Location:
             stop=tenacity.stop_after_delay(self.retry_s),
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
             retry=tenacity.retry_if_exception(_may_pass),
-            before_sleep=self._say_again,
+            before_sleep=self._say_retry,
             reraise=True,
         )(call, *args, **kwargs)
 
-    def _say_again(self, state: tenacity.RetryCallState) -> None:
+    def _say_retry(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        # The first few pass unsaid: a store that throttles is nothing to worry about.
+        # The first failures are not logged: a store that throttles is nothing to worry about.
         if error and state.attempt_number > 3:
             say(
-                f"note: storage of {self.public_uri} fails ({_short(error)}); trying again for "
+                f"note: storage of {self.public_uri} fails ({_answer(error)}); trying again for "
                 f"{max(0, self.retry_s - (state.seconds_since_start or 0)):.0f} s more"
             )
 
 
 def whole_path(uri: str) -> str:
-    """A path of this process as any process of this machine understands it; a URI as it is."""
+    """Makes a local path absolute, for processes in other directories; leaves a URI unchanged."""
     return uri if "://" in uri else os.path.abspath(uri)
 
 
 @contextmanager
 def storage_errors(location: Location) -> Iterator[None]:
-    """Turns what storage raises into errors that say what, where and what next."""
+    """Turns exceptions of the storage into a `SfRayError` that says what, where and what next.
+
+    The original exception becomes the cause; callers look there for `FileNotFoundError`.
+    """
     where = location.public_uri
     try:
         yield
@@ -149,21 +163,23 @@ def storage_errors(location: Location) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise SfRayError(
-            f"{where}: not found ({_short(error)}); check the name, and that the bucket exists"
+            f"{where}: not found ({_answer(error)}); check the name, and that the bucket exists"
         ) from error
     except PermissionError as error:
         raise SfRayError(
-            f"{where}: access denied ({_short(error)}); check the credentials in the environment "
+            f"{where}: access denied ({_answer(error)}); check the credentials in the environment "
             "or --storage-options"
         ) from error
     except _storage_exceptions() as error:
-        lasted = f" for {location.retry_s:g} s" if location.is_remote and _may_pass(error) else ""
+        was_retried = location.is_remote and _may_pass(error)
+        lasted = f" for {location.retry_s:g} s" if was_retried else ""
         raise SfRayError(
-            f"{where}: storage failed{lasted} ({type(error).__name__}: {_short(error)}); check the "
-            "endpoint, the network and the credentials; the same command goes on where this one was"
+            f"{where}: storage failed{lasted} ({type(error).__name__}: {_answer(error)}); check "
+            "the endpoint, the network and the credentials; the same command goes on where this "
+            "one was"
         ) from error
     except (ImportError, ValueError) as error:
-        raise SfRayError(f"{where}: cannot be opened ({_short(error)})") from error
+        raise SfRayError(f"{where}: cannot be opened ({_answer(error)})") from error
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -172,15 +188,15 @@ def _may_pass(error: BaseException) -> bool:
         return False
     if isinstance(error, (IsADirectoryError, NotADirectoryError)):
         return False
-    # s3fs translates what a server says into an OSError, and keeps the answer as its cause.
+    # s3fs turns the answer of a server into an OSError, and keeps the answer as the cause.
     for answer in (error, error.__cause__):
         response = getattr(answer, "response", None)
         if isinstance(response, Mapping):
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             code = response.get("Error", {}).get("Code")
             return status in (409, 429) or status >= 500 or code == "RequestTimeout"
-    if isinstance(error, OSError):  # time-outs are OSErrors too
-        return error.errno not in _LASTING
+    if isinstance(error, OSError):  # TimeoutError is an OSError
+        return error.errno not in _LASTING_ERRNOS
     if isinstance(error, asyncio.TimeoutError):
         return True
     if "botocore" not in sys.modules:
@@ -193,7 +209,11 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _storage_exceptions() -> tuple[type[Exception], ...]:
-    """What file systems raise; s3fs passes some on untranslated: no credentials, no connection."""
+    """The exceptions that file systems raise.
+
+    s3fs passes some of botocore's on untranslated, e.g. for missing credentials or a refused
+    connection. Where botocore is not loaded, none of its exceptions can have been raised.
+    """
     if "botocore" not in sys.modules:
         return (OSError,)
     from aiohttp import ClientError as HttpError
@@ -202,7 +222,6 @@ def _storage_exceptions() -> tuple[type[Exception], ...]:
     return (OSError, BotoCoreError, ClientError, HttpError)
 
 
-def _short(error: BaseException) -> str:
-    """The first line of what storage says; s3fs says it in the cause only."""
-    text = str(error.__cause__ or error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
+def _answer(error: BaseException) -> str:
+    """The first line of what the storage answered; s3fs keeps the answer in the cause."""
+    return first_line(error, cause_first=True)

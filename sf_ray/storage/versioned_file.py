@@ -1,6 +1,6 @@
-"""A shard as bytes: read in ranges, and only in the version that was listed.
+"""The bytes of a shard: read in ranges, and only from the version that a listing showed.
 
-Knows no kind of shard, no Ray, no model.
+Knows no file type, no Ray and no model.
 """
 
 import io
@@ -9,22 +9,25 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from sf_ray.errors import BadShardError, SfRayError
+from sf_ray.errors import BadShardError, SfRayError, first_line
 from sf_ray.storage.files import File, version_of
 from sf_ray.storage.location import Location
 
 
 @contextmanager
 def open_bytes(location: Location, file: File) -> Iterator[io.RawIOBase]:
-    """Opens a shard, and sees to it that all that is read is of the version that was listed.
+    """Opens a shard as a binary stream that may seek.
+
+    The version is compared with the listing's before the first byte is read and after the last one,
+    so that no caller goes on with a mixture of two versions.
 
     Raises:
-        BadShardError: It changed, or is gone.
+        BadShardError: The shard changed since the listing, or is gone.
         SfRayError: Storage failed.
     """
     _check_version(location, file)
     with unreadable_is_bad(file):
-        handle = _Ranges(location, file) if location.is_remote else io.FileIO(file.path)
+        handle = _RemoteFile(location, file) if location.is_remote else io.FileIO(file.path)
     with handle:
         yield handle
     _check_version(location, file)
@@ -32,7 +35,7 @@ def open_bytes(location: Location, file: File) -> Iterator[io.RawIOBase]:
 
 @contextmanager
 def unreadable_is_bad(file: File) -> Iterator[None]:
-    """Turns what Arrow and the operating system say of a file's content into a `BadShardError`."""
+    """Turns errors of Arrow and of the operating system about a shard into a `BadShardError`."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
@@ -40,16 +43,15 @@ def unreadable_is_bad(file: File) -> Iterator[None]:
 
 
 def read_range(location: Location, file: File, start: int, end: int) -> bytes:
-    """Reads bytes [start, end) of a shard."""
+    """Reads bytes [start, end) of a shard.
+
+    Raises:
+        BadShardError: The shard is gone.
+        SfRayError: Storage failed.
+    """
     with _gone_is_bad(file):
         data: bytes = location.call("cat_file", file.path, start=start, end=end, size=end - start)
         return data
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, short enough to be part of another one's text."""
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
 
 
 def _check_version(location: Location, file: File) -> None:
@@ -60,6 +62,7 @@ def _check_version(location: Location, file: File) -> None:
 
 @contextmanager
 def _gone_is_bad(file: File) -> Iterator[None]:
+    """Turns the "not found" of a shard that was listed into a `BadShardError`."""
     try:
         yield
     except BadShardError:
@@ -70,8 +73,8 @@ def _gone_is_bad(file: File) -> Iterator[None]:
         raise
 
 
-class _Ranges(io.RawIOBase):
-    """A remote file that is read in exactly the ranges that are asked for, each with retries."""
+class _RemoteFile(io.RawIOBase):
+    """A remote file as a stream: each read requests exactly the bytes asked for, with retries."""
 
     def __init__(self, location: Location, file: File) -> None:
         self._location, self._file, self._position = location, file, 0

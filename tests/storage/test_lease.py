@@ -7,15 +7,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sf_ray.errors import LeaseError
 from sf_ray.runtime.signals import stoppable
-from sf_ray.storage import lease as leases
-from sf_ray.storage.files import File, list_files, put_bytes, read_bytes, remove
-from sf_ray.storage.lease import Holder, lease, refuse_if_held
+from sf_ray.storage.files import File, list_files, now_utc, put_bytes, remove
+from sf_ray.storage.lease import lease, refuse_if_held
+from sf_ray.storage.lease_files import list_leases
+from sf_ray.storage.lease_holder import Holder, process_name
 from sf_ray.storage.location import Location
 
 
@@ -32,7 +32,7 @@ def test_the_second_run_is_refused_with_the_first_ones_name(place: Location) -> 
         for refused in (lease(place).__enter__, lambda: refuse_if_held(place)):
             with pytest.raises(LeaseError, match="another run writes there: process") as error:
                 refused()
-            for words in (str(os.getpid()), leases.now_utc()[:10], "expires after 60 s"):
+            for words in (str(os.getpid()), now_utc()[:10], "expires after 60 s"):
                 assert words in str(error.value)
     refuse_if_held(place)
     with lease(place):
@@ -43,8 +43,8 @@ def test_the_second_run_is_refused_with_the_first_ones_name(place: Location) -> 
 def test_a_silent_run_of_another_machine_is_waited_out(
     place: Location, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(leases, "_EXPIRES_S", 2.5)
-    monkeypatch.setattr(leases, "_LOOK_S", 0.2)
+    monkeypatch.setattr("sf_ray.storage.lease._EXPIRES_S", 2.5)
+    monkeypatch.setattr("sf_ray.storage.lease._LOOK_S", 0.2)
     held_by(place, ELSEWHERE)
     began = time.monotonic()
     with lease(place):
@@ -55,10 +55,10 @@ def test_a_silent_run_of_another_machine_is_waited_out(
     assert "took over from a run on gpu-head-0 that was silent for" in said
 
 
-def test_a_run_of_another_machine_that_renews_its_lease_is_told_as_soon_as_it_does(
+def test_a_run_of_another_machine_that_renews_its_lease_refuses_as_soon_as_it_does(
     place: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "_LOOK_S", 0.2)
+    monkeypatch.setattr("sf_ray.storage.lease._LOOK_S", 0.2)
     held_by(place, ELSEWHERE)
     renewal = threading.Timer(2.5, held_by, (place, ELSEWHERE))
     renewal.start()
@@ -72,11 +72,13 @@ def test_a_run_of_another_machine_that_renews_its_lease_is_told_as_soon_as_it_do
 def test_a_lease_that_is_given_back_while_another_run_looks_is_free(
     place: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "_LOOK_S", 0.2)
+    monkeypatch.setattr("sf_ray.storage.lease._LOOK_S", 0.2)
     held_by(place, ELSEWHERE)
     release = threading.Timer(0.5, remove, (place.join("_lease/000001.json"),))
     release.start()
     refuse_if_held(place)
+    # It did not go on before the lease was gone.
+    assert list_files(place.join("_lease")) == []
     release.join()
 
 
@@ -100,47 +102,6 @@ def test_of_many_runs_that_start_at_once_one_wins(place: Location) -> None:
     assert sorted(outlasted) == [0] * (runs - 1) + [runs - 1]
 
 
-@pytest.mark.parametrize(
-    "place", ["local", pytest.param("s3", marks=pytest.mark.s3)], indirect=True
-)
-def test_of_many_exclusive_puts_one_is_made(place: Location) -> None:
-    runs = 8
-    barrier = threading.Barrier(runs)
-
-    def put(where: Location, number: int) -> bool:
-        barrier.wait()
-        return leases._exclusive_put(where, str(number).encode())
-
-    put_bytes(place.join("made-before"), b"")
-    with ThreadPoolExecutor(runs) as threads:
-        for round_ in range(100 if not place.is_remote else 5):
-            where = place.join(str(round_))
-            made = list(threads.map(put, [where] * runs, range(runs)))
-            assert sum(made) == 1
-            assert read_bytes(where) == str(made.index(True)).encode()
-
-
-def test_a_lease_on_a_disk_comes_with_its_content(tmp_path: Path) -> None:
-    path = tmp_path / "000001.json"
-    seen: list[bytes | None] = []
-
-    def look(*_: object) -> Any:  # at each line of what puts the file
-        content = path.read_bytes() if path.exists() else None
-        if not seen or seen[-1] != content:
-            seen.append(content)
-        return look
-
-    tracer = sys.gettrace()
-    sys.settrace(look)
-    try:
-        assert leases._exclusive_put(Location(str(path)), b"whole")
-    finally:
-        sys.settrace(tracer)
-    look()
-    assert seen == [None, b"whole"]
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_disk_without_links_has_leases_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,19 +115,17 @@ def test_a_disk_without_links_has_leases_too(
     assert list(tmp_path.glob("_lease/*")) == list(tmp_path.glob("_lease/.*")) == []
 
 
-def test_who_looked_too_early_does_not_hold_an_older_number(
+def test_a_run_that_looked_too_early_does_not_hold_an_older_number(
     place: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = leases._leases
-
     def look_and_sleep(folder: Location) -> list[File]:
-        seen = look(folder)
-        monkeypatch.setattr(leases, "_leases", look)
+        seen = list_leases(folder)
+        monkeypatch.setattr("sf_ray.storage.lease.list_leases", list_leases)
         held_by(place, ELSEWHERE, number=2)  # another took over from number 1, which is gone
         return seen
 
-    monkeypatch.setattr(leases, "_leases", look_and_sleep)
-    monkeypatch.setattr(leases, "_watch", lambda *_: 1.0)
+    monkeypatch.setattr("sf_ray.storage.lease.list_leases", look_and_sleep)
+    monkeypatch.setattr("sf_ray.storage.lease._watch", lambda *_: 1.0)
     with pytest.raises(LeaseError, match="process 17 on gpu-head-0"):
         lease(place).__enter__()
     assert [file.relative for file in list_files(place.join("_lease"))] == ["000002.json"]
@@ -176,7 +135,7 @@ def test_a_run_that_was_killed_on_this_machine_is_known_to_be_dead(
     place: Location, capsys: pytest.CaptureFixture[str]
 ) -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    other = replace(ELSEWHERE, pid=process.pid, process=leases._process(process.pid))
+    other = replace(ELSEWHERE, pid=process.pid, process=process_name(process.pid))
     held_by(place, other)
     with pytest.raises(LeaseError):  # at once: it is seen to live
         refuse_if_held(place)
@@ -189,8 +148,8 @@ def test_a_run_that_was_killed_on_this_machine_is_known_to_be_dead(
 def test_a_lease_is_renewed_and_its_loss_ends_the_run(
     place: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "_RENEW_S", 0.1)
-    monkeypatch.setattr(leases, "_EXPIRES_S", 2.5)
+    monkeypatch.setattr("sf_ray.storage.lease._RENEW_S", 0.1)
+    monkeypatch.setattr("sf_ray.storage.lease._EXPIRES_S", 2.5)
     with (
         pytest.raises(LeaseError, match="lost its lease to another run"),
         stoppable(),
@@ -208,14 +167,14 @@ def test_a_lease_is_renewed_and_its_loss_ends_the_run(
 def test_a_lease_that_cannot_be_read_is_one(
     place: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "_watch", lambda *_: 1.0)
+    monkeypatch.setattr("sf_ray.storage.lease._watch", lambda *_: 1.0)
     put_bytes(place.join("_lease/000001.json"), b"{")
     with pytest.raises(LeaseError, match="on unknown"):
         lease(place).__enter__()
 
 
 @pytest.mark.parametrize("only_looks", [True, False])
-def test_storage_without_conditional_writes_is_told(
+def test_storage_without_conditional_writes_is_noted(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -228,9 +187,9 @@ def test_storage_without_conditional_writes_is_told(
         return True
 
     if only_looks:
-        monkeypatch.setattr(leases, "_only_looks", lambda _: True)
+        monkeypatch.setattr("sf_ray.storage.lease_files._checks_before_writing", lambda _: True)
     else:
-        monkeypatch.setattr(leases, "_exclusive_put", overwrite)
+        monkeypatch.setattr("sf_ray.storage.lease_files.exclusive_put", overwrite)
     with lease(place):
         assert "has no conditional writes" in capsys.readouterr().err
         with pytest.raises(LeaseError):

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sf_ray.corpus.units import Footer
-from sf_ray.errors import BadShardError
+from sf_ray.errors import BadShardError, first_line
 from sf_ray.storage.files import File
 from sf_ray.storage.location import Location
-from sf_ray.storage.versioned_file import first_line, read_range, unreadable_is_bad
+from sf_ray.storage.versioned_file import read_range, unreadable_is_bad
 
 # A Parquet footer is most often smaller than this, so that one request reads it.
 _FOOTER_BYTES = 64 * 1024
