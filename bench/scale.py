@@ -226,9 +226,9 @@ def measure_ours(pieces: str, rows: str) -> dict[str, Any]:
     def select() -> float:
         total, scores = int(rows), Location(pieces)
         units = [(shard, units_of(shard.row_groups, UNIT_ROWS)) for shard in shards_of(total)]
-        passes = CorpusPass(scores, False, GIVE_UP_S)
+        corpus_pass = CorpusPass(scores, False, GIVE_UP_S)
         asked = [GroupRequest("", total, int(total * KEEP))]
-        ranking = rank(passes, chunks_of(units), total, Eligible(scores, Bounds(0, 1)), asked)
+        ranking = rank(corpus_pass, chunks_of(units), total, Eligible(scores, Bounds(0, 1)), asked)
         (cutoff,) = ranking.cutoffs.of
         assert cutoff
         return cutoff.ifd

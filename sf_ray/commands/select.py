@@ -1,26 +1,25 @@
 """Selecting and writing on a cluster: scores -> cut-offs -> filtered shards, and the manifest."""
 
+from sf_ray.commands.locations import location_of
 from sf_ray.config.options import CorpusOptions, SelectionOptions
 from sf_ray.config.registry import command_line
-from sf_ray.corpus.formats import Format
-from sf_ray.corpus.planning import Corpus
+from sf_ray.corpus.planning import Corpus, say_skipped
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.errors import UsageError
 from sf_ray.output.export_tasks import export
 from sf_ray.output.layout import Output
 from sf_ray.output.manifest import manifest_of
 from sf_ray.output.report.files import write_report
-from sf_ray.output.report.summary import Summary
 from sf_ray.output.report.survey_tasks import summarise
 from sf_ray.output.report.terminal import print_manifest
-from sf_ray.output.shard_tasks import _write
+from sf_ray.output.shard_tasks import write_kept
 from sf_ray.runtime.log import WallTimes, say, timed
 from sf_ray.scoring.run import Scored
-from sf_ray.scoring.score_set import ScoreSet, _format_of, digest
+from sf_ray.scoring.score_set import ScoreSet, digest, format_of
 from sf_ray.selection.corpus_pass import MarkedBadError
 from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.group_column import GroupColumn, find_column
-from sf_ray.selection.run import _diversified, _select, _Selection
+from sf_ray.selection.run import select_rows, with_diversity
 from sf_ray.storage.location import Location
 
 
@@ -61,24 +60,22 @@ def select_and_write(
     while True:
         try:
             with timed("select", wall_s):
-                selection = _select(options, corpus, score_set)
+                selection = select_rows(options, corpus, score_set)
             if embedder is not None:
-                selection = _diversified(options, corpus, score_set, embedder, selection, wall_s)
+                selection = with_diversity(selection, options, score_set, embedder, wall_s)
             with timed("write", wall_s):
-                written = _write(options, corpus, selection, output)
+                written = write_kept(options, selection, output)
             break
         except MarkedBadError:
             known, corpus = corpus.skipped, corpus.without(score_set.bad_shards())
-            for shard in corpus.skipped:
-                if shard not in known:
-                    say(f"note: skipping shard {shard.relative}: {shard.reason}; selecting again")
-    row_format, exported = _format_of(score_set), None
+            say_skipped(corpus.skipped, known, then="; selecting again")
+    row_format, exported = format_of(score_set), None
     if options.export is not None:
         with timed("export", wall_s):
             where = output.data, output.exports
             exported = export(options.export, row_format, *where, options.stall_s)
     with timed("survey", wall_s):
-        summary = _surveyed(options, corpus, selection, row_format)
+        summary = summarise(selection, row_format, _column_to_report(options, corpus))
     manifest = manifest_of(
         request_id=_request_id(options, corpus, score_set, embedder),
         command=command_line(options, lambda uri: Location(uri).public_uri),
@@ -87,7 +84,7 @@ def select_and_write(
         scored=scored,
         options=options,
         ranking=selection.ranking,
-        dropped_duplicates=None if selection.copies is None else len(selection.copies),
+        dropped_duplicates=None if selection.duplicates is None else len(selection.duplicates),
         diversity=selection.diversity,
         embedder=embedder,
         written=written,
@@ -100,24 +97,8 @@ def select_and_write(
     return corpus
 
 
-def _surveyed(
-    options: SelectionOptions, corpus: Corpus, selection: _Selection, row_format: Format
-) -> Summary:
-    """What the report is to show of the selection."""
-    return summarise(
-        corpus,
-        selection.units,
-        selection.kept,
-        selection.copies,
-        selection.dropped,
-        row_format,
-        _column_to_report(options, corpus),
-        options.stall_s,
-    )
-
-
 def _output(options: SelectionOptions) -> Output:
-    return Output(Location(options.output, options.storage_options, options.storage_retry_s))
+    return Output(location_of(options, options.output))
 
 
 def _request_id(

@@ -1,4 +1,4 @@
-"""Filtered shards in the order of the input, over Ray tasks."""
+"""Kept rows -> filtered shards, written in Ray tasks, in the order of the input or of IFD."""
 
 import functools
 from collections.abc import Sequence
@@ -6,60 +6,52 @@ from collections.abc import Sequence
 import numpy as np
 
 from sf_ray.config.options import SelectionOptions
-from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.units import Shard, Unit
-from sf_ray.errors import BadShardError
 from sf_ray.output.export_tasks import export_names
 from sf_ray.output.layout import Output
 from sf_ray.output.shard_writer import WrittenShard, write_shard
 from sf_ray.output.sorted_parts import part_names
-from sf_ray.output.sorted_tasks import chunks_to_write, count_parts, find_cuts, write_in_order
+from sf_ray.output.sorted_tasks import count_parts, find_cuts, write_in_order
 from sf_ray.runtime.tasks import parallel_map
-from sf_ray.scoring.score_set import ShardUnits, mark_bad
+from sf_ray.scoring.score_set import ShardUnits, or_mark
 from sf_ray.selection.chunks import Chunk, Kept
-from sf_ray.selection.corpus_pass import MarkedBadError, chunks_of
-from sf_ray.selection.run import _Selection
+from sf_ray.selection.corpus_pass import MarkedBadError
+from sf_ray.selection.selection import Selection
 from sf_ray.storage.files import map_requests
 from sf_ray.storage.location import Location
 
-# Small shards of one task that wait for storage together.
+# Small shards of one task that are written side by side, because each waits for storage.
 _WRITES_AT_ONCE = 8
+# The most that one task writes, unless a single shard is larger.
+_BYTES_A_TASK, _SHARDS_A_TASK = 64 << 20, 64
 
 
-def _write(
-    options: SelectionOptions, corpus: Corpus, selection: _Selection, output: Output
+def write_kept(
+    options: SelectionOptions, selection: Selection, output: Output
 ) -> list[WrittenShard]:
-    """Writes what is kept, in the order that was asked for.
+    """Writes the kept rows, in the order that `--order` asks for.
 
     Raises:
         MarkedBadError: Shards turned out to be bad.
+        SfRayError: Files of others are in the way, or storage failed.
     """
-    passes, dropped = selection.passes, selection.dropped
     if options.order == "ifd":
-        kept_rows = selection.rows
-        names = part_names(corpus.file_type, count_parts(corpus, kept_rows))
-        chunks = chunks_of(selection.units, dropped)
-        cuts = find_cuts(passes, chunks, corpus.rows, selection.kept, kept_rows, len(names))
+        names = part_names(selection.corpus.file_type, count_parts(selection))
+        # Before the output is cleared: a bad shard may show here, and then all starts anew.
+        cuts = find_cuts(selection, len(names))
         output.begin(names, export_names(options.export, len(names)))
-        return write_in_order(
-            passes,
-            corpus,
-            chunks_to_write(corpus, selection.units, dropped, kept_rows, len(names)),
-            selection.kept,
-            cuts,
-            names,
-            output.data,
-            options.ifd_column,
-        )
-    names = [shard.file.relative for shard in corpus.shards]
+        return write_in_order(selection, cuts, names, output.data, options.ifd_column)
+    names = [shard.file.relative for shard in selection.corpus.shards]
     output.begin(names, export_names(options.export, len(names)))
+    return _write_in_input_order(selection, output.data, options.ifd_column)
+
+
+def _write_in_input_order(
+    selection: Selection, data: Location, ifd_column: str
+) -> list[WrittenShard]:
+    corpus, corpus_pass, dropped = selection.corpus, selection.corpus_pass, selection.dropped
     write = functools.partial(
-        _write_shards,
-        corpus.location,
-        selection.kept,
-        output.data,
-        options.ifd_column,
-        passes.skip_bad,
+        _write_shards, corpus.location, selection.kept, data, ifd_column, corpus_pass.skip_bad
     )
     tasks = [
         [
@@ -68,7 +60,9 @@ def _write(
         ]
         for shards in share_shards(selection.units)
     ]
-    written = [one for done in parallel_map(write, tasks, passes.stall_s) for one in done]
+    written = [
+        shard for shards in parallel_map(write, tasks, corpus_pass.stall_s) for shard in shards
+    ]
     if len(written) < len(corpus.shards):
         raise MarkedBadError
     return written
@@ -82,27 +76,20 @@ def _write_shards(
     skip_bad: bool,
     shards: Sequence[tuple[Shard, Chunk]],
 ) -> list[WrittenShard]:
-    """Writes some filtered shards; a bad one is left out, which a mark then says."""
+    """Writes some filtered shards; a bad shard is marked and left out where `skip_bad` is set."""
 
-    def write(place: tuple[Shard, Chunk]) -> WrittenShard | None:
-        shard, chunk = place
-        try:
+    def write(shard_rows: tuple[Shard, Chunk]) -> WrittenShard | None:
+        shard, chunk = shard_rows
+        with or_mark(kept.eligible.scores, skip_bad, [shard]):
             ifd = kept.read(chunk).ifd if chunk.places else np.empty(0)
             return write_shard(corpus, shard, ifd, ~np.isnan(ifd), data, ifd_column)
-        except BadShardError as error:
-            if not skip_bad:
-                raise
-            mark_bad(kept.eligible.scores, shard.stem, error.reason)
-            return None
+        return None
 
     return [shard for shard in map_requests(data, write, shards, _WRITES_AT_ONCE) if shard]
 
 
-_BYTES_A_TASK, _SHARDS_A_TASK = 64 << 20, 64
-
-
 def share_shards(units: ShardUnits) -> list[ShardUnits]:
-    """Groups shards, in order, into what one task writes: small ones together."""
+    """Groups shards, in order, into what one task writes: small shards together."""
     tasks: list[list[tuple[Shard, Sequence[Unit]]]] = []
     room = 0
     for shard, shard_units in units:

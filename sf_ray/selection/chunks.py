@@ -1,10 +1,12 @@
-"""Chunks of a corpus, and what of their rows may be kept or is: scores, bounds, copies, groups.
+"""Chunks of a corpus, and the rows of a chunk that may be kept, or that are kept.
 
-Knows where all of it lies and reads it; not how a corpus is spread over tasks. No Ray, no model.
+Reads score pieces, and shards where groups of rows are told apart by a column. Does not know how a
+corpus is spread over tasks. No Ray, no model.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +20,8 @@ from sf_ray.selection.eligible_scores import read_digests, read_ifd, read_scores
 from sf_ray.selection.group_column import GroupColumn
 from sf_ray.storage.location import Location
 
-# Of rows, in their shard.
-Numbers = NDArray[np.int64]
+# Of rows, in their shard; `Positions` are those in the corpus.
+RowNumbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Chunk:
     """Units that follow each other in the corpus: what one task looks at.
 
     Attributes:
-        places: The units.
-        dropped: Which of their rows do not count, whatever their scores; None where all do.
+        places: The units, each with its shard.
+        dropped: Which of their rows do not count, whatever their scores; None where all count.
     """
 
     places: Sequence[Place]
@@ -36,13 +38,13 @@ class Chunk:
 
     @property
     def start(self) -> int:
-        """Position of the first row; there has to be one."""
+        """Position of the first row. The chunk must have one."""
         shard, unit = self.places[0]
         return shard.position + unit.start
 
     @property
     def stop(self) -> int:
-        """Position behind the last row; there has to be one."""
+        """Position behind the last row. The chunk must have one."""
         shard, unit = self.places[-1]
         return shard.position + unit.stop
 
@@ -52,7 +54,7 @@ class Chunk:
         return np.arange(self.start, self.stop)
 
     def without(self, dropped: Bitmap | None) -> "Chunk":
-        """The same rows, of which those that the set has are dropped."""
+        """The same rows, of which those in the set are dropped; none where there is no set."""
         if dropped is None or not self.places:
             return Chunk(self.places)
         return Chunk(self.places, dropped.between(self.start, self.stop))
@@ -60,12 +62,12 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Grouping:
-    """A column of the corpus whose values have a cut-off each.
+    """A column of the corpus each of whose values has a cut-off of its own.
 
     Attributes:
-        corpus: Where the shards lie.
+        corpus: The folder of the shards.
         column: The column.
-        code_of: Value -> its number.
+        code_of: Value -> the code of its group.
     """
 
     corpus: Location
@@ -73,8 +75,24 @@ class Grouping:
     code_of: Mapping[str, int]
 
     def codes(self, places: Sequence[Place]) -> Codes:
-        """[rows] the number of each row's value."""
+        """[rows] the code of each row's group.
+
+        Raises:
+            BadShardError: A shard cannot be read.
+        """
         return self.column.codes(self.corpus, places, self.code_of)
+
+
+class GroupRows(NamedTuple):
+    """Rows of one group.
+
+    Attributes:
+        ifd: [n]; NaN where a row does not count.
+        positions: [n]
+    """
+
+    ifd: NDArray[np.float64]
+    positions: Positions
 
 
 @dataclass(frozen=True)
@@ -84,8 +102,8 @@ class ChunkRows:
     Attributes:
         ifd: [rows]; NaN where a row does not count.
         positions: [rows]
-        codes: [rows] number of each row's group; None where there is one group.
-        statuses: Of each unit, where asked for.
+        codes: [rows] the code of each row's group; None where there is one group.
+        statuses: For each unit [rows] its statuses; empty where they were not asked for.
     """
 
     ifd: NDArray[np.float64]
@@ -93,51 +111,79 @@ class ChunkRows:
     codes: Codes | None
     statuses: tuple[pa.ChunkedArray, ...] = ()
 
-    def of_groups(self) -> "dict[int, tuple[NDArray[np.float64], Positions]]":
-        """Group -> the IFD and positions of its rows, for the groups that the chunk has."""
+    def of_groups(self) -> dict[int, GroupRows]:
+        """Code -> the rows of that group, for the groups that occur in the chunk."""
         if self.codes is None:
-            return {0: (self.ifd, self.positions)}
+            return {0: GroupRows(self.ifd, self.positions)}
         order = np.argsort(self.codes, kind="stable")
-        groups, starts = np.unique(self.codes[order], return_index=True)
+        codes, starts = np.unique(self.codes[order], return_index=True)
         return {
-            int(group): (self.ifd[rows], self.positions[rows])
-            for group, rows in zip(groups, np.split(order, starts[1:]), strict=False)
+            int(code): GroupRows(self.ifd[rows], self.positions[rows])
+            # Of no rows, `split` makes one empty part and there is no code.
+            for code, rows in zip(codes, np.split(order, starts[1:]), strict=False)
         }
 
 
 @dataclass(frozen=True)
 class Eligible:
-    """Reads which rows may be kept: `ok`, within the bounds, and not dropped."""
+    """Reads which rows may be kept: those that are `ok`, within the bounds, and not dropped.
+
+    Attributes:
+        scores: The folder of the score pieces.
+        bounds: What a row must lie within.
+        grouping: The groups that rows are in; None where all rows are one group.
+    """
 
     scores: Location
     bounds: Bounds
     grouping: Grouping | None = None
 
     def read(self, chunk: Chunk, with_status: bool = False) -> ChunkRows:
-        """Rows of a chunk; those that are not eligible have no IFD."""
+        """Rows of a chunk; the IFD of a row that is not eligible is NaN.
+
+        Raises:
+            BadShardError: A shard cannot be read.
+            SfRayError: A score piece cannot be read.
+        """
         statuses: list[pa.ChunkedArray] = []
         if with_status:
-            ifd = []
-            for piece in read_scores(self.scores, chunk.places, self.bounds):
-                ifd.append(piece.ifd)
-                statuses.append(piece.status)
+            ifd_of_units = []
+            for scores in read_scores(self.scores, chunk.places, self.bounds):
+                ifd_of_units.append(scores.ifd)
+                statuses.append(scores.status)
         else:
-            ifd = list(read_ifd(self.scores, chunk.places, self.bounds))
-        all_ifd = np.concatenate(ifd)
+            ifd_of_units = list(read_ifd(self.scores, chunk.places, self.bounds))
+        ifd = np.concatenate(ifd_of_units)
         if chunk.dropped is not None:
-            all_ifd[chunk.dropped.flags(chunk.start, chunk.stop)] = np.nan
+            ifd[chunk.dropped.flags(chunk.start, chunk.stop)] = np.nan
         codes = self.grouping.codes(chunk.places) if self.grouping else None
-        return ChunkRows(all_ifd, chunk.positions, codes, tuple(statuses))
+        return ChunkRows(ifd, chunk.positions, codes, tuple(statuses))
 
     def digests(self, chunk: Chunk) -> Digests:
-        """The eligible rows of a chunk that have a digest."""
-        parts, position = [], chunk.start
+        """The eligible rows of a chunk that have a digest.
+
+        Raises:
+            SfRayError: A score piece cannot be read.
+        """
+        digests_of_units, position = [], chunk.start
         for unit in read_digests(self.scores, chunk.places, self.bounds):
             positions = np.arange(position, position + len(unit.ifd))
             position += len(unit.ifd)
             counts = unit.has_digest & ~np.isnan(unit.ifd)
-            parts.append(Digests(unit.digest, unit.ifd, positions).take(counts))
-        return join(parts)
+            digests_of_units.append(Digests(unit.digest, unit.ifd, positions).take(counts))
+        return join(digests_of_units)
+
+
+class PlacedRows(NamedTuple):
+    """Some rows of a unit, by their numbers.
+
+    Attributes:
+        place: The unit, and its shard.
+        numbers: [n] numbers of the rows in the shard, increasing.
+    """
+
+    place: Place
+    numbers: RowNumbers
 
 
 @dataclass(frozen=True)
@@ -145,25 +191,35 @@ class Kept:
     """Reads which rows are kept.
 
     Attributes:
-        eligible: Reads which rows may be.
-        cutoffs: Up to where they are.
+        eligible: Reads which rows may be kept.
+        cutoffs: The last row that is kept of each group.
     """
 
     eligible: Eligible
     cutoffs: Cutoffs
 
     def read(self, chunk: Chunk) -> ChunkRows:
-        """Rows of a chunk, as one group; those that are not kept have no IFD."""
+        """Rows of a chunk, as one group; the IFD of a row that is not kept is NaN.
+
+        Raises:
+            BadShardError: A shard cannot be read.
+            SfRayError: A score piece cannot be read.
+        """
         rows = self.eligible.read(chunk)
         keeps = self.cutoffs.keeps(rows.ifd, rows.positions, rows.codes)
         return ChunkRows(np.where(keeps, rows.ifd, np.nan), rows.positions, None)
 
-    def of_units(self, chunk: Chunk) -> Iterator[tuple[Place, Numbers]]:
-        """The units of a chunk of which rows are kept, and the numbers of those in the shard."""
+    def of_units(self, chunk: Chunk) -> Iterator[PlacedRows]:
+        """The kept rows of each unit of a chunk, for the units that have any.
+
+        Raises:
+            BadShardError: A shard cannot be read.
+            SfRayError: A score piece cannot be read.
+        """
         is_kept, at = ~np.isnan(self.read(chunk).ifd), 0
         for place in chunk.places:
             _, unit = place
             numbers = unit.start + np.flatnonzero(is_kept[at : at + unit.rows])
             at += unit.rows
             if len(numbers):
-                yield place, numbers
+                yield PlacedRows(place, numbers)

@@ -1,13 +1,15 @@
-"""One pass over a corpus in Ray tasks, in which a shard may turn out to be bad."""
+"""One pass over a corpus in Ray tasks, in which a shard may turn out to be bad.
+
+Does not know what the tasks look at.
+"""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sf_ray.errors import BadShardError
 from sf_ray.runtime.tasks import StoredResult, parallel_map, parallel_map_stored
-from sf_ray.scoring.score_set import ShardUnits, mark_bad
+from sf_ray.scoring.score_set import ShardUnits, or_mark
 from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk
 from sf_ray.storage.location import Location
@@ -19,17 +21,17 @@ UNITS_A_TASK = 256
 
 
 class MarkedBadError(Exception):
-    """Shards were marked bad: what was found of the corpus with them does not count."""
+    """Shards were marked bad: what was counted or chosen with their rows is void."""
 
 
 @dataclass(frozen=True)
 class CorpusPass:
-    """How passes are made.
+    """How to go over a corpus.
 
     Attributes:
-        pieces: Where scores lie, and marks of bad shards go.
+        pieces: The folder of the score pieces, where marks of bad shards go.
         skip_bad: Mark a bad shard instead of failing.
-        stall_s: How long to wait for the next result.
+        stall_s: Seconds to wait for the next result.
     """
 
     pieces: Location
@@ -37,17 +39,18 @@ class CorpusPass:
     stall_s: float
 
     def over(self, function: Callable[[Chunk], Value], chunks: Sequence[Chunk]) -> Iterator[Value]:
-        """Applies a function to chunks; yields results as they come, in no order.
+        """Applies a function to chunks; yields results as tasks finish, in no fixed order.
 
         Args:
-            function: Takes a chunk.
-            chunks: What Ray can send.
+            function: Takes a chunk; must not return None.
+            chunks: The chunks.
 
         Raises:
-            MarkedBadError: In the end, where shards were marked.
-            SfRayError: What the function raised.
+            MarkedBadError: Shards were marked; raised after the last result, so that one pass marks
+                all bad shards that it meets.
+            SfRayError: The function raised it.
         """
-        task = functools.partial(_or_mark, function, self.pieces, self.skip_bad)
+        task = functools.partial(_or_none, function, self.pieces, self.skip_bad)
         marked = False
         for value in parallel_map(task, chunks, self.stall_s):
             if value is None:
@@ -66,18 +69,20 @@ class CorpusPass:
         """Like `over`, with `stored` values of each call left in Ray's object store.
 
         Args:
-            function: Takes a chunk; returns a value for the driver, and the values to store.
-            chunks: What Ray can send.
+            function: Takes a chunk; returns a value for the driver, which must not be None, and the
+                values to store.
+            chunks: The chunks.
             stored: How many values each call stores.
 
         Raises:
-            MarkedBadError: In the end, where shards were marked.
-            SfRayError: What the function raised.
+            MarkedBadError: As in `over`.
+            SfRayError: The function raised it.
         """
-        task = functools.partial(_or_mark, function, self.pieces, self.skip_bad)
+        task = functools.partial(_or_none, function, self.pieces, self.skip_bad)
         marked = False
 
         def call(chunk: Chunk) -> tuple[Value | None, Sequence[Any]]:
+            # Ray wants as many values of every call.
             return task(chunk) or (None, [None] * stored)
 
         for value, refs in parallel_map_stored(call, chunks, self.stall_s, stored):
@@ -89,24 +94,25 @@ class CorpusPass:
             raise MarkedBadError
 
 
-def _or_mark(
+def _or_none(
     function: Callable[[Chunk], Value], pieces: Location, skip_bad: bool, chunk: Chunk
 ) -> Value | None:
-    """The function's result, or None where a shard is bad, and marked so."""
-    try:
+    """The function's result; None where a shard is bad, and was marked."""
+    with or_mark(pieces, skip_bad, (shard for shard, _ in chunk.places)):
         return function(chunk)
-    except BadShardError as error:
-        if not skip_bad:
-            raise
-        shard = next(shard for shard, _ in chunk.places if shard.file.relative == error.shard)
-        mark_bad(pieces, shard.stem, error.reason)
-        return None
+    return None
 
 
 def chunks_of(
     units: ShardUnits, dropped: Bitmap | None = None, units_a_task: int | None = None
 ) -> list[Chunk]:
-    """Groups units, in order, into what one task looks at."""
+    """Groups units, in order, into what one task looks at.
+
+    Args:
+        units: The units.
+        dropped: Rows that do not count, whatever their scores.
+        units_a_task: Units of a chunk, at most; `UNITS_A_TASK` where none is given.
+    """
     units_a_task = units_a_task or UNITS_A_TASK
     places = [(shard, unit) for shard, shard_units in units for unit in shard_units]
     return [

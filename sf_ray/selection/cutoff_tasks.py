@@ -1,21 +1,22 @@
-"""Score pieces -> cut-offs, with the counts of `selection` spread over Ray tasks."""
+"""Score pieces -> cut-offs: the rows that `cutoffs` counts are counted in Ray tasks."""
 
 import functools
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sf_ray.corpus.status import BAD
-from sf_ray.corpus.units import Unit
+from sf_ray.scoring.bad_rows import SHOWN, BadRow, bad_rows_of, count_statuses, only_bad
 from sf_ray.selection.chunks import Chunk, ChunkRows, Eligible
 from sf_ray.selection.corpus_pass import CorpusPass
 from sf_ray.selection.cutoffs import (
-    Bits,
+    Cutoff,
     GroupRange,
-    Positions,
+    RankKeys,
+    Search,
+    SparseCounts,
     find_cutoffs,
     first_ranges,
 )
@@ -23,168 +24,198 @@ from sf_ray.selection.group_column import GroupColumn
 from sf_ray.selection.ranking import GroupCutoff, GroupRequest, Ranking
 from sf_ray.storage.location import Location
 
-_EXAMPLES = 3
-
 BinCounts = NDArray[np.int64]
 
 
 class ChunkReader(Protocol):
-    """Reads the rows of a chunk that count."""
+    """Reads which rows of a chunk count."""
 
     def read(self, chunk: Chunk) -> ChunkRows:
-        """They have an IFD; others NaN."""
+        """Rows of a chunk; the IFD of a row that does not count is NaN."""
         ...
 
 
 def rank(
-    passes: CorpusPass,
+    corpus_pass: CorpusPass,
     chunks: Sequence[Chunk],
     rows: int,
     eligible: Eligible,
-    asked: Sequence[GroupRequest],
+    requests: Sequence[GroupRequest],
 ) -> Ranking:
-    """Finds the cut-offs that keep the so many best of each group, or all if there are fewer.
+    """Finds the cut-offs that keep the wanted rows of each group, or all where there are fewer.
 
-    The driver holds counts in bins; most corpora take one pass over the pieces to count and one
-    to look at the rows of the last bins.
+    The driver holds counts in bins. Most corpora take one pass over the pieces to count, and one to
+    look at the rows of the last bins.
 
     Args:
-        passes: How to go over the corpus.
-        chunks: All of it.
-        rows: Its rows.
+        corpus_pass: How to go over the corpus.
+        chunks: The whole corpus.
+        rows: All rows of the corpus.
         eligible: Reads which rows may be kept, and the groups that they are in.
-        asked: Of each group, in the order of their codes.
+        requests: How many rows of each group are wanted, in the order of the groups' codes.
+
+    Raises:
+        MarkedBadError: Shards turned out to be bad.
+        SfRayError: A score piece cannot be read.
     """
-    ranges = first_ranges(eligible.bounds, rows, len(asked))
+    ranges = first_ranges(eligible.bounds, rows, len(requests))
     status_counts: Counter[str] = Counter()
-    bad: list[tuple[str, int, str]] = []
+    bad: list[BadRow] = []
     counts = _no_counts(ranges)
-    for statuses, examples, found in passes.over(
-        functools.partial(_count_first, eligible, ranges), chunks
-    ):
-        status_counts.update(statuses)
-        bad = sorted(bad + examples)[:_EXAMPLES]
-        _add(counts, found)
-    totals = counts.sum(axis=1).tolist()
-    kept = [min(group.wanted, total) for group, total in zip(asked, totals, strict=True)]
-    searched = [number for number, count in enumerate(kept) if count]
-    cutoffs = dict(
-        zip(
-            searched,
-            find_cutoffs(
-                [(ranges[number], kept[number]) for number in searched],
-                counts[searched],
-                functools.partial(count_rows, passes, chunks, eligible),
-                functools.partial(gather_rows, passes, chunks, eligible),
-            ),
-            strict=True,
-        )
+    count_first = functools.partial(_count_first, eligible, ranges)
+    for chunk_counts in corpus_pass.over(count_first, chunks):
+        status_counts.update(chunk_counts.statuses)
+        # The first bad rows of the corpus, whichever task ends first.
+        bad = sorted(bad + chunk_counts.bad)[:SHOWN]
+        _add(counts, chunk_counts.rows)
+    eligible_rows = counts.sum(axis=1).tolist()
+    kept = [
+        min(request.wanted, count) for request, count in zip(requests, eligible_rows, strict=True)
+    ]
+    groups_with_rows = [code for code, kept_rows in enumerate(kept) if kept_rows]
+    found = find_cutoffs(
+        [Search(ranges[code], kept[code]) for code in groups_with_rows],
+        counts[groups_with_rows],
+        functools.partial(count_rows, corpus_pass, chunks, eligible),
+        functools.partial(gather_rows, corpus_pass, chunks, eligible),
     )
+    cutoffs: dict[int, Cutoff] = dict(zip(groups_with_rows, found, strict=True))
     groups = tuple(
-        GroupCutoff(group.name, group.rows, group.wanted, totals[number], kept[number],
-              cutoffs.get(number))
-        for number, group in enumerate(asked)
-    )  # fmt: skip
+        GroupCutoff(
+            name=request.name,
+            rows=request.rows,
+            wanted=request.wanted,
+            eligible=eligible_rows[code],
+            kept=kept[code],
+            cutoff=cutoffs.get(code),
+        )
+        for code, request in enumerate(requests)
+    )
     return Ranking(dict(status_counts), tuple(bad), groups)
 
 
 def count_values(
-    passes: CorpusPass, chunks: Sequence[Chunk], corpus: Location, column: GroupColumn
+    corpus_pass: CorpusPass, chunks: Sequence[Chunk], corpus: Location, column: GroupColumn
 ) -> Counter[str]:
     """Rows of each value of a column.
 
     Raises:
+        MarkedBadError: Shards turned out to be bad.
         SfRayError: There are too many values.
     """
     counts: Counter[str] = Counter()
-    for found in passes.over(functools.partial(_count_values, corpus, column), chunks):
-        counts.update(found)
+    count = functools.partial(_count_values, corpus, column)
+    for chunk_counts in corpus_pass.over(count, chunks):
+        counts.update(chunk_counts)
         column.check(counts)
     return counts
 
 
 def count_rows(
-    passes: CorpusPass, chunks: Sequence[Chunk], reader: ChunkReader, ranges: Sequence[GroupRange]
+    corpus_pass: CorpusPass,
+    chunks: Sequence[Chunk],
+    reader: ChunkReader,
+    ranges: Sequence[GroupRange],
 ) -> BinCounts:
-    """[ranges, bins] rows in each bin of ranges, over all chunks."""
+    """[ranges, bins] rows in each bin of the ranges, over all chunks.
+
+    Raises:
+        MarkedBadError: Shards turned out to be bad.
+        SfRayError: A score piece cannot be read.
+    """
     counts = _no_counts(ranges)
-    for found in passes.over(functools.partial(_count, reader, ranges), chunks):
-        _add(counts, found)
+    for chunk_counts in corpus_pass.over(functools.partial(_count, reader, ranges), chunks):
+        _add(counts, chunk_counts)
     return counts
 
 
 def gather_rows(
-    passes: CorpusPass, chunks: Sequence[Chunk], reader: ChunkReader, ranges: Sequence[GroupRange]
-) -> list[tuple[Bits, Positions]]:
-    """The rows of small ranges, over all chunks."""
-    found: list[list[tuple[Bits, Positions]]] = [[] for _ in ranges]
-    for rows in passes.over(functools.partial(_gather, reader, ranges), chunks):
-        for number, of_range in rows.items():
-            found[number].append(of_range)
+    corpus_pass: CorpusPass,
+    chunks: Sequence[Chunk],
+    reader: ChunkReader,
+    ranges: Sequence[GroupRange],
+) -> list[RankKeys]:
+    """The rows of each range, over all chunks; ranges must have few rows, at least one each.
+
+    Raises:
+        MarkedBadError: Shards turned out to be bad.
+        SfRayError: A score piece cannot be read.
+    """
+    keys_of_ranges: list[list[RankKeys]] = [[] for _ in ranges]
+    for chunk_keys in corpus_pass.over(functools.partial(_gather, reader, ranges), chunks):
+        for number, keys in chunk_keys.items():
+            keys_of_ranges[number].append(keys)
     return [
-        (np.concatenate([bits for bits, _ in one]), np.concatenate([at for _, at in one]))
-        for one in found
+        RankKeys(
+            np.concatenate([keys.bits for keys in keys_of_range]),
+            np.concatenate([keys.positions for keys in keys_of_range]),
+        )
+        for keys_of_range in keys_of_ranges
     ]
 
 
-# Bins of all ranges in a row, and how many rows are in each that occurs.
-_Occurring = tuple[BinCounts, BinCounts]
+class _ChunkCounts(NamedTuple):
+    """What the first count sees of a chunk.
+
+    Attributes:
+        statuses: Rows by status.
+        bad: Some bad rows.
+        rows: Eligible rows in the bins of all ranges.
+    """
+
+    statuses: Counter[str]
+    bad: list[BadRow]
+    rows: SparseCounts
 
 
 def _no_counts(ranges: Sequence[GroupRange]) -> BinCounts:
-    return np.zeros((len(ranges), max((one.bins for _, one in ranges), default=1)), np.int64)
+    bins = max((score_range.bins for _, score_range in ranges), default=1)
+    return np.zeros((len(ranges), bins), np.int64)
 
 
-def _add(counts: BinCounts, found: _Occurring) -> None:
-    bins, rows = found
-    counts.reshape(-1)[bins] += rows
+def _add(counts: BinCounts, chunk_counts: SparseCounts) -> None:
+    """Adds counts whose bins are numbered through all ranges, as `_count_in` numbers them."""
+    counts.reshape(-1)[chunk_counts.bins] += chunk_counts.rows
 
 
-def _count(reader: ChunkReader, ranges: Sequence[GroupRange], chunk: Chunk) -> _Occurring:
+def _count(reader: ChunkReader, ranges: Sequence[GroupRange], chunk: Chunk) -> SparseCounts:
     return _count_in(reader.read(chunk), ranges)
 
 
-def _count_in(rows: ChunkRows, ranges: Sequence[GroupRange]) -> _Occurring:
+def _count_in(rows: ChunkRows, ranges: Sequence[GroupRange]) -> SparseCounts:
+    """Rows in the bins of all ranges, which have equally many; bins are numbered through all."""
     groups = rows.of_groups()
     bins, counts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for number, (group, candidates) in enumerate(ranges):
+    for number, (group, score_range) in enumerate(ranges):
         if group in groups:
-            its_bins, its_counts = candidates.count(*groups[group])
-            bins.append(number * candidates.bins + its_bins)
-            counts.append(its_counts)
-    return np.concatenate(bins), np.concatenate(counts)
+            in_range = score_range.count(*groups[group])
+            bins.append(number * score_range.bins + in_range.bins)
+            counts.append(in_range.rows)
+    return SparseCounts(np.concatenate(bins), np.concatenate(counts))
 
 
-def _count_first(
-    eligible: Eligible, ranges: Sequence[GroupRange], chunk: Chunk
-) -> tuple[Counter[str], list[tuple[str, int, str]], _Occurring]:
-    """Counts, and looks at the statuses too."""
+def _count_first(eligible: Eligible, ranges: Sequence[GroupRange], chunk: Chunk) -> _ChunkCounts:
+    """Counts, and looks at the statuses too: one pass over the pieces is enough for both."""
     rows = eligible.read(chunk, with_status=True)
     statuses: Counter[str] = Counter()
-    examples: list[tuple[str, int, str]] = []
+    bad: list[BadRow] = []
     for (shard, unit), status in zip(chunk.places, rows.statuses, strict=True):
-        counts = {one["values"]: one["counts"] for one in status.value_counts().to_pylist()}
+        counts = count_statuses(status)
         statuses.update(counts)
-        if len(examples) < _EXAMPLES and any(one in BAD for one in counts):
-            examples += _bad_rows(shard.file.relative, unit, status.to_pylist())
-    return statuses, examples, _count_in(rows, ranges)
+        if len(bad) < SHOWN and only_bad(counts):
+            bad += bad_rows_of(shard.file.relative, unit.start, status)
+    return _ChunkCounts(statuses, bad, _count_in(rows, ranges))
 
 
-def _bad_rows(shard: str, unit: Unit, statuses: Sequence[str]) -> list[tuple[str, int, str]]:
-    rows = enumerate(statuses, unit.start)
-    return [(shard, row, status) for row, status in rows if status in BAD][:_EXAMPLES]
-
-
-def _gather(
-    reader: ChunkReader, ranges: Sequence[GroupRange], chunk: Chunk
-) -> dict[int, tuple[Bits, Positions]]:
+def _gather(reader: ChunkReader, ranges: Sequence[GroupRange], chunk: Chunk) -> dict[int, RankKeys]:
+    """Number of a range -> its rows in the chunk, for the ranges that have any there."""
     groups = reader.read(chunk).of_groups()
-    found = {
-        number: candidates.select(*groups[group])
-        for number, (group, candidates) in enumerate(ranges)
+    keys_of_ranges = {
+        number: score_range.select(*groups[group])
+        for number, (group, score_range) in enumerate(ranges)
         if group in groups
     }
-    return {number: rows for number, rows in found.items() if len(rows[0])}
+    return {number: keys for number, keys in keys_of_ranges.items() if len(keys.bits)}
 
 
 def _count_values(corpus: Location, column: GroupColumn, chunk: Chunk) -> Counter[str]:

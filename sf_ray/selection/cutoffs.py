@@ -1,28 +1,32 @@
 """Scores -> cut-offs: the exact k best of any number of rows, found by counting.
 
-A row's place is decided by its IFD (higher is better) and, among equal ones, by its position in
-the corpus (earlier is better). No two rows have the same place, so the k best are the same on
-every run. Rows are never sorted or gathered: a range of places that holds a cut-off is counted
-in bins and narrowed to one bin, until few enough candidates are left to look at. Any number of
-cut-offs, in any number of groups of rows, are sought side by side. Plain arrays: knows neither
-what the groups are nor where scores lie.
+A row's rank is decided by its IFD (higher is better) and, among equal ones, by its position in the
+corpus (earlier is better). No two rows have the same rank, so the k best are the same on every run.
+Rows are never sorted or gathered as a whole: a range of ranks that holds a cut-off is counted in
+bins and narrowed to the bin that holds it, until few enough rows are left to look at one by one.
+Cut-offs of any number of groups of rows are sought side by side. Plain arrays: this module does not
+know what the groups are, nor where scores lie.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+# Of IFD, as `ScoreRange` has them.
 Bits = NDArray[np.uint64]
+# Of rows, in the corpus.
 Positions = NDArray[np.int64]
+# Numbers of the groups that rows are in.
 Codes = NDArray[np.int64]
 
-# Bins of one count. Between 0.5 and 1.0 the first count is 2^-9 wide.
+# Bins of one count. Between 0.5 and 1.0 a bin of the first count is 2^-9 wide.
 BINS = 1 << 18
 # Bins of all ranges that are counted side by side: 64 MiB of counts.
 _BINS_IN_ALL = 1 << 23
-# Candidates that are looked at one by one instead of being counted again.
+# Rows that are looked at one by one instead of being counted again.
 FEW = 1 << 18
 
 
@@ -31,9 +35,9 @@ class TokenBounds:
     """How many tokens a row may have, both ends included; None where there is no end.
 
     Attributes:
-        column: Of the score table, which has the tokens that a row was scored with.
-        low: Least.
-        high: Most.
+        column: Column of the score table that has the number of tokens a row was scored with.
+        low: The least.
+        high: The most.
     """
 
     column: str
@@ -74,7 +78,7 @@ class Cutoff:
 
 @dataclass(frozen=True)
 class Cutoffs:
-    """The cut-off of each group; None where a group keeps nothing."""
+    """The cut-off of each group, by the group's code; None where a group keeps nothing."""
 
     of: tuple[Cutoff | None, ...]
 
@@ -87,24 +91,57 @@ class Cutoffs:
             ifd: [n]; NaN where a row is not eligible: it is not kept.
             positions: [n]
             codes: [n] number of each row's group; None where there is one group.
+
+        Returns:
+            [n]
         """
         last_ifd = np.array([np.nan if one is None else one.ifd for one in self.of])
-        last = np.array([-1 if one is None else one.position for one in self.of])
+        last_position = np.array([-1 if one is None else one.position for one in self.of])
         at = np.zeros(1, np.int64) if codes is None else codes
         kept: NDArray[np.bool_] = ifd > last_ifd[at]
-        kept |= (ifd == last_ifd[at]) & (positions <= last[at])
+        kept |= (ifd == last_ifd[at]) & (positions <= last_position[at])
         return kept
+
+
+class RankKeys(NamedTuple):
+    """What the ranks of some rows are decided by.
+
+    Attributes:
+        bits: [n] bits of their IFD.
+        positions: [n]
+    """
+
+    bits: Bits
+    positions: Positions
+
+
+class SparseCounts(NamedTuple):
+    """Rows in the bins of a range, for the bins that have any.
+
+    Attributes:
+        bins: [n] numbers of bins.
+        rows: [n] how many rows each has.
+    """
+
+    bins: NDArray[np.int64]
+    rows: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class ScoreRange:
-    """A range of places: IFD bits in [low, high), and positions in [first, end).
+    """A range of ranks: IFD bits in [low_bits, high_bits), positions in [first, end).
 
-    The bits of a float64 that is not negative, read as an integer, are in the float's order.
+    The bits of a float64 that is not negative, read as an integer, are in the float's order. A
+    range of several values of IFD is divided into bins by IFD, a range of one value by position.
+
+    Attributes:
+        low_bits, high_bits: Bits of the least IFD, and of the IFD behind the last.
+        first, end: The least position, and the position behind the last.
+        bins: How many bins the range is divided into.
     """
 
-    low: int
-    high: int
+    low_bits: int
+    high_bits: int
     first: int
     end: int
     bins: int = BINS
@@ -115,110 +152,145 @@ class ScoreRange:
         low, high = (int(np.float64(value).view(np.uint64)) for value in (min_ifd, max_ifd))
         return cls(low, high, 0, rows)
 
-    def select(self, ifd: NDArray[np.float64], positions: Positions) -> tuple[Bits, Positions]:
+    def select(self, ifd: NDArray[np.float64], positions: Positions) -> RankKeys:
         """Those of [n] rows that are in the range; NaN (no score) never is."""
         bits = np.ascontiguousarray(ifd, np.float64).view(np.uint64)
-        inside = (bits >= np.uint64(self.low)) & (bits < np.uint64(self.high))
+        inside = (bits >= np.uint64(self.low_bits)) & (bits < np.uint64(self.high_bits))
         inside &= (positions >= self.first) & (positions < self.end)
-        return bits[inside], positions[inside]
+        return RankKeys(bits[inside], positions[inside])
 
-    def count(
-        self, ifd: NDArray[np.float64], positions: Positions
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Counts rows in the bins of the range: (bins that occur, rows in each)."""
+    def count(self, ifd: NDArray[np.float64], positions: Positions) -> SparseCounts:
+        """Counts those of [n] rows that are in the range, by bin."""
         bits, positions = self.select(ifd, positions)
         bins: NDArray[np.int64]
         if self._one_value:
             bins = (positions - self.first) // self._width
         else:
-            bins = ((bits - np.uint64(self.low)) // np.uint64(self._width)).astype(np.int64)
+            bins = ((bits - np.uint64(self.low_bits)) // np.uint64(self._width)).astype(np.int64)
         counts = np.bincount(bins)
         occur = np.flatnonzero(counts)
-        return occur, counts[occur]
+        return SparseCounts(occur, counts[occur])
 
-    def narrow(self, counts: NDArray[np.int64], wanted: int) -> tuple["ScoreRange", int, int]:
-        """The bin that holds the last of the `wanted` best.
+    def narrow(self, counts: NDArray[np.int64], wanted: int) -> "Narrowed":
+        """The bin that holds the last of the `wanted` best rows of the range.
 
         Args:
             counts: [bins] rows in each bin.
             wanted: Between 1 and the sum of `counts`.
-
-        Returns:
-            The bin as a range, how many of its rows are wanted, and how many it has.
         """
-        # Better places first: high IFD, but low positions.
+        # Better ranks first: that is high IFD, but low positions.
         ordered = counts if self._one_value else counts[::-1]
         reached = np.cumsum(ordered)
         at = int(np.searchsorted(reached, wanted))
-        inside = int(ordered[at])
-        wanted -= int(reached[at]) - inside
+        rows = int(ordered[at])
+        wanted -= int(reached[at]) - rows
         if self._one_value:
             first = self.first + at * self._width
-            return (
-                replace(self, first=first, end=min(self.end, first + self._width)),
-                wanted,
-                inside,
-            )
-        low = self.low + (self.bins - 1 - at) * self._width
-        return replace(self, low=low, high=min(self.high, low + self._width)), wanted, inside
+            bin_range = replace(self, first=first, end=min(self.end, first + self._width))
+        else:
+            low = self.low_bits + (self.bins - 1 - at) * self._width
+            high = min(self.high_bits, low + self._width)
+            bin_range = replace(self, low_bits=low, high_bits=high)
+        return Narrowed(bin_range, wanted, rows)
 
     @property
     def _one_value(self) -> bool:
-        return self.high - self.low == 1
+        return self.high_bits - self.low_bits == 1
 
     @property
     def _width(self) -> int:
-        span = self.end - self.first if self._one_value else self.high - self.low
+        """Of a bin: in positions, or in bits."""
+        span = self.end - self.first if self._one_value else self.high_bits - self.low_bits
         return max(1, -(-span // self.bins))
 
 
-# Candidates within the rows of a group.
-GroupRange = tuple[int, ScoreRange]
+class Narrowed(NamedTuple):
+    """A bin that holds a cut-off.
+
+    Attributes:
+        range: The bin, as a range.
+        wanted: How many of its rows are wanted.
+        rows: How many rows it has.
+    """
+
+    range: ScoreRange
+    wanted: int
+    rows: int
+
+
+class GroupRange(NamedTuple):
+    """A range of ranks among the rows of one group.
+
+    Attributes:
+        group: The group's code.
+        range: The range.
+    """
+
+    group: int
+    range: ScoreRange
+
+
+class Search(NamedTuple):
+    """A cut-off that is sought.
+
+    Attributes:
+        within: The range that holds it.
+        wanted: How many of the best rows of the range are wanted: between 1 and all.
+    """
+
+    within: GroupRange
+    wanted: int
 
 
 def first_ranges(bounds: Bounds, rows: int, groups: int) -> list[GroupRange]:
-    """All eligible rows of each group, of a corpus of `rows` rows."""
-    candidates = ScoreRange.between(bounds.min_ifd, bounds.max_ifd, rows)
-    return [(group, replace(candidates, bins=_bins(groups))) for group in range(groups)]
+    """A range for each group that holds all of its eligible rows, of a corpus of `rows` rows."""
+    score_range = ScoreRange.between(bounds.min_ifd, bounds.max_ifd, rows)
+    return [GroupRange(group, replace(score_range, bins=_bins(groups))) for group in range(groups)]
 
 
 def find_cutoffs(
-    searches: Sequence[tuple[GroupRange, int]],
+    searches: Sequence[Search],
     counts: NDArray[np.int64],
     count: Callable[[Sequence[GroupRange]], NDArray[np.int64]],
-    gather: Callable[[Sequence[GroupRange]], Sequence[tuple[Bits, Positions]]],
+    gather: Callable[[Sequence[GroupRange]], Sequence[RankKeys]],
     few: int = FEW,
 ) -> list[Cutoff]:
-    """The cut-offs that keep the so many best of ranges, in the order of the searches.
+    """The cut-offs that are sought, in the order of the searches.
 
     Args:
-        searches: For each a range, and how many of its rows are wanted: between 1 and all.
+        searches: What is sought.
         counts: [searches, bins] rows in each bin of the searches' ranges.
         count: Ranges -> [ranges, bins] rows in each of their bins, over the whole corpus.
-        gather: The rows of small ranges: for each [n] bits of their IFD, [n] positions.
+        gather: Ranges of few rows -> their rows, for each range.
         few: How many rows `gather` may return, or one for each range where those are more.
     """
-    found = [
-        _narrow(search, its_counts, wanted)
-        for (search, wanted), its_counts in zip(searches, counts, strict=True)
+    narrowed = [
+        _narrow(search.within, search_counts, search.wanted)
+        for search, search_counts in zip(searches, counts, strict=True)
     ]
     while True:
-        left = dict.fromkeys(one.range for one in found)
-        fair = max(1, few // max(1, len(left)))
-        large = list(dict.fromkeys(one.range for one in found if one.rows > fair))
+        # Several searches may have come down to the same range: it is read once for all of them.
+        ranges = dict.fromkeys(search.within for search in narrowed)
+        fair = max(1, few // max(1, len(ranges)))
+        large = list(dict.fromkeys(search.within for search in narrowed if search.rows > fair))
         if not large:
             break
-        finer = [(group, replace(within, bins=_bins(len(large)))) for group, within in large]
-        recounted = dict(zip(large, zip(finer, count(finer), strict=True), strict=True))
-        found = [
-            _narrow(*recounted[one.range], one.wanted) if one.range in recounted else one
-            for one in found
+        finer = [
+            GroupRange(group, replace(score_range, bins=_bins(len(large))))
+            for group, score_range in large
         ]
-    rows = dict(zip(left, gather(list(left)), strict=True)) if left else {}
+        recounted = dict(zip(large, zip(finer, count(finer), strict=True), strict=True))
+        narrowed = [
+            _narrow(*recounted[search.within], search.wanted)
+            if search.within in recounted
+            else search
+            for search in narrowed
+        ]
+    keys_of = dict(zip(ranges, gather(list(ranges)), strict=True)) if ranges else {}
     cutoffs = []
-    for one in found:
-        bits, positions = rows[one.range]
-        last = np.lexsort((positions, ~bits))[one.wanted - 1]
+    for search in narrowed:
+        bits, positions = keys_of[search.within]
+        last = np.lexsort((positions, ~bits))[search.wanted - 1]
         cutoffs.append(Cutoff(float(bits[last].view(np.float64)), int(positions[last])))
     return cutoffs
 
@@ -226,10 +298,20 @@ def find_cutoffs(
 def parts_of(
     cuts: Sequence[Cutoff], ifd: NDArray[np.float64], positions: Positions
 ) -> NDArray[np.int64]:
-    """[n] rows -> [n] how many of the cuts, which are in order, lie before each."""
-    # Rows and cuts in the order of places; a cut comes after the row that it is at.
+    """The parts that rows are in, where cuts divide all rows in the order of their ranks.
+
+    Args:
+        cuts: The last row of each part but the last, in order.
+        ifd: [n]
+        positions: [n]
+
+    Returns:
+        [n] how many of the cuts rank before each row.
+    """
+    # Rows and cuts in the order of ranks; a cut comes behind the row that it is at.
     all_ifd = np.concatenate([ifd, [cut.ifd for cut in cuts]])
-    all_positions = np.concatenate([positions, np.array([c.position for c in cuts], np.int64)])
+    cut_positions = np.array([cut.position for cut in cuts], np.int64)
+    all_positions = np.concatenate([positions, cut_positions])
     is_cut = np.arange(len(all_ifd)) >= len(ifd)
     order = np.lexsort((is_cut, all_positions, -all_ifd))
     before = np.empty(len(order), np.int64)
@@ -237,20 +319,19 @@ def parts_of(
     return before[: len(ifd)]
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A range that holds a cut-off: how many of its rows are wanted, and how many it has."""
+class _NarrowedSearch(NamedTuple):
+    """As `Search`, with the number of rows that the range has."""
 
-    range: GroupRange
+    within: GroupRange
     wanted: int
     rows: int
 
 
-def _narrow(searched: GroupRange, counts: NDArray[np.int64], wanted: int) -> _Found:
-    group, candidates = searched
-    narrower, wanted, rows = candidates.narrow(counts, wanted)
-    return _Found((group, narrower), wanted, rows)
+def _narrow(within: GroupRange, counts: NDArray[np.int64], wanted: int) -> _NarrowedSearch:
+    narrowed = within.range.narrow(counts, wanted)
+    return _NarrowedSearch(GroupRange(within.group, narrowed.range), narrowed.wanted, narrowed.rows)
 
 
 def _bins(ranges: int) -> int:
+    """Bins of each range, where `ranges` are counted side by side."""
     return max(2, min(BINS, _BINS_IN_ALL // max(1, ranges)))

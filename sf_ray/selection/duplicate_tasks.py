@@ -1,13 +1,12 @@
-"""Copies of an example all over a corpus, found in Ray tasks.
+"""Duplicates anywhere in a corpus, found in Ray tasks.
 
-Rows go to parts by their digest, so that copies meet in one part. What a task reads is freed of
-its own copies first: a part never has more rows of one digest than there are tasks, however many
-copies the corpus has.
+Rows go to parts by their digest, so that equal rows meet in one part. A task drops the duplicates
+among the rows that it reads before it hands them on: a part then never has more rows of one digest
+than there are tasks, however many duplicates the corpus has.
 """
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import ray
 
@@ -21,43 +20,49 @@ from sf_ray.selection.duplicates import Digests, join
 
 # Rows of a part: 32 bytes each, sorted in one task.
 _ROWS_A_PART = 4_000_000
-# Units of one task, and how many more for each part: what goes from a task to a part has to be
-# large, since Ray keeps small results in the driver's memory.
+# Units of one task, at least: in all, and for each part. Ray keeps small results in the driver's
+# memory, so a task has to read enough rows to make what it sends to each part large.
 _UNITS_A_TASK, _UNITS_A_PART = 256, 8
 
 
-def find_copies(passes: CorpusPass, units: ShardUnits, rows: int, eligible: Eligible) -> Bitmap:
-    """Which eligible rows are worse placed than an equal one: of equal ones the best stays.
+def find_duplicates(
+    corpus_pass: CorpusPass, units: ShardUnits, rows: int, eligible: Eligible
+) -> Bitmap:
+    """The eligible rows to drop: all of several equal rows but the one that is ranked highest.
 
     The driver holds one bit a row.
 
     Args:
-        passes: How to go over the corpus.
-        units: All of the corpus.
-        rows: Its rows.
+        corpus_pass: How to go over the corpus.
+        units: All units of the corpus.
+        rows: All rows of the corpus.
         eligible: Reads which rows may be kept.
+
+    Raises:
+        MarkedBadError: Shards turned out to be bad.
+        SfRayError: A score piece cannot be read.
     """
     parts = max(1, -(-rows // _ROWS_A_PART))
-    copies = Bitmap.empty(rows)
+    duplicates = Bitmap.empty(rows)
     chunks = chunks_of(units, units_a_task=max(_UNITS_A_TASK, _UNITS_A_PART * parts))
-    stored: list[Sequence[Any]] = []
+    digests_of_tasks: list[tuple[ray.ObjectRef, ...]] = []
     split = functools.partial(_split, eligible, parts)
-    for worse, refs in passes.over_stored(split, chunks, parts):
-        copies.add(worse)
-        stored.append(refs)
-    of_parts = list(zip(*stored, strict=True))
-    for worse in parallel_map(_worse_of, of_parts, passes.stall_s):
-        copies.add(worse)
-    return copies
+    for positions, digests_of_parts in corpus_pass.over_stored(split, chunks, parts):
+        duplicates.add(positions)
+        digests_of_tasks.append(digests_of_parts)
+    digests_by_part = list(zip(*digests_of_tasks, strict=True))
+    for positions in parallel_map(_duplicates_of_part, digests_by_part, corpus_pass.stall_s):
+        duplicates.add(positions)
+    return duplicates
 
 
 def _split(eligible: Eligible, parts: int, chunk: Chunk) -> tuple[Positions, Sequence[Digests]]:
-    """Worse copies within a chunk; then the other rows, by part."""
+    """The duplicates within a chunk; then the other rows, by part."""
     rows = eligible.digests(chunk)
-    worse = rows.are_worse()
-    return rows.positions[worse], rows.take(~worse).split(parts)
+    is_duplicate = rows.are_duplicates()
+    return rows.positions[is_duplicate], rows.take(~is_duplicate).split(parts)
 
 
-def _worse_of(parts: Sequence[Any]) -> Positions:
-    rows = join(ray.get(list(parts)))
-    return rows.positions[rows.are_worse()]
+def _duplicates_of_part(digests: Sequence[ray.ObjectRef]) -> Positions:
+    rows = join(ray.get(list(digests)))
+    return rows.positions[rows.are_duplicates()]

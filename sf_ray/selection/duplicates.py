@@ -1,5 +1,6 @@
-"""Copies of an example: which rows are worse-placed than an equal one. Plain arrays, no files."""
+"""Equal examples: which rows to drop so that one of each stays. Plain arrays, no files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from sf_ray.selection.cutoffs import Positions
 
 @dataclass(frozen=True)
 class Digests:
-    """Rows that may be copies of each other.
+    """Rows that may be equal to each other: rows with equal digests are.
 
     Attributes:
         digest: [n, 2] the two halves of the digest of each row's example.
@@ -23,35 +24,40 @@ class Digests:
     positions: Positions
 
     def take(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> "Digests":
-        """Some of the rows."""
+        """Some of the rows: by a mask [n], or by their indices."""
         return Digests(self.digest[which], self.ifd[which], self.positions[which])
 
     def split(self, parts: int) -> "list[Digests]":
-        """The rows in so many parts; those with equal digests are in the same part."""
+        """The rows in `parts` parts; rows with equal digests are in the same part."""
         part = self.digest[:, 1] % np.uint64(parts)
         order = np.argsort(part, kind="stable")
         edges = np.searchsorted(part[order], np.arange(1, parts, dtype=np.uint64))
         return [self.take(rows) for rows in np.split(order, edges)]
 
-    def are_worse(self) -> NDArray[np.bool_]:
-        """[n] whether a row has an equal one that is better placed: higher IFD, then earlier."""
-        worse = np.zeros(len(self.ifd), dtype=bool)
-        # Most rows of most corpora have no copy: half of the digest tells so.
+    def are_duplicates(self) -> NDArray[np.bool_]:
+        """[n] whether an equal row is ranked higher: has a higher IFD, or the same and is earlier.
+
+        Of several equal rows, one has False.
+        """
+        duplicates = np.zeros(len(self.ifd), dtype=bool)
+        # Most rows of most corpora have no equal row, and half of the digest shows that: sorting
+        # one column is enough to set them aside.
         half = self.digest[:, 0]
         order = np.argsort(half)
         same = half[order[1:]] == half[order[:-1]]
         if not same.any():
-            return worse
-        candidates = order[np.append(same, False) | np.insert(same, 0, False)]
-        rows = self.take(candidates)
+            return duplicates
+        suspects = order[np.append(same, False) | np.insert(same, 0, False)]
+        rows = self.take(suspects)
+        # Equal rows side by side, the highest ranked first.
         ordered = np.lexsort((rows.positions, -rows.ifd, rows.digest[:, 1], rows.digest[:, 0]))
         digest = rows.digest[ordered]
-        worse[candidates[ordered[1:]]] = (digest[1:] == digest[:-1]).all(axis=1)
-        return worse
+        duplicates[suspects[ordered[1:]]] = (digest[1:] == digest[:-1]).all(axis=1)
+        return duplicates
 
 
-def join(parts: "list[Digests]") -> Digests:
-    """The rows of several parts."""
+def join(parts: Sequence[Digests]) -> Digests:
+    """The rows of several parts, one after the other."""
     return Digests(
         np.concatenate([part.digest for part in parts]),
         np.concatenate([part.ifd for part in parts]),

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sf_ray.corpus.units import Place
-from sf_ray.scoring.pieces import _other_rows, _read_piece
+from sf_ray.scoring.pieces import read_place
 from sf_ray.selection.cutoffs import Bounds
 from sf_ray.storage.files import map_requests
 from sf_ray.storage.location import Location
@@ -50,10 +50,7 @@ def read_scores(scores: Location, places: Sequence[Place], bounds: Bounds) -> It
     """
 
     def read(place: Place) -> UnitScores:
-        table = _read_piece(scores, place, ["row", "status", *_columns(bounds)])
-        _, unit = place
-        if not np.array_equal(table["row"].to_numpy(), np.arange(unit.start, unit.stop)):
-            raise _other_rows(scores, place)
+        table = read_place(scores, place, ["row", "status", *_columns(bounds)])
         return UnitScores(table["status"], _ifd(table, bounds))
 
     return map_requests(scores, read, places)
@@ -69,7 +66,7 @@ def read_ifd(
     """
 
     def read(place: Place) -> NDArray[np.float64]:
-        return _ifd(_read_piece(scores, place, _columns(bounds)), bounds)
+        return _ifd(read_place(scores, place, _columns(bounds)), bounds)
 
     return map_requests(scores, read, places)
 
@@ -84,7 +81,7 @@ def read_digests(
     """
 
     def read(place: Place) -> UnitDigests:
-        table = _read_piece(scores, place, ["digest", *_columns(bounds)])
+        table = read_place(scores, place, ["digest", *_columns(bounds)])
         digest = pa.concat_arrays(table["digest"].chunks)
         # The bytes of an array of which it may be a slice; those of a null are anything.
         words = np.frombuffer(digest.buffers()[1], np.uint64).reshape(-1, 2)

@@ -5,6 +5,7 @@ Plain records: this module does not know how the rows were counted. No Ray, no f
 
 from dataclasses import dataclass
 
+from sf_ray.scoring.bad_rows import BadRow
 from sf_ray.selection.cutoffs import Cutoff, Cutoffs
 
 
@@ -51,12 +52,12 @@ class Ranking:
 
     Attributes:
         status_counts: Rows by status.
-        bad: (shard, row, status) of some bad rows.
+        bad: The first bad rows of the corpus, a few.
         groups: In the order of the groups' codes; one group where there is no quota.
     """
 
     status_counts: dict[str, int]
-    bad: tuple[tuple[str, int, str], ...]
+    bad: tuple[BadRow, ...]
     groups: tuple[GroupCutoff, ...]
 
     @property

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from sf_ray.corpus.examples import Example
 from sf_ray.corpus.formats import Format, Row
-from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.rows import BadLine, read_units, rows_of
 from sf_ray.corpus.units import Place, group_reads
 from sf_ray.output.report.summary import ShownRow, ShownText, Summary
@@ -29,11 +28,10 @@ from sf_ray.output.report.survey import (
 )
 from sf_ray.runtime.tasks import parallel_map
 from sf_ray.scoring.pieces import read_tables
-from sf_ray.scoring.score_set import ShardUnits
-from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Kept
 from sf_ray.selection.corpus_pass import chunks_of
 from sf_ray.selection.group_column import GroupColumn
+from sf_ray.selection.selection import Selection
 from sf_ray.storage.files import map_requests
 from sf_ray.storage.location import Location
 
@@ -66,35 +64,26 @@ class _PickedRow:
     kinds: tuple[str, ...]
 
 
-def summarise(
-    corpus: Corpus,
-    units: ShardUnits,
-    kept: Kept,
-    copies: Bitmap | None,
-    dropped: Bitmap | None,
-    row_format: Format,
-    column: GroupColumn | None,
-    stall_s: float,
-) -> Summary:
+def summarise(selection: Selection, row_format: Format, column: GroupColumn | None) -> Summary:
     """Surveys a corpus and reads some of its rows.
 
     Args:
-        corpus: The corpus.
-        units: Its units.
-        kept: Tells which rows the cut-offs keep.
-        copies: Rows that are not eligible, being copies.
-        dropped: Rows that are not kept whatever their IFD; the copies and more.
-        row_format: How rows hold what was said.
-        column: Whose values are told apart.
-        stall_s: How long to wait for the next result.
+        selection: The corpus, and which of its rows are kept.
+        row_format: How the columns of a row hold an example.
+        column: The column whose values the survey counts separately; None for no column.
+
+    Raises:
+        SfRayError: A score piece or a shard cannot be read.
     """
+    corpus, kept, stall_s = selection.corpus, selection.kept, selection.corpus_pass.stall_s
+    eligible_chunks = chunks_of(selection.units, selection.duplicates)
     parts = [
         _Part(eligible, chunk)
-        for eligible, chunk in zip(chunks_of(units, copies), chunks_of(units, dropped), strict=True)
+        for eligible, chunk in zip(eligible_chunks, selection.chunks(), strict=True)
     ]
     task = functools.partial(_survey, corpus.location, kept, column)
     survey = total(parallel_map(task, parts, stall_s), column is not None)
-    rows = _read_rows(corpus, units, kept.eligible.scores, row_format, survey.picks, stall_s)
+    rows = _read_rows(selection, row_format, survey.picks)
     name = ".".join(column.path) if column else ""
     return Summary(survey, name, tuple(sorted(rows, key=lambda row: (row.shard, row.row))))
 
@@ -158,12 +147,7 @@ def _groups(
 
 
 def _read_rows(
-    corpus: Corpus,
-    units: ShardUnits,
-    scores: Location,
-    row_format: Format,
-    picks: Mapping[str, Picks],
-    stall_s: float,
+    selection: Selection, row_format: Format, picks: Mapping[str, Picks]
 ) -> Iterator[ShownRow]:
     """The picked rows, in no order."""
     kinds: dict[tuple[int, bool], list[str]] = defaultdict(list)
@@ -172,6 +156,7 @@ def _read_rows(
             kinds[place].append(kind)
     wanted: dict[Place, list[_PickedRow]] = defaultdict(list)
     for (position, is_kept), its_kinds in kinds.items():
+        units = selection.units
         at = bisect.bisect_right(units, position, key=lambda one: one[0].position) - 1
         shard, shard_units = units[at]
         row = position - shard.position
@@ -179,8 +164,9 @@ def _read_rows(
         wanted[shard, unit].append(_PickedRow(row, is_kept, tuple(its_kinds)))
     places = sorted(wanted.items(), key=lambda one: one[0][0].position + one[0][1].start)
     tasks = [places[at : at + _UNITS_A_TASK] for at in range(0, len(places), _UNITS_A_TASK)]
-    task = functools.partial(_rows_of_units, corpus.location, scores, row_format)
-    for found in parallel_map(task, tasks, stall_s):
+    scores = selection.kept.eligible.scores
+    task = functools.partial(_rows_of_units, selection.corpus.location, scores, row_format)
+    for found in parallel_map(task, tasks, selection.corpus_pass.stall_s):
         yield from found
 
 

@@ -16,10 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sf_ray.corpus.formats import Format
-from sf_ray.corpus.units import Place
 from sf_ray.errors import SfRayError
 from sf_ray.scoring.score_set import digest
-from sf_ray.selection.chunks import Numbers
+from sf_ray.selection.chunks import PlacedRows, RowNumbers
 from sf_ray.storage.files import map_requests, put_bytes, put_table, read_bytes_or_none
 from sf_ray.storage.location import Location
 
@@ -41,14 +40,14 @@ class Embedded:
         embeddings: [k, d]
     """
 
-    numbers: Numbers
+    numbers: RowNumbers
     embeddings: Embeddings16
 
-    def lacks(self, numbers: Numbers) -> Numbers:
+    def lacks(self, numbers: RowNumbers) -> RowNumbers:
         """Those of some rows that have no embedding here."""
         return np.setdiff1d(numbers, self.numbers, assume_unique=True)
 
-    def of(self, numbers: Numbers) -> Embeddings16:
+    def of(self, numbers: RowNumbers) -> Embeddings16:
         """[n] rows that are all here -> [n, d]."""
         return self.embeddings[np.searchsorted(self.numbers, numbers)]
 
@@ -93,15 +92,15 @@ class EmbeddingSet:
             ) from error
         return embedded_of(table)
 
-    def read_rows(self, units: Sequence[tuple[Place, Numbers]]) -> Iterator[Embeddings16]:
+    def read_rows(self, units: Sequence[PlacedRows]) -> Iterator[Embeddings16]:
         """[rows, d] of each unit's rows, several units at a time, in their order.
 
         Raises:
             SfRayError: A row has none, or a piece cannot be read.
         """
 
-        def read(one: tuple[Place, Numbers]) -> Embeddings16:
-            (shard, unit), numbers = one
+        def read(rows: PlacedRows) -> Embeddings16:
+            (shard, unit), numbers = rows
             embedded = self.read(shard.piece(unit))
             if embedded is None or len(embedded.lacks(numbers)):
                 where = self.pieces.join(shard.piece(unit)).public_uri

@@ -1,42 +1,47 @@
-"""Choosing rows that stand for all kept ones on a cluster: the steps of `diversity` in Ray tasks.
+"""Choosing the rows that represent all kept rows: the steps of `partition` in Ray tasks.
 
-    sidecars --sample--> centres --every row to its nearest--> bins of clusters --greedy--> gains
+    embeddings --sample--> centres --nearest centre of every row--> bins --greedy--> gains --> rows
 
-A task holds the rows of a chunk, of the sample, or of a bin; the driver holds the gains of what the
-bins chose, and one bit a row.
+A bin holds whole clusters of rows. A task holds the rows of one chunk, of the sample or of one bin;
+the driver holds the gains of the rows that were chosen in the bins, and one bit a row.
 """
 
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
 from sf_ray.runtime.tasks import parallel_map
-from sf_ray.scoring.score_set import ShardUnits, count_units
+from sf_ray.scoring.score_set import count_units
 from sf_ray.selection.bitmap import Bitmap
-from sf_ray.selection.chunks import Chunk, Kept
-from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
+from sf_ray.selection.chunks import Chunk, Kept, PlacedRows
+from sf_ray.selection.corpus_pass import CorpusPass
 from sf_ray.selection.cutoffs import Positions
-from sf_ray.selection.diversity import partition as diversity
 from sf_ray.selection.diversity.embedding_set import Embeddings16, EmbeddingSet
 from sf_ray.selection.diversity.facility_location import EXACT_ROWS, Embeddings, Gains, greedy
 from sf_ray.selection.diversity.partition import (
     PART_ROWS,
+    RATIO_ROWS,
+    SAMPLE_ROWS,
+    SLACK,
     Diversified,
     centres_for,
     fit_centres,
+    merge,
     nearest,
+    ratio_to_exact,
+    sample_of,
     share_of,
     split,
 )
+from sf_ray.selection.selection import Selection
 
 # Rows of a bin, which one task holds: 48 MiB of embeddings of 384 numbers.
 _BIN_ROWS = 65_536
-# Kept rows that a task reads, about, and units that it looks at, at most.
+# About how many kept rows a task reads, and the most units that it looks at.
 _CHUNK_ROWS, _CHUNK_UNITS = 131_072, 256
 _SEED = 0
 
@@ -47,7 +52,7 @@ class _EmbeddedRows:
 
     Attributes:
         positions: [n]
-        labels: [n] the cluster of each.
+        labels: [n] the cluster of each row.
         embeddings: [n, d]
     """
 
@@ -58,12 +63,13 @@ class _EmbeddedRows:
 
 @dataclass(frozen=True)
 class _Division:
-    """Which rows meet in one bin.
+    """Which bin a row goes to.
 
     Attributes:
-        centres: [c, d] of the clusters.
+        centres: [c, d] centres of the clusters.
         first: [c] the first bin of each cluster.
-        count: [c] how many bins share it: a cluster that is larger than a bin is dealt out.
+        count: [c] how many bins each cluster has: a cluster that is larger than a bin is dealt out
+            over several.
     """
 
     centres: Embeddings
@@ -72,72 +78,94 @@ class _Division:
 
     @property
     def bins(self) -> int:
-        """How many there are."""
+        """How many bins there are."""
         return int((self.first + self.count).max())
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """How many rows each part may choose: `slack` times its share of the budget."""
+class _Budget:
+    """How many rows a part may choose: `slack` times its share of the whole budget.
 
-    budget: int
-    of: int
+    Attributes:
+        rows: How many rows are chosen in all.
+        kept_rows: Among how many.
+        slack: How many times its share a part may choose.
+        part_rows: The most rows of a part.
+    """
+
+    rows: int
+    kept_rows: int
     slack: float
     part_rows: int
 
 
-def diversify(
-    passes: CorpusPass,
-    units: ShardUnits,
-    copies: Bitmap | None,
-    corpus_rows: int,
-    kept: Kept,
-    kept_rows: int,
-    wanted: int,
-    embeddings: EmbeddingSet,
-) -> Diversified:
-    """Chooses among kept rows, all of which have an embedding.
+@dataclass(frozen=True)
+class _ChosenRows:
+    """The rows that one part chooses, in order of choice.
+
+    Attributes:
+        positions: [k]
+        gains: [k] what each row added to f; never increasing.
+    """
+
+    positions: Positions
+    gains: Gains
+
+
+def diversify(selection: Selection, wanted: int, embeddings: EmbeddingSet) -> Diversified:
+    """Chooses among the kept rows, all of which have an embedding.
 
     Up to `EXACT_ROWS` kept rows by exact greedy; more by parts, in bounded memory.
 
     Args:
-        passes: How to go over the corpus.
-        units: All of the corpus.
-        copies: Which rows are dropped.
-        corpus_rows: Its rows.
-        kept: Reads which rows are kept.
-        kept_rows: How many those are; at least one.
+        selection: The kept rows, at least one; not yet diversified.
         wanted: How many to choose; all where fewer are kept.
-        embeddings: Of the kept rows.
+        embeddings: Embeddings of the kept rows.
+
+    Raises:
+        MarkedBadError: Shards turned out to be bad.
+        SfRayError: An embedding is missing or cannot be read.
     """
-    read = functools.partial(_read, kept, embeddings)
-    each = max(1, min(_CHUNK_UNITS, count_units(units) * _CHUNK_ROWS // kept_rows))
-    chunks = chunks_of(units, copies, each)
+    corpus_pass, kept_rows = selection.corpus_pass, selection.rows
+    read = functools.partial(_read, selection.kept, embeddings)
+    units_a_task = count_units(selection.units) * _CHUNK_ROWS // kept_rows
+    chunks = selection.chunks(max(1, min(_CHUNK_UNITS, units_a_task)))
     is_exact = kept_rows <= EXACT_ROWS
     if is_exact:
         division, ratio = None, 1.0
-        asked = _Asked(wanted, kept_rows, 1.0, EXACT_ROWS)
+        budget = _Budget(wanted, kept_rows, 1.0, EXACT_ROWS)
     else:
-        division, ratio = _divide(passes, chunks, read, kept_rows, wanted)
-        asked = _Asked(wanted, kept_rows, diversity.SLACK, PART_ROWS)
-    bins = division.bins if division else 1
-    deal = functools.partial(_deal, read, division)
-    # In the order of the corpus: what is chosen must not depend on what was read first.
-    stored = sorted(passes.over_stored(deal, chunks, bins), key=lambda result: result.value)
-    of_bins = [(at, [result.refs[at] for result in stored]) for at in range(bins)]
-    choose = functools.partial(_choose, asked)
-    found = dict(parallel_map(choose, of_bins, passes.stall_s))
-    parts = [part for at in range(bins) for part in found[at]]
-    counts = diversity.merge([gains for _, gains in parts], wanted)
-    rows = Bitmap.empty(corpus_rows)
+        division, ratio = _divide(corpus_pass, chunks, read, kept_rows, wanted)
+        budget = _Budget(wanted, kept_rows, SLACK, PART_ROWS)
+    parts = _chosen_in_bins(corpus_pass, chunks, read, division, budget)
+    counts = merge([part.gains for part in parts], wanted)
+    rows = Bitmap.empty(selection.corpus.rows)
     objective = 0.0
-    for (positions, gains), count in zip(parts, counts, strict=True):
-        rows.add(positions[:count])
-        objective += float(gains[:count].sum(dtype=np.float64))
+    for part, count in zip(parts, counts, strict=True):
+        rows.add(part.positions[:count])
+        objective += float(part.gains[:count].sum(dtype=np.float64))
     return Diversified(wanted, rows, objective, is_exact, ratio)
 
 
-# Chunk -> positions and embeddings of its kept rows; of a share of them, where one is given.
+def _chosen_in_bins(
+    corpus_pass: CorpusPass,
+    chunks: Sequence[Chunk],
+    read: "_Reader",
+    division: _Division | None,
+    budget: _Budget,
+) -> list[_ChosenRows]:
+    """What every part of every bin chooses, in the order of the bins."""
+    bins = division.bins if division else 1
+    deal = functools.partial(_deal, read, division)
+    # Sorted into the order of the corpus: what is chosen must not depend on which task ends first.
+    results = sorted(corpus_pass.over_stored(deal, chunks, bins), key=lambda result: result.value)
+    rows_of_bins = [(at, [result.refs[at] for result in results]) for at in range(bins)]
+    choose = functools.partial(_choose, budget)
+    parts_of_bins = dict(parallel_map(choose, rows_of_bins, corpus_pass.stall_s))
+    return [part for at in range(bins) for part in parts_of_bins[at]]
+
+
+# Chunk -> positions and embeddings of its kept rows; of a sample of this share, where one is given.
 _Reader = Callable[..., tuple[Positions, Embeddings16]]
 
 
@@ -149,7 +177,7 @@ def _read(
         shard, _ = place
         drawn = numbers[_is_drawn(shard.position + numbers, share)]
         if len(drawn):
-            units.append((place, drawn))
+            units.append(PlacedRows(place, drawn))
             positions.append(shard.position + drawn)
     if not units:
         return positions[0], np.empty((0, 0), np.float16)
@@ -157,7 +185,11 @@ def _read(
 
 
 def _is_drawn(positions: Positions, share: float) -> NDArray[np.bool_]:
-    """[n] whether rows are in a sample of this share of all rows; told by the position alone."""
+    """[n] whether rows are in a sample of this share of all rows.
+
+    A hash of the position decides, and nothing else, so that the same rows are drawn however the
+    corpus is cut into tasks.
+    """
     bits = (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     bits = (bits ^ (bits >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
     bits ^= bits >> np.uint64(32)
@@ -166,41 +198,46 @@ def _is_drawn(positions: Positions, share: float) -> NDArray[np.bool_]:
 
 
 def _divide(
-    passes: CorpusPass, chunks: Sequence[Chunk], read: _Reader, rows: int, budget: int
+    corpus_pass: CorpusPass, chunks: Sequence[Chunk], read: _Reader, rows: int, wanted: int
 ) -> tuple[_Division, float]:
-    """Centres from a sample, which bins their clusters go to, and the ratio to exact greedy."""
+    """How rows are divided over bins, and the ratio to exact greedy; both from a sample."""
     centres = centres_for(rows, PART_ROWS)
-    sampled = max(centres * diversity.SAMPLE_ROWS, diversity.RATIO_ROWS)
-    sample = functools.partial(_sample, read, sampled / rows)
-    stored = sorted(passes.over_stored(sample, chunks, 1), key=lambda result: result.value)
-    refs = [ref for result in stored for ref in result.refs]
+    sample_rows = max(centres * SAMPLE_ROWS, RATIO_ROWS)
+    sample = functools.partial(_sample, read, sample_rows / rows)
+    results = sorted(corpus_pass.over_stored(sample, chunks, 1), key=lambda result: result.value)
+    refs = [ref for result in results for ref in result.refs]
     fit = functools.partial(_fit, centres, rows, _BIN_ROWS)
-    (division,) = parallel_map(fit, [refs], passes.stall_s)
-    ratio_of = functools.partial(_ratio, rows, budget, PART_ROWS)
-    (ratio,) = parallel_map(ratio_of, [refs], passes.stall_s)
+    (division,) = parallel_map(fit, [refs], corpus_pass.stall_s)
+    ratio_of = functools.partial(_ratio, rows, wanted, PART_ROWS)
+    (ratio,) = parallel_map(ratio_of, [refs], corpus_pass.stall_s)
     return division, ratio
 
 
 def _sample(read: _Reader, share: float, chunk: Chunk) -> tuple[int, list[Embeddings16]]:
+    """The position of the chunk, and the embeddings of a share of its kept rows."""
     _, embeddings = read(chunk, share)
     return chunk.start, [embeddings]
 
 
-def _joined(refs: Sequence[Any]) -> Embeddings:
-    found = [embeddings for embeddings in ray.get(list(refs)) if len(embeddings)]
-    return np.concatenate(found).astype(np.float32)
+def _joined(refs: Sequence[ray.ObjectRef]) -> Embeddings:
+    """The sample in one piece: [s, d]."""
+    # A chunk without drawn rows has embeddings of shape [0, 0].
+    drawn = [embeddings for embeddings in ray.get(list(refs)) if len(embeddings)]
+    return np.concatenate(drawn).astype(np.float32)
 
 
-def _fit(centres: int, rows: int, bin_rows: int, refs: Sequence[Any]) -> _Division:
+def _fit(centres: int, rows: int, bin_rows: int, refs: Sequence[ray.ObjectRef]) -> _Division:
+    """Fits centres to the sample, and gives each cluster its bins by the rows to expect in it."""
     sample = _joined(refs)
     fitted = fit_centres(sample, min(centres, len(sample)), _SEED)
-    counts = np.bincount(nearest(sample, fitted), minlength=len(fitted))
-    expected = counts * rows / len(sample)
+    sampled = np.bincount(nearest(sample, fitted), minlength=len(fitted))
+    expected = sampled * rows / len(sample)
     count = np.maximum(1, np.ceil(expected / bin_rows).astype(np.int64))
     first, bins, room = np.zeros_like(count), 0, 0.0
     for label in range(len(count)):
         if not bins or count[label] > 1 or room < expected[label]:
-            # What a cluster that is dealt out leaves of its bins is not filled up.
+            # Behind a cluster of several bins no room is left, as `expected` is above `bin_rows`:
+            # rows of other clusters never join it.
             first[label], room = bins, bin_rows - expected[label]
             bins += count[label]
         else:
@@ -208,16 +245,16 @@ def _fit(centres: int, rows: int, bin_rows: int, refs: Sequence[Any]) -> _Divisi
     return _Division(fitted, first, count)
 
 
-def _ratio(rows: int, budget: int, part_rows: int, refs: Sequence[Any]) -> float:
+def _ratio(rows: int, wanted: int, part_rows: int, refs: Sequence[ray.ObjectRef]) -> float:
     sample = _joined(refs)
-    sample = sample[diversity.sample_of(len(sample), diversity.RATIO_ROWS, _SEED)]
-    return diversity.ratio_to_exact(sample, rows, budget, part_rows)
+    sample = sample[sample_of(len(sample), RATIO_ROWS, _SEED)]
+    return ratio_to_exact(sample, rows, wanted, part_rows)
 
 
 def _deal(
     read: _Reader, division: _Division | None, chunk: Chunk
 ) -> tuple[int, list[_EmbeddedRows]]:
-    """Where the chunk begins, and its kept rows by bin."""
+    """The position of the chunk, and its kept rows by bin."""
     positions, embeddings = read(chunk)
     if division is None or not len(positions):
         everything = _EmbeddedRows(positions, np.zeros(len(positions), np.int64), embeddings)
@@ -226,26 +263,28 @@ def _deal(
     bins = division.first[labels] + positions % division.count[labels]
     dealt = []
     for at in range(division.bins):
-        mine = bins == at
-        dealt.append(_EmbeddedRows(positions[mine], labels[mine], embeddings[mine]))
+        in_bin = bins == at
+        dealt.append(_EmbeddedRows(positions[in_bin], labels[in_bin], embeddings[in_bin]))
     return chunk.start, dealt
 
 
-def _choose(asked: _Asked, one: tuple[int, Sequence[Any]]) -> tuple[int, list[Any]]:
-    """The number of a bin, and of each part in it the positions and gains of what it chooses."""
-    number, refs = one
-    rows = [found for found in ray.get(list(refs)) if len(found.positions)]
+def _choose(
+    budget: _Budget, rows_of_bin: tuple[int, Sequence[ray.ObjectRef]]
+) -> tuple[int, list[_ChosenRows]]:
+    """The number of a bin, and what each of its parts chooses."""
+    number, refs = rows_of_bin
+    rows: list[_EmbeddedRows] = [rows for rows in ray.get(list(refs)) if len(rows.positions)]
     if not rows:
         return number, []
-    positions = np.concatenate([found.positions for found in rows])
-    labels = np.concatenate([found.labels for found in rows])
-    embeddings = np.concatenate([found.embeddings for found in rows])
-    chosen: list[tuple[Positions, Gains]] = []
+    positions = np.concatenate([chunk.positions for chunk in rows])
+    labels = np.concatenate([chunk.labels for chunk in rows])
+    embeddings = np.concatenate([chunk.embeddings for chunk in rows])
+    chosen: list[_ChosenRows] = []
     for label in np.unique(labels):
         of_label = np.flatnonzero(labels == label)
         values = embeddings[of_label].astype(np.float32)
-        for part in split(values, asked.part_rows, _SEED):
-            may = share_of(len(part), asked.of, asked.budget, asked.slack)
-            best = greedy(values[part], may)
-            chosen.append((positions[of_label[part[best.rows]]], best.gains))
+        for part in split(values, budget.part_rows, _SEED):
+            share = share_of(len(part), budget.kept_rows, budget.rows, budget.slack)
+            best = greedy(values[part], share)
+            chosen.append(_ChosenRows(positions[of_label[part[best.rows]]], best.gains))
     return number, chosen
