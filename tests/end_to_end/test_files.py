@@ -11,18 +11,11 @@ import pytest
 
 from bench.support.corpora import make_rows
 from tests.support.cli import Cli
+from tests.support.storage import contents
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 Free = Callable[..., None]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_compressed_json_lines_with_a_broken_one(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.support.corpora import make_rows, write_shards
+from tests.support.storage import contents
 
 pytestmark = pytest.mark.ray
 
@@ -62,10 +63,7 @@ class Driver:
         return self.process.wait(timeout=150)
 
     def contents(self) -> dict[str, bytes]:
-        return {
-            path.relative_to(self.out).as_posix(): path.read_bytes()
-            for path in self.out.rglob("*.parquet")
-        }
+        return contents(self.out, "*.parquet")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from bench.support.corpora import make_rows, write_shards
 from sf_ray.cli import main
 from tests.support.cli import Cli
 from tests.support.naive import naive_score
-from tests.support.storage import S3, copy_of
+from tests.support.storage import S3, contents, copy_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -35,14 +35,6 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
 def read_scores(scores: Path) -> list[dict[str, Any]]:
     rows = ds.dataset(sorted(scores.rglob("*.parquet"))).to_table().to_pylist()
     return sorted(rows, key=lambda row: (row["shard"], row["row"]))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def best(scores: list[dict[str, Any]], count: int) -> set[tuple[str, int]]:

@@ -13,9 +13,8 @@ import pytest
 
 from bench.support import free_scorer
 from sf_ray.cli import main
-from sf_ray.output import sorted_tasks as ordering
-from sf_ray.selection import corpus_pass as passes
-from sf_ray.selection import duplicate_tasks as duplicates
+from sf_ray.output import sorted_tasks
+from sf_ray.selection import corpus_pass, duplicate_tasks
 from tests.support.cli import Cli
 from tests.support.storage import copy_of
 
@@ -80,12 +79,12 @@ def scored(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> lis
 
     Tasks are made so small that there are several of each.
     """
-    monkeypatch.setattr(passes, "UNITS_A_TASK", 3)
-    monkeypatch.setattr(duplicates, "_UNITS_A_TASK", 2)
-    monkeypatch.setattr(duplicates, "_UNITS_A_PART", 1)
-    monkeypatch.setattr(duplicates, "_ROWS_A_PART", 80)
-    monkeypatch.setattr(ordering, "_TASK_BYTES", 2000)
-    monkeypatch.setattr(ordering, "_TASK_PART_BYTES", 0)
+    monkeypatch.setattr(corpus_pass, "UNITS_A_TASK", 3)
+    monkeypatch.setattr(duplicate_tasks, "_UNITS_A_TASK", 2)
+    monkeypatch.setattr(duplicate_tasks, "_UNITS_A_PART", 1)
+    monkeypatch.setattr(duplicate_tasks, "_ROWS_A_PART", 80)
+    monkeypatch.setattr(sorted_tasks, "_TASK_BYTES", 2000)
+    monkeypatch.setattr(sorted_tasks, "_TASK_PART_BYTES", 0)
     files = sorted((tmp_path / "scores").rglob("*.parquet"))
     scores = ds.dataset(files).to_table().to_pylist()
     scores.sort(key=lambda score: (score["shard"], score["row"]))
@@ -175,7 +174,7 @@ def test_the_best_come_first_in_files_that_are_the_same_on_every_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     size = sum(path.stat().st_size for path in corpus.rglob("*.parquet"))
-    monkeypatch.setattr(ordering, "PART_BYTES", -(-size // 8))
+    monkeypatch.setattr(sorted_tasks, "PART_BYTES", -(-size // 8))
     expected = best_first(scored)[:100]
     written = []
     for out in (tmp_path / "one", tmp_path / "two"):

@@ -1,4 +1,4 @@
-"""Where tests keep what they make."""
+"""Places in which tests keep files, and what lies there."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class S3:
-    """An S3 endpoint over HTTP, and a bucket of one's own in it."""
+    """An S3 endpoint over HTTP, and a bucket of one test in it."""
 
     bucket: str
     options: dict[str, object]
@@ -19,5 +19,18 @@ class S3:
 
 
 def copy_of(made: Path, folder: Path) -> Path:
-    """A test's own copy of what was made once; files keep their times, so scores stay theirs."""
+    """A copy for one test of what is made once for many.
+
+    Files keep their times: a shard's id contains when the shard was modified, so its scores stay
+    its scores.
+    """
     return Path(shutil.copytree(made, folder, dirs_exist_ok=True))
+
+
+def contents(folder: Path, pattern: str = "*") -> dict[str, bytes]:
+    """The bytes of each file below a folder by its path in the folder, sorted by path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob(pattern))
+        if path.is_file()
+    }
