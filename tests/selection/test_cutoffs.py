@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sf_ray.selection.cutoffs import (
-    Bits,
     Bounds,
     Cutoff,
     Cutoffs,
     GroupRange,
-    Positions,
+    RankKeys,
     ScoreRange,
+    Search,
     TokenBounds,
     find_cutoffs,
     first_ranges,
@@ -39,24 +39,27 @@ class Corpus:
         self.positions = np.arange(len(ifd))
 
     def count(self, ranges: Sequence[GroupRange]) -> np.ndarray:
-        counts = np.zeros((len(ranges), max(one.bins for _, one in ranges)), np.int64)
+        counts = np.zeros(
+            (len(ranges), max(score_range.bins for _, score_range in ranges)), np.int64
+        )
         for part in np.array_split(self.positions, 3):
-            for number, (group, candidates) in enumerate(ranges):
+            for number, (group, score_range) in enumerate(ranges):
                 rows = part[self.codes[part] == group]
-                found, found_rows = candidates.count(self.ifd[rows], rows)
-                counts[number, found] += found_rows
+                in_range = score_range.count(self.ifd[rows], rows)
+                counts[number, in_range.bins] += in_range.rows
         return counts
 
-    def gather(self, ranges: Sequence[GroupRange]) -> list[tuple[Bits, Positions]]:
-        found = []
-        for group, candidates in ranges:
+    def gather(self, ranges: Sequence[GroupRange]) -> list[RankKeys]:
+        keys_of_ranges = []
+        for group, score_range in ranges:
             rows = self.positions[self.codes == group]
-            found.append(candidates.select(self.ifd[rows], rows))
-        assert sum(len(bits) for bits, _ in found) <= max(self.few, len(ranges))
-        return found
+            keys_of_ranges.append(score_range.select(self.ifd[rows], rows))
+        gathered = sum(len(keys.bits) for keys in keys_of_ranges)
+        assert gathered <= max(self.few, len(ranges))
+        return keys_of_ranges
 
 
-def by_place(ifd: np.ndarray, rows: np.ndarray) -> list[int]:
+def by_rank(ifd: np.ndarray, rows: np.ndarray) -> list[int]:
     return sorted(rows.tolist(), key=lambda row: (-ifd[row], row))
 
 
@@ -78,19 +81,19 @@ def test_the_k_best_of_each_group_are_those_of_sorting(
     ifd = np.where(good, ifd, np.nan)
     expected, searches = [], []
     ranges = [
-        (group, replace(candidates, bins=bins))
-        for group, candidates in first_ranges(Bounds(*bounds), max(len(values), 1), groups)
+        GroupRange(group, replace(score_range, bins=bins))
+        for group, score_range in first_ranges(Bounds(*bounds), max(len(values), 1), groups)
     ]
     for group in range(groups):
-        places = by_place(ifd, np.flatnonzero(good & (codes == group)))
-        kept = places[: wanted[group]]
+        ranked = by_rank(ifd, np.flatnonzero(good & (codes == group)))
+        kept = ranked[: wanted[group]]
         expected += kept
         if kept:
-            searches.append((ranges[group], len(kept)))
+            searches.append(Search(ranges[group], len(kept)))
     corpus = Corpus(ifd, codes, few)
     counts = corpus.count(ranges)
     assert counts.sum() == good.sum()
-    searched = [group for (group, _), _ in searches]
+    searched = [search.within.group for search in searches]
     found = find_cutoffs(searches, counts[searched], corpus.count, corpus.gather, few)
     cutoffs = dict(zip(searched, found, strict=True))
     keeps = Cutoffs(tuple(cutoffs.get(group) for group in range(groups))).keeps(
@@ -106,25 +109,20 @@ def test_cuts_share_the_rows_in_their_order(
     ifd = np.array(values, float)
     good = Bounds(*bounds).holds(ifd)
     ifd = np.where(good, ifd, np.nan)
-    places = by_place(ifd, np.flatnonzero(good))
-    ends = sorted(data.draw(st.sets(st.integers(1, len(places) - 1))) if len(places) > 1 else [])
-    everything = (0, ScoreRange(*_bits(bounds), 0, max(len(values), 1), bins))
+    ranked = by_rank(ifd, np.flatnonzero(good))
+    ends = sorted(data.draw(st.sets(st.integers(1, len(ranked) - 1))) if len(ranked) > 1 else [])
+    everything = GroupRange(0, replace(ScoreRange.between(*bounds, max(len(values), 1)), bins=bins))
     corpus = Corpus(ifd, np.zeros(len(ifd), np.int64), few)
     counts = np.broadcast_to(corpus.count([everything]), (len(ends), bins))
-    searches = [(everything, end) for end in ends]
+    searches = [Search(everything, end) for end in ends]
     cuts = find_cutoffs(searches, counts, corpus.count, corpus.gather, few)
-    kept = np.array(places, np.int64)
+    kept = np.array(ranked, np.int64)
     rng = np.random.default_rng(0)
     kept = rng.permutation(kept)
     parts = parts_of(cuts, ifd[kept], kept)
-    edges = [0, *ends, len(places)]
+    edges = [0, *ends, len(ranked)]
     for part in range(len(ends) + 1):
-        assert by_place(ifd, kept[parts == part]) == places[edges[part] : edges[part + 1]]
-
-
-def _bits(bounds: tuple[float, float]) -> tuple[int, int]:
-    candidates = ScoreRange.between(*bounds, 1)
-    return candidates.low, candidates.high
+        assert by_rank(ifd, kept[parts == part]) == ranked[edges[part] : edges[part + 1]]
 
 
 def test_rows_without_a_score_are_never_kept() -> None:
@@ -153,5 +151,5 @@ def test_bounds_in_tokens_hold_at_both_ends(
 def test_counts_of_many_groups_stay_small() -> None:
     for groups in (1, 32, 33, 10_000):
         ranges = first_ranges(Bounds(0, 1), 10**9, groups)
-        assert sum(one.bins for _, one in ranges) * 8 <= 64 << 20
-    assert first_ranges(Bounds(0, 1), 10**9, 32)[0][1].bins == 1 << 18
+        assert sum(score_range.bins for _, score_range in ranges) * 8 <= 64 << 20
+    assert first_ranges(Bounds(0, 1), 10**9, 32)[0].range.bins == 1 << 18

@@ -7,7 +7,7 @@ import pytest
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.corpus.units import units_of
 from sf_ray.errors import SfRayError
-from sf_ray.selection import group_column as groups
+from sf_ray.selection import group_column
 from sf_ray.selection.group_column import find_column
 from sf_ray.storage.location import Location
 
@@ -52,7 +52,7 @@ def test_rows_have_the_values_of_the_column(corpus: Path, name: str) -> None:
 def test_a_column_of_too_many_values_is_refused(
     corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(groups, "MOST_VALUES", 2)
+    monkeypatch.setattr(group_column, "MOST_VALUES", 2)
     plan = plan_corpus(Location(str(corpus)))
     places = [(plan.shards[0], unit) for unit in units_of((3, 2), 5)]
     with pytest.raises(SfRayError, match="'text' has more than 2 values, e.g. 'b', 'a', 'c'"):

@@ -2,17 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from sf_ray.selection.diversity import facility_location
-from sf_ray.selection.diversity import partition as diversity
-from sf_ray.selection.diversity.facility_location import (
-    EXACT_ROWS,
-    Chosen,
-    coverage,
-    greedy,
-    objective,
-)
+from sf_ray.selection.diversity import partition
+from sf_ray.selection.diversity.facility_location import Chosen, greedy, objective
 from sf_ray.selection.diversity.partition import (
     choose,
     choose_by_parts,
@@ -25,17 +17,7 @@ from sf_ray.selection.diversity.partition import (
     share_of,
     split,
 )
-
-# Small whole numbers: sums are exact, and ties, duplicates and zero vectors are the rule.
-whole = st.integers(0, 24).flatmap(
-    lambda n: arrays(np.float32, (n, 3), elements=st.sampled_from([-1.0, 0.0, 1.0, 2.0]))
-)
-seeds = st.integers(0, 1 << 30)
-
-
-def on_the_sphere(rows: int, dimensions: int, seed: int) -> np.ndarray:
-    values = np.random.default_rng(seed).standard_normal((rows, dimensions)).astype(np.float32)
-    return values / np.linalg.norm(values, axis=1, keepdims=True)
+from tests.support.embeddings import brute_force, on_the_sphere, seeds, whole
 
 
 def clusters(count: int, rows: int, seed: int = 0) -> np.ndarray:
@@ -43,67 +25,6 @@ def clusters(count: int, rows: int, seed: int = 0) -> np.ndarray:
     near = np.repeat(np.eye(count, 32, dtype=np.float32), rows, axis=0)
     near += 0.3 * on_the_sphere(count * rows, 32, seed)
     return near / np.linalg.norm(near, axis=1, keepdims=True)
-
-
-def brute_force(embeddings: np.ndarray, budget: int) -> tuple[list[int], list[float]]:
-    """Every gain at every step, as the definition has it."""
-    similarity = np.maximum(embeddings.astype(float) @ embeddings.astype(float).T, 0)
-    best, rows, gains = np.zeros(len(embeddings)), [], []
-    for _ in range(min(budget, len(embeddings))):
-        gain = np.maximum(similarity - best, 0).sum(axis=1)
-        gain[rows] = -1
-        row = int(gain.argmax())
-        rows.append(row)
-        gains.append(float(gain[row]))
-        best = np.maximum(best, similarity[row])
-    return rows, gains
-
-
-@given(whole, st.integers(0, 30))
-def test_greedy_is_that_of_the_definition_and_ties_go_to_the_earlier_row(
-    embeddings: np.ndarray, budget: int
-) -> None:
-    chosen = greedy(embeddings, budget)
-    rows, gains = brute_force(embeddings, budget)
-    assert chosen.rows.tolist() == rows
-    assert chosen.gains.tolist() == gains
-    assert objective(embeddings, chosen.rows) == sum(gains)
-
-
-@given(st.integers(1, 60), st.integers(1, 60), seeds)
-def test_gains_of_real_vectors_are_those_of_the_definition_but_for_rounding(
-    n: int, budget: int, seed: int
-) -> None:
-    embeddings = on_the_sphere(n, 5, seed)
-    chosen = greedy(embeddings, budget)
-    # Where two rows are all but equal, rounding may take either: after that the paths differ, so
-    # each step is held against the best one from where it stands.
-    similarity = np.maximum(embeddings.astype(float) @ embeddings.astype(float).T, 0)
-    best = np.zeros(n)
-    for row, gain in zip(chosen.rows, chosen.gains, strict=True):
-        gains = np.maximum(similarity - best, 0).sum(axis=1)
-        assert gain == pytest.approx(gains[row], rel=1e-5, abs=1e-5)
-        assert gains[row] == pytest.approx(gains.max(), rel=1e-5, abs=1e-5)
-        best = np.maximum(best, similarity[row])
-    assert len(set(chosen.rows)) == len(chosen.rows) == min(budget, n)
-    assert np.all(np.diff(chosen.gains) <= 0)  # not even rounding makes a gain grow
-
-
-def test_similarities_are_the_same_in_blocks_and_in_one_piece() -> None:
-    n = 2 * facility_location._BLOCK + 100
-    embeddings = np.random.default_rng(0).integers(-1, 2, (n, 6)).astype(np.float32)
-    rows, gains = brute_force(embeddings, 40)
-    chosen = greedy(embeddings, 40)
-    assert chosen.rows.tolist() == rows
-    assert chosen.gains.tolist() == gains
-
-
-def test_coverage_is_the_same_in_blocks_and_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    embeddings = on_the_sphere(50, 4, 0)
-    expected = np.maximum(embeddings @ embeddings[:7].T, 0).max(axis=1)
-    monkeypatch.setattr(facility_location, "_PAIRS", 40)
-    np.testing.assert_allclose(coverage(embeddings, embeddings[:7]), expected, rtol=1e-6)
-    assert coverage(embeddings, embeddings[:0]).tolist() == [0.0] * 50
 
 
 @pytest.mark.parametrize("pick", [choose, lambda e, k: choose_by_parts(e, k, 2)])
@@ -114,18 +35,6 @@ def test_a_budget_of_all_rows_or_more_chooses_all(pick: object, n: int) -> None:
     for budget in (n, n + 5):
         assert sorted(pick(embeddings, budget).rows.tolist()) == list(range(n))
     assert pick(embeddings, 0).rows.tolist() == []
-
-
-def test_rows_that_are_not_finite_are_named() -> None:
-    embeddings = on_the_sphere(5, 3, 0)
-    embeddings[3, 1] = np.nan
-    with pytest.raises(ValueError, match="row 3 of the embeddings is not finite"):
-        greedy(embeddings, 2)
-
-
-def test_too_many_rows_for_all_pairs_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"12001 rows are too many .* use diversity.choose"):
-        greedy(np.zeros((EXACT_ROWS + 1, 1), np.float32), 1)
 
 
 @given(st.lists(whole, min_size=1, max_size=4), st.integers(0, 40))
@@ -207,7 +116,7 @@ def test_nearest_is_the_same_in_blocks_and_the_first_of_equal_centres(
     embeddings = on_the_sphere(20, 4, 0)
     centres = embeddings[[5, 5, 11]]
     expected = np.argmax(embeddings @ centres.T, axis=1)
-    monkeypatch.setattr(diversity, "_BLOCK", 3)
+    monkeypatch.setattr(partition, "_BLOCK", 3)
     labels = nearest(embeddings, centres)
     assert labels.tolist() == expected.tolist()
     assert 1 not in labels
@@ -229,7 +138,7 @@ def test_few_rows_are_chosen_exactly_and_many_by_parts(monkeypatch: pytest.Monke
     assert (
         choose(embeddings, 30, part_rows=20).rows.tolist() == greedy(embeddings, 30).rows.tolist()
     )
-    monkeypatch.setattr(diversity, "EXACT_ROWS", 299)
+    monkeypatch.setattr(partition, "EXACT_ROWS", 299)
     by_parts: Chosen = choose(embeddings, 30, part_rows=20)
     assert by_parts.rows.tolist() == choose_by_parts(embeddings, 30, 20).rows.tolist()
 

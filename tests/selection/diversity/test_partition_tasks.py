@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow.dataset as ds
@@ -15,20 +15,10 @@ from bench.support import free_scorer
 from bench.support.corpora import make_rows, write_shards
 from bench.support.free_scorer import FreeEmbedder
 from sf_ray.cli import main
-from sf_ray.config.options import SelectionOptions
-from sf_ray.corpus.formats import resolve_format
-from sf_ray.corpus.planning import plan_corpus
-from sf_ray.encoding.specs import ModelSpec
-from sf_ray.errors import ClusterError
-from sf_ray.selection import corpus_pass as passes
-from sf_ray.selection.chunks import Kept
-from sf_ray.selection.diversity import embedding_run
-from sf_ray.selection.diversity import partition_tasks as diversity_run
+from sf_ray.selection import corpus_pass
+from sf_ray.selection.diversity import partition_tasks
 from sf_ray.selection.diversity.embedder import Embedder
-from sf_ray.selection.diversity.embedding_run import embed_kept
-from sf_ray.selection.diversity.embedding_set import EmbeddingSet
 from sf_ray.selection.diversity.facility_location import greedy, objective
-from sf_ray.storage.location import Location
 from tests.support.cli import Cli
 from tests.support.storage import S3, copy_of
 
@@ -139,11 +129,11 @@ class TestOnRay:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(diversity_run, "EXACT_ROWS", 50)
-        monkeypatch.setattr(diversity_run, "PART_ROWS", 32)
-        monkeypatch.setattr(diversity_run, "_BIN_ROWS", 20)
-        monkeypatch.setattr(diversity_run, "_CHUNK_UNITS", 2)
-        monkeypatch.setattr(passes, "UNITS_A_TASK", 3)
+        monkeypatch.setattr(partition_tasks, "EXACT_ROWS", 50)
+        monkeypatch.setattr(partition_tasks, "PART_ROWS", 32)
+        monkeypatch.setattr(partition_tasks, "_BIN_ROWS", 20)
+        monkeypatch.setattr(partition_tasks, "_CHUNK_UNITS", 2)
+        monkeypatch.setattr(corpus_pass, "UNITS_A_TASK", 3)
         asked = ("--keep-fraction", 0.8, "--diversify-to", 0.2, "--order", "ifd")
         out, _ = select(tmp_path / "one", *asked)
         found = diversity_of(tmp_path / "one")
@@ -168,7 +158,7 @@ class TestOnRay:
         assert found["objective"] <= reached * (1 + 1e-5)  # a lower bound
 
         # However the work is cut, the same rows.
-        monkeypatch.setattr(diversity_run, "_CHUNK_UNITS", 256)
+        monkeypatch.setattr(partition_tasks, "_CHUNK_UNITS", 256)
         select(tmp_path / "two", *asked)
         assert kept_ids(tmp_path / "two") == chosen
 
@@ -247,32 +237,3 @@ class TestOnRay:
         for name in ("data/part-00000.parquet", "export/trl/data/00000.jsonl"):
             here, there = tmp_path / "out" / name, tmp_path / "fetched" / name
             assert there.read_bytes() == here.read_bytes(), name
-
-
-def test_what_is_lost_is_embedded_again_as_long_as_anything_is_done(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    left = iter([9, 9, 5, 5, 5, 5])
-    tries = []
-
-    def fail(*_: object) -> None:
-        tries.append(1)
-        raise ClusterError("a node is gone")
-
-    monkeypatch.setattr(embedding_run, "_todo", lambda job, chunks: (next(left), [object()]))
-    monkeypatch.setattr(embedding_run, "_embed_once", fail)
-    corpus = plan_corpus(Location(str(write_shards(tmp_path / "corpus", make_rows(9)))))
-    place = Location(str(tmp_path))
-    with pytest.raises(ClusterError, match="a node is gone"):
-        embed_kept(
-            cast(SelectionOptions, None),
-            corpus,
-            passes.CorpusPass(place, False, 1.0),
-            [],
-            None,
-            cast(Kept, None),
-            ModelSpec("minilm", "abc"),
-            resolve_format(["instruction", "output"]),
-            EmbeddingSet(place, {}),
-        )
-    assert len(tries) == 5  # once without, once with, three times without any row more
