@@ -1,6 +1,6 @@
-"""One actor that holds the model as a scoring actor does, for as long as somebody has use for it.
+"""One actor that holds the model as a scoring actor does, for `plan` and `probe`.
 
-Knows what an actor needs of the cluster; not what it is asked to do with the model.
+Knows what an actor reserves on the cluster; not what it is asked to do with the model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +18,8 @@ from sf_ray.scoring.engine_spec import EngineSpec
 
 
 class _ModelHolder:
-    def __init__(self, rules: EngineSpec) -> None:
-        self._scorer = rules.start()
+    def __init__(self, engine: EngineSpec) -> None:
+        self._scorer = engine.start()
 
     def notes(self) -> Sequence[str]:
         return self._scorer.notes
@@ -33,20 +33,23 @@ class ModelActor:
     """An actor whose model is loaded.
 
     Attributes:
-        notes: What people should know of the engine with this model.
+        notes: What people should know about the engine with this model.
     """
 
     notes: Sequence[str]
     _handle: Any
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function of a `UnitScorer` and arguments comes to there.
+        """Calls a function in the actor, and waits for its result.
 
-        References to values in the object store arrive as the values.
+        Args:
+            function: Takes the actor's `UnitScorer`, then `arguments`.
+            arguments: Values that Ray can send; references to values in Ray's object store reach
+                the function as the values.
 
         Raises:
             ClusterError: The actor was lost.
-            SfRayError: What the function raised.
+            SfRayError: The function raised it.
         """
         with user_errors():
             return self._handle.call.remote(function, *arguments).future().result()
@@ -54,24 +57,25 @@ class ModelActor:
 
 @contextmanager
 def model_actor(
-    rules: EngineSpec, pool: ActorPool, stall_s: float, else_do: str = ""
+    engine: EngineSpec, pool: ActorPool, stall_s: float, else_do: str = ""
 ) -> Iterator[ModelActor]:
-    """An actor of its own; it ends, and its memory is free, when the context does.
+    """Starts an actor with a model. At the end of the context the actor ends and frees its memory.
 
     Args:
-        rules: How it holds the model.
-        pool: What Ray reserves for it.
-        stall_s: How long to wait for the model to be loaded.
-        else_do: What else may be done where it is not.
+        engine: How the actor holds the model.
+        pool: What Ray reserves for an actor.
+        stall_s: Seconds to wait for the model to be loaded.
+        else_do: Another way out for the user, as the end of the error, where none is loaded.
 
     Raises:
-        ClusterError: It does not start, or is lost.
+        ClusterError: The actor does not start, or is lost.
         SfRayError: The model cannot be loaded.
     """
-    handle = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(_ModelHolder).remote(rules)
+    handle = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(_ModelHolder).remote(engine)
     try:
         with user_errors():
             try:
+                # Ray runs an actor's calls after its constructor: an answer means it is loaded.
                 notes = handle.notes.remote().future().result(stall_s)
             except TimeoutError:
                 raise ClusterError(

@@ -1,7 +1,14 @@
-"""The whole job: plan, score, select, write, report. Every step may be repeated without harm."""
+"""`sf-ray run`, `score` and `select`: the whole job on one screen.
 
-from dataclasses import replace
+    plan -> score -> select -> write -> report
 
+Each function checks everything that it can before it takes a lease and writes. Every command may be
+repeated without harm: it goes on with what is missing, or finds that nothing is.
+"""
+
+from dataclasses import dataclass, replace
+
+from sf_ray.commands.locations import location_of
 from sf_ray.commands.select import is_done, select_and_write
 from sf_ray.commands.setup import (
     KnownFooters,
@@ -11,7 +18,6 @@ from sf_ray.commands.setup import (
     find_encoding,
     join_cluster,
     list_corpus,
-    location_of,
     scoring_spec_of,
     without_bad,
 )
@@ -24,8 +30,7 @@ from sf_ray.config.options import (
     SelectOptions,
 )
 from sf_ray.corpus.plan_cache import Sample, keep_footers, keep_sample, sample_of
-from sf_ray.corpus.planning import Corpus, SkippedShard
-from sf_ray.corpus.sampling import field_names
+from sf_ray.corpus.planning import Corpus, SkippedShards
 from sf_ray.encoding.specs import ModelSpec
 from sf_ray.engine.model_files import resolve_model
 from sf_ray.errors import SfRayError
@@ -34,139 +39,147 @@ from sf_ray.runtime.cluster import start_ray
 from sf_ray.runtime.log import WallTimes, say, timed
 from sf_ray.runtime.signals import stoppable
 from sf_ray.scoring.run import Scored, Scoring, score_units
-from sf_ray.scoring.score_set import count_units, describe, find_score_set, score_set_of
+from sf_ray.scoring.score_set import ScoreSet, count_units, describe, find_score_set, score_set_of
 from sf_ray.selection.diversity.embedder import EmbedderSpec, require_library
 from sf_ray.storage.lease import lease, refuse_if_held
 from sf_ray.storage.location import Location
 
-Skipped = tuple[SkippedShard, ...]
+
+@dataclass(frozen=True)
+class PlannedCorpus:
+    """A corpus as it is now, and what an earlier run has left of it beside the scores.
+
+    Attributes:
+        corpus: Its usable shards.
+        sample: Some of its rows.
+        scores: SCORES, which may hold several score sets.
+        known: The footers that lay there.
+    """
+
+    corpus: Corpus
+    sample: Sample
+    scores: Location
+    known: KnownFooters
 
 
-def run(options: RunOptions, specs: Specs = Specs()) -> Skipped:  # noqa: B008 - frozen
+def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: B008 - frozen
     """Scores a corpus, selects the best rows and writes them; returns the shards left out."""
     wall_s: WallTimes = {}
     scores = options.scores or f"{options.output.rstrip('/')}/scores"
-    output = location_of(options, options.output)
     with stoppable():
         embedder = _embedder(options, specs)
-        corpus, known = _plan(options, wall_s, scores, options.output)
-        sample = sample_of(location_of(options, scores), corpus)
-        check_columns(corpus, field_names(corpus, sample.rows), options)
-        scoring = _prepare(options, corpus, sample, scores, wall_s, specs)
+        planned = _plan(options, scores, options.output, wall_s)
+        check_columns(options, planned.corpus, planned.sample)
+        scoring = _prepare(options, planned, specs, wall_s)
         score_set = scoring.score_set
-        corpus = without_bad(options, corpus, score_set)
+        corpus = without_bad(options, planned.corpus, score_set)
         if is_done(options, corpus, score_set, embedder):
             return corpus.skipped
-        with lease(output), lease(score_set.pieces):
-            keep_sample(score_set.location, sample)
-            corpus, scored = _score(options, corpus, known, scoring, wall_s)
+        with lease(location_of(options, options.output)), lease(score_set.pieces):
+            _keep_plan(planned, corpus, score_set)
+            corpus, scored = _score(options, corpus, scoring, wall_s)
             return select_and_write(options, corpus, score_set, embedder, scored, wall_s).skipped
 
 
-def score(options: ScoreOptions, specs: Specs = Specs()) -> Skipped:  # noqa: B008 - frozen
-    """Scores a corpus; units that have scores are not scored again."""
+def score(options: ScoreOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: B008 - frozen
+    """Scores a corpus, without the units that have scores; returns the shards left out."""
     wall_s: WallTimes = {}
     with stoppable():
-        corpus, known = _plan(options, wall_s, options.scores)
-        sample = sample_of(location_of(options, options.scores), corpus)
-        scoring = _prepare(options, corpus, sample, options.scores, wall_s, specs)
+        planned = _plan(options, options.scores, None, wall_s)
+        scoring = _prepare(options, planned, specs, wall_s)
         score_set = scoring.score_set
-        corpus = without_bad(options, corpus, score_set)
+        corpus = without_bad(options, planned.corpus, score_set)
         with lease(score_set.pieces):
-            keep_sample(score_set.location, sample)
-            corpus, _ = _score(options, corpus, known, scoring, wall_s)
-    print_scores_summary(
-        score_set.pieces, corpus.rows, count_units(score_set.units(corpus)), corpus.skipped
-    )
+            _keep_plan(planned, corpus, score_set)
+            corpus, _ = _score(options, corpus, scoring, wall_s)
+    units = count_units(score_set.units(corpus))
+    print_scores_summary(score_set.pieces, corpus.rows, units, corpus.skipped)
     return corpus.skipped
 
 
-def select(options: SelectOptions, specs: Specs = Specs()) -> Skipped:  # noqa: B008 - frozen
-    """Selects from existing scores and writes; loads no model, or only the encoder."""
+def select(options: SelectOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: B008 - frozen
+    """Selects from existing scores and writes; loads no model but the encoder, if asked to."""
     wall_s: WallTimes = {}
     with stoppable():
         embedder = _embedder(options, specs)
-        corpus, known = _plan(options, wall_s, options.scores, options.output)
-        sample = sample_of(location_of(options, options.scores), corpus)
-        check_columns(corpus, field_names(corpus, sample.rows), options)
-        score_set = find_score_set(location_of(options, options.scores), options.scoring_id)
-        corpus = without_bad(options, corpus, score_set)
+        planned = _plan(options, options.scores, options.output, wall_s)
+        check_columns(options, planned.corpus, planned.sample)
+        score_set = find_score_set(planned.scores, options.scoring_id)
+        corpus = without_bad(options, planned.corpus, score_set)
         if is_done(options, corpus, score_set, embedder):
             return corpus.skipped
-        units = score_set.units(corpus)
-        if missing := count_units(score_set.missing(units)):
-            raise SfRayError(
-                f"{score_set.pieces.public_uri}: {missing} of {count_units(units)} units of "
-                f"{corpus.location.public_uri} have no scores; finish them with `sf-ray score` "
-                "first"
-            )
+        _refuse_missing_scores(corpus, score_set)
         with lease(location_of(options, options.output)):
-            keep_footers(score_set.location, corpus, known)
-            keep_sample(score_set.location, sample)
+            _keep_plan(planned, corpus, score_set)
             start_ray(options.ray_address)
             return select_and_write(options, corpus, score_set, embedder, Scored(), wall_s).skipped
 
 
 def _plan(
-    options: CorpusOptions,
-    wall_s: WallTimes,
-    scores: str,
-    output: str | None = None,
-) -> tuple[Corpus, KnownFooters]:
+    options: CorpusOptions, scores: str, output: str | None, wall_s: WallTimes
+) -> PlannedCorpus:
+    """Checks the places and lists the corpus."""
     check_places(options, scores, output)
     if output:
         refuse_if_held(location_of(options, output))
-    return list_corpus(options, location_of(options, scores), wall_s)
+    scores_location = location_of(options, scores)
+    corpus, known = list_corpus(options, scores_location, wall_s)
+    return PlannedCorpus(corpus, sample_of(scores_location, corpus), scores_location, known)
 
 
 def _prepare(
-    options: ScoringOptions,
-    corpus: Corpus,
-    sample: Sample,
-    scores: str,
-    wall_s: WallTimes,
-    specs: Specs,
+    options: ScoringOptions, planned: PlannedCorpus, specs: Specs, wall_s: WallTimes
 ) -> Scoring:
-    """All that decides the scores and where they go, checked before anything is written."""
+    """Finds and checks all that decides the scores, and where they go; writes nothing."""
     with timed("prepare", wall_s):
-        encoding = find_encoding(options, corpus, sample, specs)
+        encoding = find_encoding(options, planned.corpus, planned.sample, specs)
         join_cluster(options, encoding)
         spec = scoring_spec_of(options, encoding, specs)
-        score_set = score_set_of(location_of(options, scores), spec.identity)
+        score_set = score_set_of(planned.scores, spec.identity)
         refuse_if_held(score_set.pieces)
     return Scoring(spec.encoding, spec.engine, score_set)
 
 
 def _embedder(options: SelectionOptions, specs: Specs) -> EmbedderSpec | None:
-    """The embedder, where one is needed: found before anything else costs hours."""
+    """Finds the embedder, where one is needed: a missing one must not be noticed after hours."""
     if options.diversify_to is None:
         return None
     require_library()
-    found = resolve_model(options.encoder, options.storage_options)
-    model = ModelSpec(options.encoder, found.fingerprint, options.storage_options)
-    return specs.embedder(model)
+    model = resolve_model(options.encoder, options.storage_options)
+    return specs.embedder(ModelSpec(options.encoder, model.fingerprint, options.storage_options))
+
+
+def _keep_plan(planned: PlannedCorpus, corpus: Corpus, score_set: ScoreSet) -> None:
+    """Keeps footers and sample beside the scores, so that the next run need not read them."""
+    keep_footers(score_set.location, corpus, planned.known)
+    keep_sample(score_set.location, planned.sample)
+
+
+def _refuse_missing_scores(corpus: Corpus, score_set: ScoreSet) -> None:
+    units = score_set.units(corpus)
+    if missing := count_units(score_set.missing(units)):
+        raise SfRayError(
+            f"{score_set.pieces.public_uri}: {missing} of {count_units(units)} units of "
+            f"{corpus.location.public_uri} have no scores; finish them with `sf-ray score` first"
+        )
 
 
 def _score(
-    options: ScoringOptions,
-    corpus: Corpus,
-    known: KnownFooters,
-    scoring: Scoring,
-    wall_s: WallTimes,
+    options: ScoringOptions, corpus: Corpus, scoring: Scoring, wall_s: WallTimes
 ) -> tuple[Corpus, Scored]:
-    """Scores what has no scores yet.
+    """Scores the units that have no scores yet.
 
     Returns:
         The corpus without the shards that turned out to be bad, and what was scored.
     """
     score_set = scoring.score_set
-    describe(score_set, Location(options.model).public_uri)
-    keep_footers(score_set.location, corpus, known)
+    model = Location(options.model).public_uri
+    describe(score_set, model)
     units = score_set.units(corpus)
     todo = score_set.missing(units)
     total, left = count_units(units), count_units(todo)
     say(
-        f"format {scoring.encoding.format}, model {Location(options.model).public_uri}, "
+        f"format {scoring.encoding.format}, model {model}, "
         f"{score_set.identity['dtype']} on {scoring.engine.device}: {total:,} units, "
         f"{total - left:,} have scores, {left:,} to score"
     )
@@ -174,5 +187,5 @@ def _score(
     if todo:
         with timed("score", wall_s):
             corpus, scored = score_units(options, corpus, scoring, todo)
-    # What was lost on the way and scored again counts once.
+    # A unit that was lost on the way and scored again counts once, so this asks the corpus.
     return corpus, replace(scored, units=count_units(score_set.units(corpus)) - (total - left))

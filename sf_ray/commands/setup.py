@@ -1,17 +1,18 @@
-"""What every command over a corpus does first: plan it, check it, find what decides its scores.
+"""What every command over a corpus does before its own work: check places, list shards, find specs.
 
-Reads and checks, and writes nothing; knows neither units nor pieces.
+Writes no file and reads no scores. Beside the corpus and the model it reads what an earlier run has
+left beside its score pieces: footers, and marks of bad shards.
 """
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sf_ray.commands.locations import location_of
 from sf_ray.config.options import CorpusOptions, ScoringOptions, SelectionOptions
-from sf_ray.corpus.formats import resolve_format
+from sf_ray.corpus.formats import Format, resolve_format
 from sf_ray.corpus.plan_cache import Sample, read_footers
-from sf_ray.corpus.planning import Corpus, check_text_columns, plan_corpus
+from sf_ray.corpus.planning import Corpus, check_text_columns, plan_corpus, say_skipped
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.corpus.sampling import field_names
 from sf_ray.corpus.units import Footer
@@ -28,7 +29,7 @@ from sf_ray.engine.model_files import (
 from sf_ray.errors import SfRayError, UsageError
 from sf_ray.output.layout import Output
 from sf_ray.runtime.cluster import resolve_device, start_ray
-from sf_ray.runtime.log import say, timed
+from sf_ray.runtime.log import WallTimes, say, timed
 from sf_ray.scoring.engine_spec import EngineSpec
 from sf_ray.scoring.score_set import ScoreSet
 from sf_ray.selection.diversity.embedder import EmbedderSpec
@@ -36,30 +37,16 @@ from sf_ray.selection.group_column import find_column
 from sf_ray.storage.files import overlap, read_bytes
 from sf_ray.storage.location import Location
 
+# Shard id -> the footer that an earlier run has read.
 KnownFooters = dict[str, Footer]
 
 
 @dataclass(frozen=True)
-class ScoringSpec:
-    """All that decides the scores of a corpus, wherever they go.
-
-    Attributes:
-        encoding: Rows -> token ids.
-        engine: Token ids -> losses.
-        identity: All of it, as a score set has it.
-    """
-
-    encoding: EncodingSpec
-    engine: EngineSpec
-    identity: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class Specs:
-    """What encodes, scores and embeds. Tests and benches give others, which cost nothing.
+    """The classes of which a command makes its specs; tests and benches pass fakes.
 
     Attributes:
-        encoding, engine, embedder: The real ones, or classes derived from them.
+        encoding, engine, embedder: The real classes, or classes derived from them.
     """
 
     encoding: type[EncodingSpec] = EncodingSpec
@@ -67,22 +54,32 @@ class Specs:
     embedder: type[EmbedderSpec] = EmbedderSpec
 
 
-def location_of(options: CorpusOptions, uri: str) -> Location:
-    """A place that the options name, reached as they say."""
-    return Location(uri, options.storage_options, options.storage_retry_s)
+@dataclass(frozen=True)
+class ScoringSpec:
+    """All that decides the scores of a corpus, wherever the scores are kept.
+
+    Attributes:
+        encoding: Rows -> token ids.
+        engine: Token ids -> losses.
+        identity: The values that decide a score, as a score set is identified by them.
+    """
+
+    encoding: EncodingSpec
+    engine: EngineSpec
+    identity: dict[str, Any]
 
 
 def check_places(options: CorpusOptions, scores: str | None, output: str | None) -> None:
-    """Refuses places that lie inside each other.
+    """Refuses input, scores and output that lie inside each other.
 
     Raises:
-        UsageError: Names two that do.
+        UsageError: Two places overlap; the message names both.
     """
-    location = location_of(options, options.input)
+    corpus = location_of(options, options.input)
     for other in filter(None, (output, scores)):
-        if overlap(location, location_of(options, other)):
+        if overlap(corpus, location_of(options, other)):
             raise UsageError(
-                f"INPUT {location.public_uri} and {Location(other).public_uri} lie inside each "
+                f"INPUT {corpus.public_uri} and {Location(other).public_uri} lie inside each "
                 "other; the input is never written to: choose another place for the output"
             )
     if output and scores:
@@ -95,17 +92,17 @@ def check_places(options: CorpusOptions, scores: str | None, output: str | None)
 
 
 def list_corpus(
-    options: CorpusOptions, scores: Location | None, wall_s: dict[str, float]
+    options: CorpusOptions, scores: Location | None, wall_s: WallTimes
 ) -> tuple[Corpus, KnownFooters]:
-    """The corpus as it is now.
+    """Lists the shards of the corpus as it is now, and says how many there are.
 
     Args:
-        options: Where it is, and what to do about bad shards.
-        scores: Where footers that an earlier run has read may lie.
-        wall_s: Gets the seconds that it takes.
+        options: Where the corpus lies, and what to do about bad shards.
+        scores: Where footers of an earlier run may lie; their shards are not opened again.
+        wall_s: Gets the seconds that listing takes.
 
     Returns:
-        The corpus, and the footers that were known before.
+        The corpus, and the footers that lay beside the scores.
 
     Raises:
         SfRayError: There are no shards, or some that cannot be used.
@@ -117,21 +114,26 @@ def list_corpus(
         )
         size_mb = corpus.bytes / 1e6
         say(f"plan: {len(corpus.shards):,} shards, {corpus.rows:,} rows, {size_mb:,.1f} MB")
-        for shard in corpus.skipped:
-            say(f"note: skipping shard {shard.relative}: {shard.reason}")
+        say_skipped(corpus.skipped)
     return corpus, known
 
 
-def check_columns(corpus: Corpus, names: Sequence[str], options: SelectionOptions) -> None:
-    """Refuses a corpus that has the added column already, or lacks that of the quotas.
+def without_bad(options: CorpusOptions, corpus: Corpus, score_set: ScoreSet) -> Corpus:
+    """Leaves out the shards that an earlier run could not read, where bad shards are skipped."""
+    return corpus.without(score_set.bad_shards()) if options.on_bad_shard == "skip" else corpus
+
+
+def check_columns(options: SelectionOptions, corpus: Corpus, sample: Sample) -> None:
+    """Refuses a corpus that has the added column already, or lacks a column that is asked for.
 
     Raises:
         UsageError: Names the column.
     """
-    name = options.ifd_column
-    if name in names:
+    names = field_names(corpus, sample.rows)
+    if options.ifd_column in names:
         raise UsageError(
-            f"the corpus has a column {name!r} already; name the added one with --ifd-column"
+            f"the corpus has a column {options.ifd_column!r} already; name the added one with "
+            "--ifd-column"
         )
     asked = {
         "--quota": options.quota.column if options.quota else None,
@@ -141,9 +143,9 @@ def check_columns(corpus: Corpus, names: Sequence[str], options: SelectionOption
         if column is None:
             continue
         find_column(corpus.schema, column, flag)
-        if corpus.file_type is FileType.JSON and not {column, column.partition(".")[0]} & set(
-            names
-        ):
+        # JSON shards have no schema: only rows show which fields there are.
+        top_level = column.partition(".")[0]
+        if corpus.file_type is FileType.JSON and not {column, top_level} & set(names):
             raise UsageError(
                 f"{flag}: no row of a sample has the field {column!r}; they have {list(names)}"
             )
@@ -152,25 +154,18 @@ def check_columns(corpus: Corpus, names: Sequence[str], options: SelectionOption
 def find_encoding(
     options: ScoringOptions, corpus: Corpus, sample: Sample, specs: Specs
 ) -> EncodingSpec:
-    """How the rows of a corpus become token ids.
+    """Finds how the rows of a corpus become token ids: their format, the tokenizer, the template.
 
     Args:
         options: Of a command that scores.
-        corpus: What is scored.
+        corpus: The corpus to be scored.
         sample: Some of its rows.
-        specs: What to make it of.
+        specs: The classes to make specs of.
 
     Raises:
-        SfRayError: Columns, model or template do not do.
+        SfRayError: The columns hold no text, or model or template cannot be used.
     """
-    names = field_names(corpus, sample.rows)
-    row_format = resolve_format(names, options.format, options.columns, sample.rows)
-    if corpus.file_type is FileType.JSON:
-        # A row may have an optional field that no sampled row has.
-        optional = {field: field for field in row_format.optional}
-        row_format = replace(row_format, columns=optional | dict(row_format.columns))
-    if not row_format.is_chat:
-        check_text_columns(corpus, row_format.columns.values())
+    row_format = _row_format(options, corpus, sample)
     model = _resolve_model(options)
     return specs.encoding(
         row_format,
@@ -188,20 +183,20 @@ def find_encoding(
 
 
 def join_cluster(options: CorpusOptions, encoding: EncodingSpec) -> None:
-    """Joins the cluster or starts one, and checks meanwhile that the encoder can be made.
+    """Joins the cluster or starts one, and checks in the meantime that the encoder can be made.
 
     Raises:
-        SfRayError: The cluster cannot be joined, or the tokenizer or template does not do.
+        SfRayError: The cluster cannot be joined, or the tokenizer or template cannot be used.
     """
     with ThreadPoolExecutor(1) as threads:
-        # The check imports for seconds, while Ray's processes start for seconds.
+        # Side by side: the check imports for seconds, and Ray's processes take seconds to start.
         checked = threads.submit(encoding.check)
         start_ray(options.ray_address)
         checked.result()
 
 
 def scoring_spec_of(options: ScoringOptions, encoding: EncodingSpec, specs: Specs) -> ScoringSpec:
-    """All that decides the scores, on the cluster that was joined."""
+    """Finds all that decides the scores; `auto` device and type are those of the joined cluster."""
     device = resolve_device(options.device)
     dtype = resolve_dtype(options.dtype, device)
     identity = {
@@ -219,26 +214,24 @@ def scoring_spec_of(options: ScoringOptions, encoding: EncodingSpec, specs: Spec
     return ScoringSpec(encoding, engine, identity)
 
 
-def _template(options: ScoringOptions, model: Model) -> Template:
-    name = options.template
-    if name == "plain":
-        return Template()
-    if name == "chat":
-        return Template(
-            name, chat_template(model, load_tokenizer(model, options.trust_remote_code))
-        )
-    where = location_of(options, name)
-    try:
-        return Template(where.public_uri, read_bytes(where).decode())
-    except (SfRayError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"--template {where.public_uri}: cannot be read ({error}); give 'plain', 'chat' or a "
-            "file with a Jinja template"
-        ) from None
+def _row_format(options: ScoringOptions, corpus: Corpus, sample: Sample) -> Format:
+    names = field_names(corpus, sample.rows)
+    row_format = resolve_format(names, options.format, options.columns, sample.rows)
+    if corpus.file_type is FileType.JSON:
+        # A row may have an optional field that no sampled row has.
+        optional = {field: field for field in row_format.optional}
+        row_format = replace(row_format, columns=optional | dict(row_format.columns))
+    if not row_format.is_chat:
+        check_text_columns(corpus, row_format.columns.values())
+    return row_format
 
 
 def _resolve_model(options: ScoringOptions) -> Model:
-    """The model on the driver's node, which needs no more of it than its tokenizer and hash."""
+    """Finds the model for the driver, which needs no more of it than its tokenizer and hash.
+
+    Raises:
+        UsageError: --max-length exceeds the model's window.
+    """
     model = resolve_model(options.model, options.storage_options)
     window = context_window(model)
     if window is not None and options.max_length > window:
@@ -250,6 +243,18 @@ def _resolve_model(options: ScoringOptions) -> Model:
     return model
 
 
-def without_bad(options: CorpusOptions, corpus: Corpus, score_set: ScoreSet) -> Corpus:
-    """The corpus without the shards that an earlier run could not read, where they are skipped."""
-    return corpus.without(score_set.bad_shards()) if options.on_bad_shard == "skip" else corpus
+def _template(options: ScoringOptions, model: Model) -> Template:
+    name = options.template
+    if name == "plain":
+        return Template()
+    if name == "chat":
+        tokenizer = load_tokenizer(model, options.trust_remote_code)
+        return Template(name, chat_template(model, tokenizer))
+    where = location_of(options, name)
+    try:
+        return Template(where.public_uri, read_bytes(where).decode())
+    except (SfRayError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"--template {where.public_uri}: cannot be read ({error}); give 'plain', 'chat' or a "
+            "file with a Jinja template"
+        ) from None

@@ -1,20 +1,34 @@
 """`sf-ray plan`: what scoring a corpus will take, before anything is written.
 
-Joins what `drawing` counts and `measuring` measures with what is to be scored, and prints it.
+Looks up which units have no scores, lets `draw` count some of their rows and `measure` time an
+actor, and prints the estimate. Writes nothing.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
+from typing import NamedTuple
 
 import ray
 from rich.console import Console
 
-from sf_ray.commands.plan.draw import Place, Reading, count_segments, encode_whole
-from sf_ray.commands.plan.estimate import Drawn, Measured, PlannedActors, price
+from sf_ray.commands.locations import location_of
+from sf_ray.commands.plan.draw import Reading, count_segments, encode_whole
+from sf_ray.commands.plan.estimate import (
+    DrawnRows,
+    MeasuredSpeed,
+    PlannedActors,
+    estimate_scoring,
+)
 from sf_ray.commands.plan.measure import measure
-from sf_ray.commands.plan.text import Plan, Setting, Whole, lines_of
+from sf_ray.commands.plan.text import (
+    CorpusProgress,
+    Plan,
+    PlannedScoring,
+    ScoringSetting,
+    lines_of,
+)
 from sf_ray.commands.setup import (
     ScoringSpec,
     Specs,
@@ -22,43 +36,39 @@ from sf_ray.commands.setup import (
     find_encoding,
     join_cluster,
     list_corpus,
-    location_of,
     scoring_spec_of,
     without_bad,
 )
 from sf_ray.config.options import PlanOptions
 from sf_ray.corpus.plan_cache import sample_of
-from sf_ray.corpus.planning import Corpus, SkippedShard
+from sf_ray.corpus.planning import Corpus, SkippedShards
 from sf_ray.corpus.status import BAD
-from sf_ray.corpus.units import units_of
+from sf_ray.corpus.units import Place, units_of
 from sf_ray.engine.flops import cost_of_config
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.actor_pool import ActorPool
 from sf_ray.runtime.log import say
 from sf_ray.runtime.signals import stoppable
-from sf_ray.scoring.engine_spec import EngineSpec
 from sf_ray.scoring.score_set import ShardUnits, count_units, score_set_of
 from sf_ray.storage.location import Location
 
-Skipped = tuple[SkippedShard, ...]
 
-
-def plan(options: PlanOptions, specs: Specs = Specs()) -> Skipped:  # noqa: B008 - frozen
+def plan(options: PlanOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: B008 - frozen
     """Says what scoring a corpus will take; returns the shards left out."""
     with stoppable():
-        found, skipped = make_plan(options, specs)
+        made, skipped = make_plan(options, specs)
     if options.json:
-        print(json.dumps(found.as_json(), ensure_ascii=False))
+        print(json.dumps(made.as_json(), ensure_ascii=False))
     else:
-        _print(found)
+        _print(made)
     return skipped
 
 
-def make_plan(options: PlanOptions, specs: Specs) -> tuple[Plan, Skipped]:
-    """All that a plan says, and the shards left out.
+def make_plan(options: PlanOptions, specs: Specs) -> tuple[Plan, SkippedShards]:
+    """Makes the plan, and lists the shards left out.
 
     Raises:
-        SfRayError: As a run does; or no row that was drawn can be scored.
+        SfRayError: What would stop a run too; or no drawn row can be scored.
     """
     place = options.scores
     if place is None and options.output is not None:
@@ -69,9 +79,40 @@ def make_plan(options: PlanOptions, specs: Specs) -> tuple[Plan, Skipped]:
     encoding = find_encoding(options, corpus, sample_of(scores, corpus), specs)
     join_cluster(options, encoding)
     spec = scoring_spec_of(options, encoding, specs)
-    corpus, units, missing = _units(options, corpus, spec, scores)
-    todo = [(shard, unit) for shard, shard_units in missing for unit in shard_units]
-    whole = Whole(
+    work = _work_to_do(options, corpus, spec, scores)
+    plan = Plan(work.progress, _plan_scoring(options, work, spec) if work.todo else None)
+    return plan, work.corpus.skipped
+
+
+class _WorkToDo(NamedTuple):
+    """A corpus, and what of it has no scores.
+
+    Attributes:
+        corpus: Without the shards that an earlier run has marked bad.
+        todo: The units without scores, in the order of the corpus.
+        progress: How much that is.
+    """
+
+    corpus: Corpus
+    todo: Sequence[Place]
+    progress: CorpusProgress
+
+
+def _work_to_do(
+    options: PlanOptions, corpus: Corpus, spec: ScoringSpec, scores: Location | None
+) -> _WorkToDo:
+    units: ShardUnits
+    missing: ShardUnits
+    if scores is None:
+        units = [(shard, units_of(shard.row_groups, options.unit_rows)) for shard in corpus.shards]
+        missing = units
+    else:
+        score_set = score_set_of(scores, spec.identity)
+        corpus = without_bad(options, corpus, score_set)
+        units = score_set.units(corpus)
+        missing = score_set.missing(units)
+    todo = [Place(shard, unit) for shard, shard_units in missing for unit in shard_units]
+    progress = CorpusProgress(
         input=corpus.location.public_uri,
         shards=len(corpus.shards),
         skipped_shards=len(corpus.skipped),
@@ -81,45 +122,42 @@ def make_plan(options: PlanOptions, specs: Specs) -> tuple[Plan, Skipped]:
         units_done=count_units(units) - len(todo),
         rows_to_do=sum(unit.rows for _, unit in todo),
     )
-    if not todo:
-        return Plan(whole), corpus.skipped
+    return _WorkToDo(corpus, todo, progress)
+
+
+def _plan_scoring(options: PlanOptions, work: _WorkToDo, spec: ScoringSpec) -> PlannedScoring:
+    """Counts, measures and estimates the scoring of the units without scores."""
+    encoding = spec.encoding
     reading = Reading(
-        corpus.location,
+        work.corpus.location,
         encoding.for_workers(),
         options.on_bad_shard == "skip",
         options.on_bad_line == "skip",
     )
     cost = cost_of_config(encoding.model.resolve().path, options.trust_remote_code)
-    drawn = _draw(options, reading, todo)
-    setting, actors = _setting(options, spec.engine, len(todo))
-    speed = options.tokens_per_s or _measure(options, reading, todo, spec.engine, actors)
-    found = price(drawn, cost, speed, setting.pool, options.price_per_hour)
-    if needed := setting.missing_cpus(found):
+    drawn = _draw(options, reading, work.todo)
+    pool = ActorPool.of(options, spec.engine.device, len(work.todo), options.actors)
+    setting = _setting(options, spec, pool, len(work.todo))
+    speed = options.tokens_per_s or _measure(options, reading, work.todo, spec, pool)
+    estimate = estimate_scoring(drawn, cost, speed, setting.actors, options.price_per_hour)
+    if missing_cpus := setting.missing_cpus(estimate):
         say(
-            f"note: reading and encoding would need {needed:,.1f} CPUs more than this cluster has "
-            "beside the actors; with no more, scoring takes longer than this plan says"
+            f"note: reading and encoding would need {missing_cpus:,.1f} CPUs more than this "
+            "cluster has beside the actors; with no more, scoring takes longer than this plan says"
         )
-    return Plan(whole, setting, drawn, speed, found), corpus.skipped
+    return PlannedScoring(setting, drawn, speed, estimate)
 
 
-def _units(
-    options: PlanOptions, corpus: Corpus, spec: ScoringSpec, scores: Location | None
-) -> tuple[Corpus, ShardUnits, ShardUnits]:
-    """The corpus without known bad shards, its units, and those without scores."""
-    if scores is None:
-        units = [(one, units_of(one.row_groups, options.unit_rows)) for one in corpus.shards]
-        return corpus, units, units
-    score_set = score_set_of(scores, spec.identity)
-    corpus = without_bad(options, corpus, score_set)
-    return corpus, score_set.units(corpus), score_set.missing(score_set.units(corpus))
+def _draw(options: PlanOptions, reading: Reading, todo: Sequence[Place]) -> DrawnRows:
+    """Counts some rows of the units to be scored.
 
-
-def _draw(options: PlanOptions, reading: Reading, todo: Sequence[Place]) -> Drawn:
-    """Rows of the units that are to be scored, counted."""
-    stretches = count_segments(reading, todo, options.sample, options.seed, options.stall_s)
-    drawn = Drawn(stretches, sum(unit.rows for _, unit in todo))
+    Raises:
+        SfRayError: No drawn row can be scored.
+    """
+    segments = count_segments(reading, todo, options.sample, options.seed, options.stall_s)
+    drawn = DrawnRows(segments, sum(unit.rows for _, unit in todo))
     statuses = ", ".join(f"{rows:,} {status}" for status, rows in drawn.statuses.items())
-    if not any(counts.both.tokens for counts in stretches):
+    if not any(segment.both.tokens for segment in segments):
         raise SfRayError(
             f"none of {drawn.rows:,} sampled rows can be scored"
             + (f": {statuses}" if statuses else ", as their shards cannot be read")
@@ -135,35 +173,39 @@ def _draw(options: PlanOptions, reading: Reading, todo: Sequence[Place]) -> Draw
     return drawn
 
 
-def _setting(options: PlanOptions, engine: EngineSpec, units: int) -> tuple[Setting, ActorPool]:
-    """What a run over so many units would score with, on the cluster as it is now."""
-    actors = ActorPool.of(options, engine.device, units, options.actors)
-    cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-    machines = actors.max_size * actors.num_gpus
-    if not machines:
-        of_a_node = int(min(filter(None, cpus), default=1) / actors.num_cpus)
-        machines = ceil(actors.max_size / max(1, of_a_node))
-    setting = Setting(
+def _setting(
+    options: PlanOptions, spec: ScoringSpec, pool: ActorPool, units: int
+) -> ScoringSetting:
+    """What a run would score with, on the cluster as it is now."""
+    node_cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    machines = pool.max_size * pool.num_gpus
+    if not machines:  # no GPUs: nodes are paid for, and a large one has room for several actors
+        actors_a_node = int(min(filter(None, node_cpus), default=1) / pool.num_cpus)
+        machines = ceil(pool.max_size / max(1, actors_a_node))
+    return ScoringSetting(
         model=Location(options.model).public_uri,
-        dtype=engine.dtype,
-        pool=PlannedActors(engine.device, actors.max_size, machines, units),
-        cpus_beside=max(0.0, sum(cpus) - actors.max_size * actors.num_cpus),
+        dtype=spec.engine.dtype,
+        actors=PlannedActors(spec.engine.device, pool.max_size, machines, units),
+        cpus_beside=max(0.0, sum(node_cpus) - pool.max_size * pool.num_cpus),
     )
-    return setting, actors
 
 
 def _measure(
     options: PlanOptions,
     reading: Reading,
     todo: Sequence[Place],
-    engine: EngineSpec,
-    actors: ActorPool,
-) -> Measured:
-    """The speed of an actor on some of the units."""
+    spec: ScoringSpec,
+    pool: ActorPool,
+) -> MeasuredSpeed:
+    """Measures the speed of an actor on some of the units to be scored.
+
+    Raises:
+        SfRayError: None of their rows can be scored.
+    """
     units = encode_whole(reading, todo, options.seed, options.stall_s)
-    engine = replace(engine, threads=actors.threads)
-    speed = units and measure(engine, actors, units, len(todo), options.measure_s, options.stall_s)
-    if not speed or not any(one.computed.tokens for one in speed.timed):
+    engine = replace(spec.engine, threads=pool.threads)
+    speed = units and measure(engine, pool, units, len(todo), options.measure_s, options.stall_s)
+    if not speed or not any(part.work.computed.tokens for part in speed.parts):
         raise SfRayError(
             "none of the rows that an actor was to be measured on can be scored; take others with "
             "--seed, or give a speed with --tokens-per-s"
@@ -171,9 +213,9 @@ def _measure(
     return speed
 
 
-def _print(found: Plan) -> None:
+def _print(made: Plan) -> None:
     console = Console()
-    lines = lines_of(found)
-    width = max(len(name) for name, _ in lines)
+    lines = lines_of(made)
+    width = max(len(line.name) for line in lines)
     for name, text in lines:
         console.print(f"{name:{width}}  {text}", soft_wrap=True, highlight=False, markup=False)

@@ -1,6 +1,6 @@
 """Rows that stand for a corpus, encoded in Ray tasks: counted there, or kept for an actor to score.
 
-Reads as a run does, with its errors; writes nothing, and brings no row to the driver.
+Reads as a run does, with the same errors; writes nothing, and brings no rows to the driver.
 """
 
 import os
@@ -8,18 +8,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import process_time
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import ray
 
 from sf_ray.commands.plan.estimate import SegmentCounts
-from sf_ray.corpus.readers.file_types import FileType, file_type_of
-from sf_ray.corpus.rows import first_bad_row, read_units
+from sf_ray.corpus.rows import read_units, refuse_bad_lines
 from sf_ray.corpus.sampling import spread_segments
 from sf_ray.corpus.status import BAD
-from sf_ray.corpus.units import Shard, Unit, group_reads
+from sf_ray.corpus.units import Place, Unit, group_reads
 from sf_ray.encoding.encoded_table import sequences_of
 from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.engine.flops import Work
@@ -28,10 +27,36 @@ from sf_ray.runtime.log import say
 from sf_ray.runtime.tasks import parallel_map, parallel_map_stored
 from sf_ray.storage.location import Location
 
-# Units that are encoded whole, and the rows of each, at most.
+# At most so many units are encoded whole, and of each unit at most so many rows.
 _UNITS, _UNIT_ROWS = 6, 4096
 
-Place = tuple[Shard, Unit]
+
+class EncodedPlace(NamedTuple):
+    """Encoded rows of a place.
+
+    Attributes:
+        shard: Path of the shard, relative to the corpus.
+        start: Row number in the shard of the first row.
+        rows: From `encoded_table`.
+        cpu_s: CPU seconds that reading and encoding took.
+    """
+
+    shard: str
+    start: int
+    rows: pa.Table
+    cpu_s: float
+
+
+class StoredUnit(NamedTuple):
+    """An encoded unit that is kept for an actor.
+
+    Attributes:
+        plain: Work of scoring the unit, by the plain method.
+        encoded: Reference to the encoded rows in Ray's object store.
+    """
+
+    plain: Work
+    encoded: ray.ObjectRef
 
 
 @dataclass(frozen=True)
@@ -39,128 +64,137 @@ class Reading:
     """How places of a corpus are read and encoded; travels to Ray tasks.
 
     Attributes:
-        corpus: Where it lies.
-        encode: Rows -> token ids; without an encoder of its own.
-        skip_bad, skip_bad_lines: Pass over bad shards, and over lines that are no JSON objects.
+        corpus: Where the corpus lies.
+        encoding: Rows -> token ids; made for workers, so without a loaded encoder.
+        skip_bad: Pass over shards that cannot be read, instead of failing.
+        skip_bad_lines: Take lines that are no JSON object as rows too, instead of failing.
     """
 
     corpus: Location
-    encode: EncodingSpec
+    encoding: EncodingSpec
     skip_bad: bool
     skip_bad_lines: bool
 
-    def encoded(self, places: Sequence[Place]) -> Iterator[tuple[Place, pa.Table, float]]:
-        """Each place with its encoded rows, and the CPU seconds that they took.
+    def encoded(self, places: Sequence[Place]) -> Iterator[EncodedPlace]:
+        """Reads and encodes places, in order; places in shards that are passed over are left out.
 
         Raises:
             BadShardError: A shard cannot be read, and is not to be skipped.
             BadRowError: A line is no JSON object, and is not to be skipped.
         """
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # many of these run side by side
-        self.encode.check()  # which loads the tokenizer
+        # Ray runs many of these tasks side by side: threads inside each would only be in the way.
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        self.encoding.check()  # loads the tokenizer, so that no place pays for it
         for shard, unit in places:
             start_s = process_time()
             (plan,) = group_reads(shard, [unit])
             try:
-                rows = next(read_units(self.corpus, plan, self.encode.columns))
+                rows = next(read_units(self.corpus, plan, self.encoding.columns))
             except BadShardError:
                 if not self.skip_bad:
                     raise
                 continue
-            encoded = self.encode.encode(rows, shard.file.relative, unit.start)
+            encoded = self.encoding.encode(rows, shard.file.relative, unit.start)
             cpu_s = process_time() - start_s
-            if not self.skip_bad_lines and file_type_of(shard.file.relative) is FileType.JSON:
+            if not self.skip_bad_lines:
                 bad = np.flatnonzero(np.isin(encoded["status"].to_pylist(), BAD)).tolist()
-                if error := first_bad_row(self.corpus, shard.file, unit.start, rows, bad):
-                    raise error
-            yield (shard, unit), encoded, cpu_s
+                refuse_bad_lines(self.corpus, shard.file, unit.start, rows, bad)
+            yield EncodedPlace(shard.file.relative, unit.start, encoded, cpu_s)
 
 
 def count_segments(
     reading: Reading, units: Sequence[Place], rows: int, seed: int, stall_s: float
 ) -> list[SegmentCounts]:
-    """Counts what stretches come to that are spread over some units.
+    """Counts the work of segments that are spread over some units.
 
     Args:
-        reading: How.
-        units: That stand for each other.
-        rows: Of all stretches.
-        seed: Another one finds other stretches.
-        stall_s: How long to wait for the next task.
+        reading: How to read and encode.
+        units: The units, in the order of the corpus.
+        rows: Rows of all segments together.
+        seed: Another seed draws other segments.
+        stall_s: Seconds to wait for the next task.
+
+    Returns:
+        The counts of each segment that can be read, in the order of the corpus.
     """
     places = [
-        (shard, Unit(unit.start + part.start, unit.start + part.stop))
-        for which, part in spread_segments([unit.rows for _, unit in units], rows, seed)
-        for shard, unit in [units[which]]
+        _part_of(units[index], part)
+        for index, part in spread_segments([unit.rows for _, unit in units], rows, seed)
     ]
     drawn = sum(part.rows for _, part in places)
     say(f"encoding {drawn:,} rows in {len(places):,} places")
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    tasks = [part for part in (places[i::cpus] for i in range(cpus)) if part]
+    tasks = [task for task in (places[i::cpus] for i in range(cpus)) if task]
 
-    def count(some: Sequence[Place]) -> list[tuple[tuple[str, int], SegmentCounts]]:
+    def count(task: Sequence[Place]) -> list[tuple[tuple[str, int], SegmentCounts]]:
         return [
-            ((shard.file.relative, part.start), counts_of(encoded, cpu_s))
-            for (shard, part), encoded, cpu_s in reading.encoded(some)
+            ((encoded.shard, encoded.start), counts_of(encoded.rows, encoded.cpu_s))
+            for encoded in reading.encoded(task)
         ]
 
-    told = [one for some in parallel_map(count, tasks, stall_s) for one in some]
-    if missing := drawn - sum(counts.rows for _, counts in told):
+    counts_by_place = dict(
+        counted for result in parallel_map(count, tasks, stall_s) for counted in result
+    )
+    if missing := drawn - sum(counts.rows for counts in counts_by_place.values()):
         say(f"note: {missing:,} of {drawn:,} sampled rows lie in shards that cannot be read")
-    # In their order, so that sums are the same every time.
-    return [counts for _, counts in sorted(told, key=lambda one: one[0])]
+    # Tasks end in any order; sums of floats depend on the order, and must be the same every time.
+    return [counts_by_place[place] for place in sorted(counts_by_place)]
 
 
 def encode_whole(
     reading: Reading, units: Sequence[Place], seed: int, stall_s: float
-) -> list[tuple[Work, Any]]:
-    """Encodes some of the units whole.
+) -> list[StoredUnit]:
+    """Encodes some of the units whole, and keeps their rows in Ray's object store.
 
     Returns:
-        For each that has a token to score: its work by the plain method, and a reference to its
-        encoded rows in the object store.
+        The units that have a token to score, in the order of the corpus.
     """
     places = [
-        (shard, Unit(unit.start, min(unit.stop, unit.start + _UNIT_ROWS)))
+        _part_of(place, Unit(0, min(place.unit.rows, _UNIT_ROWS)))
         for _, span in spread_segments([len(units)], _UNITS, seed)
-        for shard, unit in units[span.start : span.stop]
+        for place in units[span.start : span.stop]
     ]
 
-    def encode(place: Place) -> tuple[tuple[tuple[str, int], Work] | None, list[pa.Table | None]]:
-        for (shard, part), encoded, _ in reading.encoded([place]):
-            work = Work.plain(sequences_of(encoded))
-            return ((shard.file.relative, part.start), work), [encoded]
-        return None, [None]
+    def encode(place: Place) -> tuple[tuple[str, int, Work] | None, list[pa.Table | None]]:
+        for encoded in reading.encoded([place]):
+            work = Work.plain(sequences_of(encoded.rows))
+            return (encoded.shard, encoded.start, work), [encoded.rows]
+        return None, [None]  # the shard is passed over
 
-    told = [
-        (*first, encoded)
-        for first, (encoded,) in parallel_map_stored(encode, places, stall_s, 1)
-        if first
-    ]
-    return [(work, encoded) for _, work, encoded in sorted(told, key=_first) if work.tokens]
+    units_by_place = {}
+    for value, (encoded,) in parallel_map_stored(encode, places, stall_s, 1):
+        if value is not None:
+            shard, start, work = value
+            units_by_place[shard, start] = StoredUnit(work, encoded)
+    stored = [units_by_place[place] for place in sorted(units_by_place)]
+    return [unit for unit in stored if unit.plain.tokens]
 
 
-def _first(told: tuple[Any, ...]) -> Any:
-    return told[0]
+def _part_of(place: Place, part: Unit) -> Place:
+    """Rows of a shard, given as rows of one of its units."""
+    start = place.unit.start
+    return Place(place.shard, Unit(start + part.start, start + part.stop))
 
 
 def counts_of(encoded: pa.Table, cpu_s: float) -> SegmentCounts:
-    """Counts encoded rows.
+    """Counts statuses and work of encoded rows.
 
     Args:
-        encoded: From `tables.encoded_table`.
-        cpu_s: What they took.
+        encoded: From `encoded_table`.
+        cpu_s: CPU seconds that reading and encoding them took.
     """
-    of_row, turns = (
+    sequences_a_row, turns = (
         encoded[name].combine_chunks().value_lengths().to_numpy(zero_copy_only=False)
         for name in ("ids", "conditioned_tokens")
     )
-    # Of each row, the answers on their own come last, one a turn.
-    is_direct = np.arange(of_row.sum()) >= np.repeat(np.cumsum(of_row) - turns, of_row)
+    # Sequences of a row:  conditioned ... conditioned | direct ... direct
+    # Of the direct ones there is one a turn, so they begin `turns` before the row's end.
+    ends = np.cumsum(sequences_a_row)
+    is_direct = np.arange(sequences_a_row.sum()) >= np.repeat(ends - turns, sequences_a_row)
     sequences = sequences_of(encoded)
     conditioned, direct = (
-        Work.plain(sequences[i] for i in np.flatnonzero(is_direct == which))
-        for which in (False, True)
+        Work.plain(sequences[i] for i in np.flatnonzero(is_direct == wanted))
+        for wanted in (False, True)
     )
     statuses = Counter(encoded["status"].to_pylist())
     return SegmentCounts(encoded.num_rows, statuses, conditioned, direct, cpu_s)

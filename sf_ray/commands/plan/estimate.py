@@ -1,110 +1,28 @@
-"""What scoring a corpus will take, from what some stretches of its rows are like. Plain numbers.
+"""What scoring a corpus will take, estimated from some segments of its rows. Plain numbers.
 
-A stretch is a cluster: its rows resemble each other more than those of other stretches, so that
-how sure an estimate is follows from how stretches differ, not from how many rows were seen. Knows
-neither files nor Ray, and no model but by what it costs.
+A segment is a cluster of rows that follow each other. They resemble each other more than the rows
+of other segments, so an interval follows from how segments differ, not from the number of rows.
+Knows neither files nor Ray, and of a model only what a token costs.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import hypot, inf, isfinite, sqrt
 from typing import Any
 
-import numpy as np
-
+from sf_ray.commands.plan.intervals import Estimate, ratio
 from sf_ray.engine.flops import ModelCost, Work
-
-# Student's t, 97.5 %, for 1, 2, ... degrees of freedom.
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number, and how far off it may be.
-
-    Attributes:
-        value: The estimate.
-        error: Half the width of its 95 % interval; infinite where nothing tells.
-    """
-
-    value: float
-    error: float = 0.0
-
-    @property
-    def low(self) -> float:
-        """Lower end of the interval; nothing estimated here can be negative."""
-        return max(0.0, self.value - self.error)
-
-    @property
-    def high(self) -> float:
-        """Upper end of the interval."""
-        return self.value + self.error
-
-    def __add__(self, known: float) -> "Estimate":
-        return Estimate(self.value + known, self.error)
-
-    def __mul__(self, known: float) -> "Estimate":
-        return Estimate(self.value * known, self.error * known)
-
-    def times(self, other: "Estimate") -> "Estimate":
-        """The product with an independent estimate: relative errors add as squares."""
-        value = self.value * other.value
-        return Estimate(value, value * hypot(self._relative, other._relative))
-
-    def over(self, other: "Estimate") -> "Estimate":
-        """The quotient by an independent estimate."""
-        value = self.value / other.value
-        return Estimate(value, value * hypot(self._relative, other._relative))
-
-    @property
-    def _relative(self) -> float:
-        return self.error / self.value if self.value else 0.0
-
-    def as_json(self) -> dict[str, float | None]:
-        """Value and interval; null where nothing tells how far off the value may be."""
-        if not isfinite(self.error):
-            return {"estimate": self.value, "low": None, "high": None}
-        return {"estimate": self.value, "low": self.low, "high": self.high}
-
-
-def ratio(values: Sequence[float], sizes: Sequence[float], seen: float = 0.0) -> Estimate:
-    """The ratio of two sums over a population of clusters, of which some were drawn.
-
-        r = sum(y) / sum(x)      var(r) = (1 - f) / (n mean(x)^2) * sum((y - r x)^2) / (n - 1)
-
-    (Cochran, Sampling Techniques, chapter 6). Stretches that are spread evenly differ less from
-    the whole than such drawn anywhere, as the formula takes them to be: it errs on the safe side.
-
-    Args:
-        values: [n] y of each cluster that was drawn.
-        sizes: [n] x of each; their sum is not 0.
-        seen: f, the share of the population that was drawn; 1 makes the ratio exact.
-    """
-    y, x = np.asarray(values, float), np.asarray(sizes, float)
-    n, r = len(y), float(y.sum() / x.sum())
-    if seen >= 1:
-        return Estimate(r)
-    if n < 2:
-        return Estimate(r, inf)
-    variance = (1 - seen) / (n * x.mean() ** 2) * ((y - r * x) ** 2).sum() / (n - 1)
-    return Estimate(r, t_quantile(n - 1) * sqrt(variance))
-
-
-def t_quantile(df: int) -> float:
-    """The 97.5 % point of Student's t, within 0.002."""
-    return _T[df - 1] if df <= len(_T) else 1.96 + 2.42 / df + 2.6 / df**2
 
 
 @dataclass(frozen=True)
 class SegmentCounts:
-    """What one stretch of rows comes to, as token ids.
+    """Work and statuses of one segment of rows, counted from its token ids.
 
     Attributes:
-        rows: How many.
-        statuses: Rows by status, as far as encoding tells.
+        rows: Rows of the segment.
+        statuses: Status -> rows, as far as encoding decides it.
         conditioned, direct: Work of the two passes, by the plain method.
-        cpu_s: CPU time that reading and encoding took.
+        cpu_s: CPU seconds that reading and encoding took.
     """
 
     rows: int
@@ -120,93 +38,124 @@ class SegmentCounts:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Stretches that stand for the rows that are to be scored.
+class DrawnRows:
+    """The segments that were drawn from the rows to be scored.
 
     Attributes:
-        stretches: Those that were drawn.
-        of_rows: All rows to be scored.
+        segments: The drawn segments.
+        rows_to_do: All rows to be scored, drawn or not.
     """
 
-    stretches: Sequence[SegmentCounts]
-    of_rows: int
+    segments: Sequence[SegmentCounts]
+    rows_to_do: int
 
     @property
     def rows(self) -> int:
         """Rows that were drawn."""
-        return sum(one.rows for one in self.stretches)
+        return sum(segment.rows for segment in self.segments)
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether all rows to be scored were drawn, so that sums are exact."""
+        return self.rows == self.rows_to_do
 
     @property
     def statuses(self) -> dict[str, int]:
-        """Rows by status, of those that were drawn."""
-        counts = sum((Counter(one.statuses) for one in self.stretches), Counter[str]())
-        return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))
+        """Status -> drawn rows, the most frequent first."""
+        counts = sum((Counter(segment.statuses) for segment in self.segments), Counter[str]())
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
-    def total(self, of: Callable[[SegmentCounts], float]) -> Estimate:
-        """The sum over all rows of what a stretch has so much of."""
-        values = [of(one) for one in self.stretches]
-        sizes = [one.rows for one in self.stretches]
-        return ratio(values, sizes, self.rows / self.of_rows) * self.of_rows
+    def total(self, quantity: Callable[[SegmentCounts], float]) -> Estimate:
+        """The sum of a quantity over all rows to be scored, estimated from the drawn segments."""
+        values = [quantity(segment) for segment in self.segments]
+        sizes = [segment.rows for segment in self.segments]
+        return ratio(values, sizes, self.rows / self.rows_to_do) * self.rows_to_do
 
 
 @dataclass(frozen=True)
-class Timed:
-    """Rows that were scored to see how fast an actor is.
+class WorkSaved:
+    """Work of the same rows, by the plain method and as the engine does it.
 
     Attributes:
-        rows, seconds: How many, and how long they took.
-        plain: Their work by the plain method.
-        computed: What the engine did of it.
+        plain: Every token of every sequence.
+        computed: What is left where the engine computes what repeats once.
     """
 
-    rows: int
-    seconds: float
     plain: Work
     computed: Work
 
 
 @dataclass(frozen=True)
-class Measured:
+class TimedPart:
+    """Rows that were scored to see how fast an actor is.
+
+    Attributes:
+        rows: Rows of the part.
+        seconds: Seconds that one actor took to score it.
+        work: Work of the part.
+    """
+
+    rows: int
+    seconds: float
+    work: WorkSaved
+
+
+@dataclass(frozen=True)
+class MeasuredSpeed:
     """How fast an actor is, as measured.
 
     Attributes:
-        start_s: From asking for the actor until the model is loaded.
-        timed: Parts of units that were scored.
-        whole: (plain, computed) work of whole units, which share more than parts of them do.
-        of_units: Units that the whole ones were drawn from.
+        start_s: Seconds from asking for the actor until its model is loaded.
+        parts: Parts of units that were scored.
+        whole_units: Work of some whole units, which repeat more than parts of them do.
+        of_units: Number of units that the whole ones were drawn from.
     """
 
     start_s: float
-    timed: Sequence[Timed]
-    whole: Sequence[tuple[Work, Work]]
+    parts: Sequence[TimedPart]
+    whole_units: Sequence[WorkSaved]
     of_units: int
 
-    def seconds(self, cost: ModelCost, plain_flops: Estimate) -> Estimate:
-        """Seconds that one actor scores for.
+    @property
+    def seconds_measured(self) -> float:
+        """Seconds for which parts were scored."""
+        return sum(part.seconds for part in self.parts)
 
-        FLOPs by the plain method, times the share of them that whole units need, over the rate
-        at which those that were needed got done.
+    @property
+    def rows_measured(self) -> int:
+        """Rows of all parts."""
+        return sum(part.rows for part in self.parts)
+
+    def scoring_s(self, cost: ModelCost, plain_flops: Estimate) -> Estimate:
+        """Seconds that one actor needs to score.
+
+            plain FLOPs * share of them that whole units need / FLOPs per second of the actor
+
+        Args:
+            cost: Cost of the model.
+            plain_flops: FLOPs by the plain method of the rows to be scored.
         """
-        plain = [cost.flops(work) for work, _ in self.whole]
-        needed = [cost.flops(work) for _, work in self.whole]
-        share = ratio(needed, plain, len(self.whole) / self.of_units)
-        done = [cost.flops(one.computed) for one in self.timed]
-        return plain_flops.times(share).over(ratio(done, [one.seconds for one in self.timed]))
+        plain = [cost.flops(unit.plain) for unit in self.whole_units]
+        needed = [cost.flops(unit.computed) for unit in self.whole_units]
+        share = ratio(needed, plain, len(self.whole_units) / self.of_units)
+        done = [cost.flops(part.work.computed) for part in self.parts]
+        rate = ratio(done, [part.seconds for part in self.parts])
+        return plain_flops.times(share).over(rate)
 
     @property
     def saved_in_units(self) -> float:
-        """Share of the tokens that whole units save."""
-        return _saved(self.whole)
+        """Share of the tokens of whole units that are not computed again."""
+        return _saved_share(self.whole_units)
 
     @property
     def saved_in_parts(self) -> float:
-        """Share of the tokens that the parts saved that were scored."""
-        return _saved([(one.plain, one.computed) for one in self.timed])
+        """Share of the tokens of the scored parts that were not computed again."""
+        return _saved_share([part.work for part in self.parts])
 
 
-def _saved(works: Sequence[tuple[Work, Work]]) -> float:
-    plain = sum(work.tokens for work, _ in works)
-    return 1 - sum(work.tokens for _, work in works) / plain if plain else 0.0
+def _saved_share(works: Sequence[WorkSaved]) -> float:
+    plain = sum(work.plain.tokens for work in works)
+    return 1 - sum(work.computed.tokens for work in works) / plain if plain else 0.0
 
 
 @dataclass(frozen=True)
@@ -215,9 +164,9 @@ class PlannedActors:
 
     Attributes:
         device: cpu or cuda.
-        actors: How many.
-        machines: What is paid for: GPUs, or nodes where there are none.
-        units: How many they share.
+        actors: Number of actors.
+        machines: What is paid for: GPUs, or nodes where there are no GPUs.
+        units: Units that the actors share.
     """
 
     device: str
@@ -230,24 +179,31 @@ class PlannedActors:
         """What is paid for, by name."""
         return "GPU" if self.device == "cuda" else "node"
 
-    def seconds(self, of_one_actor: Estimate) -> Estimate:
-        """Until the last actor is done, where units are alike."""
-        return of_one_actor * (-(-self.units // self.actors) / self.units)
+    def until_last_is_done(self, of_one_actor: Estimate) -> Estimate:
+        """Seconds until the last actor is done, where units are alike.
+
+        An actor scores whole units, so the last one has ceil(units / actors) of them.
+
+        Args:
+            of_one_actor: Seconds that one actor would need for all units.
+        """
+        most_units = -(-self.units // self.actors)
+        return of_one_actor * (most_units / self.units)
 
 
 @dataclass(frozen=True)
-class Price:
-    """What scoring will take.
+class ScoringEstimate:
+    """What scoring will take. The names of the fields are those of the JSON.
 
     Attributes:
-        tokens, conditioned, direct: That are to be scored: in all, and in each pass.
-        flops: By the plain method.
-        tokens_per_s: Of one actor.
-        start_s: Until an actor has loaded its model; None where that was not measured.
-        time_s: From the start of the actors to the last score.
+        tokens, conditioned, direct: Tokens to be scored: in all, and in each pass.
+        flops: FLOPs by the plain method.
+        tokens_per_s: Tokens of one actor in a second.
+        start_s: Seconds until an actor has loaded its model; None where that was not measured.
+        time_s: Seconds from the start of the actors to the last score.
         machine_hours: GPU-hours or node-hours.
-        cost: Of those; None where nobody said what one costs.
-        encode_cpu_s: CPU time of reading and encoding, beside the actors.
+        cost: Price of the machine-hours; None where the price of one is not known.
+        encode_cpu_s: CPU seconds of reading and encoding, beside the actors.
     """
 
     tokens: Estimate
@@ -262,48 +218,50 @@ class Price:
     encode_cpu_s: Estimate
 
     def as_json(self) -> dict[str, Any]:
-        """As numbers with intervals, by name."""
+        """The numbers by name, those that are estimated with their intervals."""
         return {
             name: value.as_json() if isinstance(value, Estimate) else value
             for name, value in vars(self).items()
         }
 
 
-def price(
-    drawn: Drawn,
+def estimate_scoring(
+    drawn: DrawnRows,
     cost: ModelCost,
-    speed: Measured | float,
-    pool: PlannedActors,
+    speed: MeasuredSpeed | float,
+    actors: PlannedActors,
     price_per_hour: float | None,
-) -> Price:
+) -> ScoringEstimate:
     """Puts together what was counted and measured.
 
     Args:
-        drawn: Of the rows to be scored; it has a token to score.
-        cost: Of the model.
-        speed: As measured, or tokens/s of an actor.
-        pool: The actors.
-        price_per_hour: Of a GPU, or of a node where there are none.
+        drawn: Drawn rows, of which at least one has a token to score.
+        cost: Cost of the model.
+        speed: The measured speed, or tokens per second of one actor, as the user gives it.
+        actors: The actors of the run.
+        price_per_hour: Price of a GPU for an hour, or of a node where there are no GPUs.
     """
-    tokens = drawn.total(lambda one: one.both.tokens)
-    flops = drawn.total(lambda one: cost.flops(one.both))
-    if isinstance(speed, Measured):
-        of_one_actor, start_s = speed.seconds(cost, flops), speed.start_s
-        # Both follow the length of rows: what is left is how sure the rate is.
-        tokens_per_s = Estimate(tokens.value).over(speed.seconds(cost, Estimate(flops.value)))
+    tokens = drawn.total(lambda segment: segment.both.tokens)
+    flops = drawn.total(lambda segment: cost.flops(segment.both))
+    if isinstance(speed, MeasuredSpeed):
+        of_one_actor, start_s = speed.scoring_s(cost, flops), speed.start_s
+        # Tokens and FLOPs both follow the length of rows. Without their errors, what is left is
+        # the error of the rate.
+        of_known_rows = speed.scoring_s(cost, Estimate(flops.value))
+        tokens_per_s = Estimate(tokens.value).over(of_known_rows)
     else:
         of_one_actor, start_s, tokens_per_s = tokens * (1 / speed), None, Estimate(speed)
-    time_s = pool.seconds(of_one_actor) + (start_s or 0.0)
-    hours = time_s * (pool.machines / 3600)
-    return Price(
+    time_s = actors.until_last_is_done(of_one_actor) + (start_s or 0.0)
+    hours = time_s * (actors.machines / 3600)
+    return ScoringEstimate(
         tokens=tokens,
-        conditioned=drawn.total(lambda one: one.conditioned.tokens),
-        direct=drawn.total(lambda one: one.direct.tokens),
+        conditioned=drawn.total(lambda segment: segment.conditioned.tokens),
+        direct=drawn.total(lambda segment: segment.direct.tokens),
         flops=flops,
         tokens_per_s=tokens_per_s,
         start_s=start_s,
         time_s=time_s,
         machine_hours=hours,
         cost=None if price_per_hour is None else hours * price_per_hour,
-        encode_cpu_s=drawn.total(lambda one: one.cpu_s),
+        encode_cpu_s=drawn.total(lambda segment: segment.cpu_s),
     )

@@ -5,13 +5,15 @@ Knows what an actor needs of the cluster, and neither corpus nor pieces.
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from sf_ray.commands.model_actor import model_actor
-from sf_ray.commands.plan.estimate import Measured, Timed
+from sf_ray.commands.plan.draw import StoredUnit
+from sf_ray.commands.plan.estimate import MeasuredSpeed, TimedPart, WorkSaved
 from sf_ray.encoding.encoded_table import sequences_of
 from sf_ray.engine.flops import Work
 from sf_ray.runtime.actor_pool import ActorPool
@@ -21,105 +23,120 @@ from sf_ray.scoring.engine_spec import EngineSpec
 if TYPE_CHECKING:
     from sf_ray.scoring.unit_scorer import UnitScorer
 
-# The first rows tell how many fit into the time: as many as take this share of it.
+# The share of the time for a trial, which shows how many rows fit into the rest; and the rows that
+# a trial begins with.
 _TRIAL_SHARE, _TRIAL_ROWS = 1 / 16, 4
-# Parts that are timed, at least, where there are rows enough: from how they differ follows how
-# sure the rate is. Where units are done sooner than the time, they are scored again.
+# At least this many parts are timed, where there are rows enough: how sure the rate is follows from
+# how the parts differ. And parts are scored at most so many times, where time is left.
 _PARTS, _ROUNDS = 6, 4
 
 
-def _measured(
-    scorer: "UnitScorer", seconds: float, *units: pa.Table
-) -> tuple[list[Timed], list[Work]]:
-    """Scores parts of encoded units for about so many seconds.
+@dataclass(frozen=True)
+class _Measurement:
+    """What the actor sends back.
+
+    Attributes:
+        parts: The parts that it scored.
+        computed: For each whole unit, the work that the engine would do.
+    """
+
+    parts: list[TimedPart]
+    computed: list[Work]
+
+
+def measure(
+    engine: EngineSpec,
+    pool: ActorPool,
+    units: Sequence[StoredUnit],
+    of_units: int,
+    seconds: float,
+    stall_s: float,
+) -> MeasuredSpeed:
+    """Measures the speed of one actor.
 
     Args:
-        scorer: The model.
-        seconds: How long.
-        units: Each at least one row.
+        engine: How the actor holds the model.
+        pool: What Ray reserves for the actor.
+        units: Encoded units, each with at least one row.
+        of_units: Number of units that they were drawn from.
+        seconds: How long the actor scores.
+        stall_s: Seconds to wait for the actor to start.
 
-    Returns:
-        The parts, and what the engine would compute for each whole unit.
+    Raises:
+        ClusterError: The actor does not start, or is lost.
+        SfRayError: The model cannot be loaded.
     """
-    works = [scorer.work(unit) for unit in units]
+    asked = monotonic()
+    instead = ", or give a speed with --tokens-per-s"
+    with model_actor(engine, pool, stall_s, instead) as actor:
+        start_s = monotonic() - asked
+        for note in actor.notes:
+            say(f"note: {note}")
+        say(f"measuring for about {duration(seconds)}")
+        measurement = actor.call(_measure, seconds, *(unit.encoded for unit in units))
+    whole_units = [
+        WorkSaved(unit.plain, computed)
+        for unit, computed in zip(units, measurement.computed, strict=True)
+    ]
+    return MeasuredSpeed(start_s, measurement.parts, whole_units, of_units)
+
+
+def _measure(scorer: "UnitScorer", seconds: float, *units: pa.Table) -> _Measurement:
+    """Scores parts of encoded units for about `seconds`; runs in the actor.
+
+    Each stretch of a unit gets an equal share of the time that is left, as a part whose rows are
+    chosen by the rate so far. Where all parts are done before the time is over, they are scored
+    again, and their times are averaged.
+    """
+    computed = [scorer.work(unit) for unit in units]
     pools = list(_pools(units))
     end = perf_counter() + seconds
-    rows, taken_s = _trial(scorer, pools[0], seconds * _TRIAL_SHARE)
+    rows, rows_s = _trial(scorer, pools[0], seconds * _TRIAL_SHARE)
     parts: list[pa.Table] = []
-    times: list[float] = []
+    times_s: list[float] = []
     for pool in pools:
-        for_this_s = (end - perf_counter()) / (len(pools) - len(parts))
-        parts.append(pool.slice(0, max(1, int(rows / taken_s * for_this_s))))
-        times.append(_seconds(scorer, parts[-1]))
-        rows, taken_s = rows + parts[-1].num_rows, taken_s + times[-1]
+        share_s = (end - perf_counter()) / (len(pools) - len(parts))
+        parts.append(pool.slice(0, max(1, int(rows / rows_s * share_s))))
+        times_s.append(_scoring_s(scorer, parts[-1]))
+        rows, rows_s = rows + parts[-1].num_rows, rows_s + times_s[-1]
     rounds = 1
-    while rounds < _ROUNDS and perf_counter() + sum(times) / rounds < end:
-        again = [_seconds(scorer, part) for part in parts]
-        times = [past + taken for past, taken in zip(times, again, strict=True)]
+    while rounds < _ROUNDS and perf_counter() + sum(times_s) / rounds < end:
+        again_s = [_scoring_s(scorer, part) for part in parts]
+        times_s = [past + now for past, now in zip(times_s, again_s, strict=True)]
         rounds += 1
     timed = [
-        Timed(part.num_rows, taken / rounds, Work.plain(sequences_of(part)), scorer.work(part))
-        for part, taken in zip(parts, times, strict=True)
+        TimedPart(
+            part.num_rows,
+            time_s / rounds,
+            WorkSaved(Work.plain(sequences_of(part)), scorer.work(part)),
+        )
+        for part, time_s in zip(parts, times_s, strict=True)
     ]
-    return timed, works
+    return _Measurement(timed, computed)
 
 
 def _trial(scorer: "UnitScorer", pool: pa.Table, enough_s: float) -> tuple[int, float]:
-    """Warms up; returns some rows, and the seconds that they took."""
+    """Warms up on more and more rows; returns the last number of rows, and their seconds."""
     rows = _TRIAL_ROWS
     while True:
         part = pool.slice(0, rows)
-        taken_s = _seconds(scorer, part)
+        taken_s = _scoring_s(scorer, part)
         if taken_s >= enough_s or rows >= pool.num_rows:
             return part.num_rows, taken_s
         rows *= 2
 
 
-def _seconds(scorer: "UnitScorer", part: pa.Table) -> float:
+def _scoring_s(scorer: "UnitScorer", part: pa.Table) -> float:
     start = perf_counter()
     scorer.begin("", 0, part).result()
     return float(perf_counter() - start)
 
 
 def _pools(units: Sequence[pa.Table]) -> Iterator[pa.Table]:
-    """Where parts begin: of few units several, far from each other."""
-    of_each = -(-_PARTS // len(units))
+    """Where parts begin: one pool a unit, or of few units several pools, far from each other."""
+    pools_a_unit = -(-_PARTS // len(units))
     for unit in units:
-        count = min(of_each, unit.num_rows)
+        count = min(pools_a_unit, unit.num_rows)
         edges = [unit.num_rows * i // count for i in range(count + 1)]
         for start, stop in itertools.pairwise(edges):
             yield unit.slice(start, stop - start)
-
-
-def measure(
-    rules: EngineSpec,
-    pool: ActorPool,
-    units: Sequence[tuple[Work, Any]],
-    of_units: int,
-    seconds: float,
-    stall_s: float,
-) -> Measured:
-    """Measures one actor.
-
-    Args:
-        rules: How it holds the model.
-        pool: What Ray reserves for it.
-        units: Work by the plain method, and a reference to the encoded rows, of some units.
-        of_units: How many there are.
-        seconds: How long it scores for.
-        stall_s: How long to wait for it to start.
-
-    Raises:
-        ClusterError: It does not start, or is lost.
-        SfRayError: The model cannot be loaded.
-    """
-    asked = monotonic()
-    instead = ", or give a speed with --tokens-per-s"
-    with model_actor(rules, pool, stall_s, instead) as actor:
-        start_s = monotonic() - asked
-        for note in actor.notes:
-            say(f"note: {note}")
-        say(f"measuring for about {duration(seconds)}")
-        timed, computed = actor.call(_measured, seconds, *(encoded for _, encoded in units))
-    plain = [work for work, _ in units]
-    return Measured(start_s, timed, list(zip(plain, computed, strict=True)), of_units)

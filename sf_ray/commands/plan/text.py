@@ -1,25 +1,34 @@
-"""What `sf-ray plan` found, as lines for people and as JSON for programs. Plain values."""
+"""What `sf-ray plan` says, as lines for people and as JSON for programs.
+
+Plain values: knows neither Ray nor files, and prints nothing itself.
+"""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
-from sf_ray.commands.plan.estimate import Drawn, Estimate, Measured, PlannedActors, Price
+from sf_ray.commands.plan.estimate import (
+    DrawnRows,
+    MeasuredSpeed,
+    PlannedActors,
+    ScoringEstimate,
+)
+from sf_ray.commands.plan.intervals import Estimate
 from sf_ray.runtime.log import duration
-
-Lines = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Whole:
-    """The corpus, and how much of it has scores.
+class CorpusProgress:
+    """The size of the corpus, and how much of it has scores.
 
     Attributes:
-        input: Where it lies.
-        shards, skipped_shards, rows, bytes: Of the corpus; skipped shards are not in the others.
-        units, units_done: In all, and with scores.
-        rows_to_do: In the units that have none.
+        input: Where the corpus lies.
+        shards, rows, bytes: Of the shards that are used.
+        skipped_shards: Shards that are not used.
+        units: Units of the corpus.
+        units_done: Units that have scores.
+        rows_to_do: Rows of the units without scores.
     """
 
     input: str
@@ -31,149 +40,202 @@ class Whole:
     units_done: int
     rows_to_do: int
 
+    @property
+    def units_to_do(self) -> int:
+        """Units without scores."""
+        return self.units - self.units_done
+
 
 @dataclass(frozen=True)
-class Setting:
-    """What scores.
+class ScoringSetting:
+    """What a run would score with.
 
     Attributes:
-        model, dtype: Which model, and how.
-        pool: The actors.
-        cpus_beside: CPUs of the cluster that they leave to tasks which read and encode.
+        model, dtype: The model's name, and the type in which it computes.
+        actors: The actors.
+        cpus_beside: CPUs of the cluster that the actors leave to tasks which read and encode.
     """
 
     model: str
     dtype: str
-    pool: PlannedActors
+    actors: PlannedActors
     cpus_beside: float
 
-    def missing_cpus(self, found: Price) -> float:
-        """CPUs that reading and encoding lack, so that GPUs would wait for them; 0 for none.
+    def missing_cpus(self, estimate: ScoringEstimate) -> float:
+        """CPUs that reading and encoding lack to keep up with GPUs; 0 where they have enough.
 
-        On CPU they take from the actors' own: little, beside what scoring takes there.
+        Always 0 without GPUs: there reading and encoding take time from the actors' own CPUs, but
+        little of it.
         """
-        scoring_s = found.time_s.value - (found.start_s or 0.0)
-        if self.pool.device != "cuda" or not scoring_s:
+        scoring_s = estimate.time_s.value - (estimate.start_s or 0.0)
+        if self.actors.device != "cuda" or not scoring_s:
             return 0.0
-        return max(0.0, found.encode_cpu_s.value / scoring_s - self.cpus_beside)
+        return max(0.0, estimate.encode_cpu_s.value / scoring_s - self.cpus_beside)
+
+
+@dataclass(frozen=True)
+class PlannedScoring:
+    """How the units without scores would be scored, and what that takes.
+
+    Attributes:
+        setting: What a run would score with.
+        drawn: Rows that stand for the rows to be scored.
+        speed: The measured speed, or tokens per second of one actor, as the user gives it.
+        estimate: What scoring takes.
+    """
+
+    setting: ScoringSetting
+    drawn: DrawnRows
+    speed: MeasuredSpeed | float
+    estimate: ScoringEstimate
+
+
+class Line(NamedTuple):
+    """A line of a plan: what it is about, and what it says."""
+
+    name: str
+    text: str
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a plan says; `drawn` and what follows are None where nothing is left to do."""
+    """All that a plan says.
 
-    whole: Whole
-    setting: Setting | None = None
-    drawn: Drawn | None = None
-    speed: Measured | float | None = None
-    price: Price | None = None
+    Attributes:
+        progress: The corpus, and how much of it has scores.
+        scoring: How the rest would be scored; None where nothing is left to score.
+    """
+
+    progress: CorpusProgress
+    scoring: PlannedScoring | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Numbers with their intervals, by name: the same names every time."""
-        told: dict[str, Any] = {**asdict(self.whole)}
-        told["units"] = {
-            "all": told["units"],
-            "done": told.pop("units_done"),
-            "to_do": self.whole.units - self.whole.units_done,
+        """Numbers with their intervals; the same names, also where nothing is left to score."""
+        values: dict[str, Any] = asdict(self.progress)
+        done = values.pop("units_done")
+        values["units"] = {
+            "all": self.progress.units,
+            "done": done,
+            "to_do": self.progress.units_to_do,
         }
-        told |= dict.fromkeys(("sample", "scoring", "speed", *Price.__dataclass_fields__))
-        if not (self.setting and self.drawn and self.price):
-            return told
-        told["sample"] = {
-            "rows": self.drawn.rows,
-            "stretches": len(self.drawn.stretches),
-            "is_everything": self.drawn.rows == self.drawn.of_rows,
-            "statuses": self.drawn.statuses,
+        names = [field.name for field in fields(ScoringEstimate)]
+        values |= dict.fromkeys(("sample", "scoring", "speed", *names))
+        if self.scoring is None:
+            return values
+        return values | {
+            "sample": _sample_as_json(self.scoring.drawn),
+            "scoring": _setting_as_json(self.scoring.setting),
+            "speed": _speed_as_json(self.scoring.speed),
+            **self.scoring.estimate.as_json(),
         }
-        told["scoring"] = {
-            "model": self.setting.model,
-            "device": self.setting.pool.device,
-            "dtype": self.setting.dtype,
-            "actors": self.setting.pool.actors,
-            "machines": self.setting.pool.machines,
-            "machine": self.setting.pool.machine,
-        }
-        told["speed"] = {"is_measured": isinstance(self.speed, Measured)}
-        measured = self.speed if isinstance(self.speed, Measured) else None
-        told["speed"] |= {
-            "measured_s": measured and sum(one.seconds for one in measured.timed),
-            "measured_rows": measured and sum(one.rows for one in measured.timed),
-            "saved_in_measured_parts": measured and measured.saved_in_parts,
-            "saved_in_units": measured and measured.saved_in_units,
-        }
-        return told | self.price.as_json()
 
 
-def lines_of(plan: Plan) -> Lines:
-    """What to print, as (name, text)."""
-    whole = plan.whole
-    to_do = whole.units - whole.units_done
-    skipped = f", {whole.skipped_shards:,} more are skipped" if whole.skipped_shards else ""
-    lines = [
-        ("shards", f"{whole.shards:,}{skipped}"),
-        ("rows", f"{whole.rows:,}"),
-        ("bytes", f"{whole.bytes:,}"),
-        ("units", f"{whole.units:,}: {whole.units_done:,} have scores, {to_do:,} to score"),
-    ]
-    if not (plan.setting and plan.drawn and plan.price):
-        why = "all units have scores" if whole.units else "the corpus has no rows"
-        return [*lines, ("", f"nothing to do: {why}")]
-    return lines + _of_rows(plan.drawn, plan.price) + _of_time(plan.setting, plan.speed, plan.price)
+def _sample_as_json(drawn: DrawnRows) -> dict[str, Any]:
+    return {
+        "rows": drawn.rows,
+        "stretches": len(drawn.segments),  # the public name of segments
+        "is_everything": drawn.is_everything,
+        "statuses": drawn.statuses,
+    }
 
 
-def _of_rows(drawn: Drawn, found: Price) -> Lines:
-    sample = (
-        f"{drawn.rows:,} of {drawn.of_rows:,} rows to score, in {len(drawn.stretches):,} places"
+def _setting_as_json(setting: ScoringSetting) -> dict[str, Any]:
+    return {
+        "model": setting.model,
+        "device": setting.actors.device,
+        "dtype": setting.dtype,
+        "actors": setting.actors.actors,
+        "machines": setting.actors.machines,
+        "machine": setting.actors.machine,
+    }
+
+
+def _speed_as_json(speed: MeasuredSpeed | float) -> dict[str, Any]:
+    measured = speed if isinstance(speed, MeasuredSpeed) else None
+    return {
+        "is_measured": measured is not None,
+        "measured_s": measured and measured.seconds_measured,
+        "measured_rows": measured and measured.rows_measured,
+        "saved_in_measured_parts": measured and measured.saved_in_parts,
+        "saved_in_units": measured and measured.saved_in_units,
+    }
+
+
+def lines_of(plan: Plan) -> list[Line]:
+    """The lines to print."""
+    progress = plan.progress
+    skipped = f", {progress.skipped_shards:,} more are skipped" if progress.skipped_shards else ""
+    units = (
+        f"{progress.units:,}: {progress.units_done:,} have scores, "
+        f"{progress.units_to_do:,} to score"
     )
-    if drawn.rows == drawn.of_rows:
-        sample = f"all {drawn.rows:,} rows to score: tokens and FLOPs are exact"
-    statuses = [(f"  {name}", f"{rows / drawn.rows:.1%}") for name, rows in drawn.statuses.items()]
-    return [
-        ("sample", sample),
-        *statuses,
-        ("tokens", _with_interval(found.tokens, _whole)),
-        ("  conditioned", _with_interval(found.conditioned, _whole)),
-        ("  direct", _with_interval(found.direct, _whole)),
-        ("FLOPs", _with_interval(found.flops, lambda value: f"{value:.3g}")),
-    ]
-
-
-def _of_time(setting: Setting, speed: Measured | float | None, found: Price) -> Lines:
-    pool = setting.pool
-    how = "as given"
-    if isinstance(speed, Measured):
-        rows, seconds = (sum(getattr(t, name) for t in speed.timed) for name in ("rows", "seconds"))
-        how = f"measured on {rows:,} rows in {duration(seconds)}"
-    name = pool.machine if pool.machines == 1 else f"{pool.machine}s"
     lines = [
-        ("scoring", f"{setting.model}, {setting.dtype} on {setting.pool.device}"),
-        ("speed", f"{_with_interval(found.tokens_per_s, _whole)} tokens/s an actor, {how}"),
+        Line("shards", f"{progress.shards:,}{skipped}"),
+        Line("rows", f"{progress.rows:,}"),
+        Line("bytes", f"{progress.bytes:,}"),
+        Line("units", units),
     ]
-    if isinstance(speed, Measured):
-        lines.append(
-            (
+    if plan.scoring is None:
+        why = "all units have scores" if progress.units else "the corpus has no rows"
+        return [*lines, Line("", f"nothing to do: {why}")]
+    return lines + _lines_of_rows(plan.scoring) + _lines_of_time(plan.scoring)
+
+
+def _lines_of_rows(scoring: PlannedScoring) -> list[Line]:
+    drawn, estimate = scoring.drawn, scoring.estimate
+    if drawn.is_everything:
+        sample = f"all {drawn.rows:,} rows to score: tokens and FLOPs are exact"
+    else:
+        sample = (
+            f"{drawn.rows:,} of {drawn.rows_to_do:,} rows to score, "
+            f"in {len(drawn.segments):,} places"
+        )
+    return [
+        Line("sample", sample),
+        *(Line(f"  {name}", f"{rows / drawn.rows:.1%}") for name, rows in drawn.statuses.items()),
+        Line("tokens", _with_interval(estimate.tokens, _integer)),
+        Line("  conditioned", _with_interval(estimate.conditioned, _integer)),
+        Line("  direct", _with_interval(estimate.direct, _integer)),
+        Line("FLOPs", _with_interval(estimate.flops, "{:.3g}".format)),
+    ]
+
+
+def _lines_of_time(scoring: PlannedScoring) -> list[Line]:
+    setting, speed, estimate = scoring.setting, scoring.speed, scoring.estimate
+    actors = setting.actors
+    machines = actors.machine if actors.machines == 1 else f"{actors.machine}s"
+    tokens_per_s = f"{_with_interval(estimate.tokens_per_s, _integer)} tokens/s an actor"
+    lines = [Line("scoring", f"{setting.model}, {setting.dtype} on {actors.device}")]
+    if isinstance(speed, MeasuredSpeed):
+        measured = f"{speed.rows_measured:,} rows in {duration(speed.seconds_measured)}"
+        lines += [
+            Line("speed", f"{tokens_per_s}, measured on {measured}"),
+            Line(
                 "repeats",
                 f"{speed.saved_in_units:.0%} of the tokens of a unit are not computed again "
-                f"({speed.saved_in_parts:.0%} in what was measured); speed counts them",
-            )
-        )
+                f"({speed.saved_in_parts:.0%} in what was measured); the speed counts them",
+            ),
+        ]
+    else:
+        lines.append(Line("speed", f"{tokens_per_s}, as given"))
+    hours = _with_interval(estimate.machine_hours, "{:,.2f}".format)
     lines += [
-        ("actors", f"{pool.actors:,} on {pool.machines:g} {name}"),
-        ("time", _with_interval(found.time_s, duration) + _of_start(found.start_s)),
-        (f"{pool.machine}-hours", _with_interval(found.machine_hours, lambda v: f"{v:,.2f}")),
+        Line("actors", f"{actors.actors:,} on {actors.machines:g} {machines}"),
+        Line("time", _with_interval(estimate.time_s, duration) + _start(estimate.start_s)),
+        Line(f"{actors.machine}-hours", hours),
     ]
-    if found.cost is not None:
-        lines.append(("price", _with_interval(found.cost, lambda value: f"{value:,.2f}")))
+    if estimate.cost is not None:
+        lines.append(Line("price", _with_interval(estimate.cost, "{:,.2f}".format)))
     return lines
 
 
-def _of_start(start_s: float | None) -> str:
+def _start(start_s: float | None) -> str:
     if start_s is None:
         return ", without the start of the actors"
     return f", with {duration(start_s)} until an actor has loaded the model"
 
 
-def _whole(value: float) -> str:
+def _integer(value: float) -> str:
     return f"{value:,.0f}"
 
 
@@ -181,5 +243,5 @@ def _with_interval(estimate: Estimate, text: Callable[[float], str]) -> str:
     if not estimate.error:
         return text(estimate.value)
     if not isfinite(estimate.error):
-        return f"{text(estimate.value)} (how sure that is, one place cannot tell)"
+        return f"{text(estimate.value)} (no interval: all of it was sampled in one place)"
     return f"{text(estimate.value)} ({text(estimate.low)} to {text(estimate.high)})"
