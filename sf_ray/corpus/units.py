@@ -1,31 +1,35 @@
-"""What a shard is cut into, and which of it is read together. Pure: no files, no Ray."""
+"""Shards, the units that they are cut into, and which units one task reads together.
+
+Decides on numbers of rows alone: opens no file, and knows no Ray.
+"""
 
 import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from sf_ray.storage.files import File
 
-# Units of one row group that one task reads in a row: a row group is fetched once for all of them,
-# and one of a million rows is still shared between tasks.
+# How many units of one row group a task reads at most. Reading them together fetches the row group
+# once; the bound lets several tasks share a row group of a million rows.
 _UNITS_A_READ = 64
 
 
 @dataclass(frozen=True)
 class Footer:
-    """What a plan needs to know of a shard beyond the listing.
+    """What a plan must know about a shard, and a listing does not tell.
 
     Attributes:
-        row_groups: Rows of each row group; where a kind of shard has none, of parts of a size to
-            be read alone.
-        schema: Its columns and types.
-        starts: Where each row group begins, in bytes of the unpacked file; none for Parquet, which
-            says so itself.
+        row_groups: Rows of each row group. A file type without row groups is cut into parts of a
+            convenient size, which can be read alone.
+        schema: Columns and types.
+        starts: Byte of the unpacked file at which each row group begins. Empty for Parquet, where
+            the file itself has the offsets.
     """
 
     row_groups: tuple[int, ...]
@@ -33,21 +37,21 @@ class Footer:
     starts: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)  # the driver holds every one of them
+@dataclass(frozen=True, slots=True)  # slots save memory: the driver holds all units of a corpus
 class Unit:
-    """Rows [start, stop) of a shard: what is scored and committed as one."""
+    """Rows [start, stop) of a shard, which are read, scored and committed together."""
 
     start: int
     stop: int
 
     @property
     def rows(self) -> int:
-        """Its number of rows."""
+        """Number of rows."""
         return self.stop - self.start
 
     @property
     def suffix(self) -> str:
-        """How the name of its piece ends."""
+        """The end of the name of the unit's score piece."""
         return f".{self.start:012d}-{self.stop:012d}.parquet"
 
 
@@ -56,10 +60,10 @@ class Shard:
     """A shard of the corpus.
 
     Attributes:
-        file: Where it is, and its version.
+        file: Path and version of the shard.
         row_groups: Rows of each row group.
-        position: Rows of all shards before this one.
-        starts: Where each row group begins, as in `Footer`.
+        position: Number of rows in all shards before this one.
+        starts: Byte at which each row group begins, as in `Footer`.
     """
 
     file: File
@@ -74,12 +78,12 @@ class Shard:
 
     @cached_property
     def shard_id(self) -> str:
-        """Names this content of this shard: another version has another id."""
+        """Id of this version of the shard; another version has another id."""
         return shard_id(self.file)
 
     @property
     def stem(self) -> str:
-        """What the names of its pieces begin with."""
+        """The beginning of the names of the shard's score pieces."""
         return f"{self.file.relative.removesuffix('.parquet')}.{self.shard_id}"
 
     def piece(self, unit: Unit) -> str:
@@ -87,23 +91,30 @@ class Shard:
         return self.stem + unit.suffix
 
 
+class Place(NamedTuple):
+    """A unit together with the shard that it belongs to."""
+
+    shard: Shard
+    unit: Unit
+
+
 def shard_id(file: File) -> str:
-    """Names a file's content, by what a listing tells of it."""
+    """Id of a file's content, from the path, size and version that a listing shows."""
     text = f"{file.relative}\0{file.size}\0{file.version}"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """Units of one shard that one task reads, in order, and the row groups that hold them.
+    """Units of one shard that one task reads, and the row groups that hold them.
 
     Attributes:
         file: The shard.
-        stem: What the names of its pieces begin with.
-        units: In order.
+        stem: The beginning of the names of the shard's score pieces.
+        units: The units, in the order of their rows.
         row_groups: Indices of the row groups to read.
-        first_row: First row of the first of them.
-        offset: Where that one begins, as in `Footer.starts`.
+        first_row: First row of the first of these row groups.
+        offset: Byte at which the first of these row groups begins, as in `Footer.starts`.
     """
 
     file: File
@@ -117,8 +128,13 @@ class ReadPlan:
 def units_of(row_groups: Sequence[int], unit_rows: int) -> list[Unit]:
     """Cuts a shard into units of at most `unit_rows` rows.
 
-    Small row groups are read together; a large one is cut into equal parts, so that no unit
-    needs more of the file than it must. Depends on nothing but its arguments.
+    A unit joins small row groups that follow each other. A large row group is cut into units of
+    equal size, none of which shares another row group, so that a unit reads as little of the file
+    as possible. Depends on nothing but the arguments, because score pieces are named after units.
+
+    Args:
+        row_groups: Rows of each row group of the shard.
+        unit_rows: Rows of a unit at most.
     """
     units: list[Unit] = []
     start = stop = 0
@@ -139,22 +155,25 @@ def units_of(row_groups: Sequence[int], unit_rows: int) -> list[Unit]:
 
 
 def group_reads(shard: Shard, units: Iterable[Unit]) -> list[ReadPlan]:
-    """Groups units, in order, so that those cut from one row group are read together."""
-    ends = np.cumsum(shard.row_groups)
+    """Groups units of a shard, in order, so that units of one row group are read together."""
+    ends = np.cumsum(shard.row_groups)  # [row groups] the row after each row group
+
+    def first_row_group(unit: Unit) -> int:
+        return int(np.searchsorted(ends, unit.start, side="right"))
+
     groups: list[list[Unit]] = []
     for unit in units:
-        row_group = np.searchsorted(ends, unit.start, side="right")
         if (
             groups
             and len(groups[-1]) < _UNITS_A_READ
-            and row_group == np.searchsorted(ends, groups[-1][0].start, side="right")
+            and first_row_group(unit) == first_row_group(groups[-1][0])
         ):
             groups[-1].append(unit)
         else:
             groups.append([unit])
     plans = []
     for group in groups:
-        first = int(np.searchsorted(ends, group[0].start, side="right"))
+        first = first_row_group(group[0])
         last = int(np.searchsorted(ends, group[-1].stop, side="left"))
         first_row = int(ends[first]) - shard.row_groups[first]
         row_groups = range(first, last + 1)
@@ -164,9 +183,9 @@ def group_reads(shard: Shard, units: Iterable[Unit]) -> list[ReadPlan]:
 
 
 def share_reads(plans: Sequence[ReadPlan], units_a_task: int) -> list[list[ReadPlan]]:
-    """Small reads that follow each other become one task, of about so many units."""
+    """Joins small reads that follow each other into tasks of about `units_a_task` units."""
     tasks: list[list[ReadPlan]] = []
-    room = 0
+    room = 0  # units that the last task still takes
     for plan in plans:
         if len(plan.units) > room:
             tasks.append([])
@@ -174,7 +193,3 @@ def share_reads(plans: Sequence[ReadPlan], units_a_task: int) -> list[list[ReadP
         tasks[-1].append(plan)
         room -= len(plan.units)
     return tasks
-
-
-# A unit, and the shard that it is of.
-Place = tuple[Shard, Unit]
