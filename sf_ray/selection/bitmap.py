@@ -10,11 +10,11 @@ from sf_ray.selection.cutoffs import Positions
 
 @dataclass(frozen=True)
 class Bitmap:
-    """A set of positions in a range of them, one bit each.
+    """A set of positions in a range of positions, one bit each.
 
     Attributes:
         first: Position of the first bit; a multiple of 8.
-        bits: [bytes]
+        bits: [bytes] of eight positions each, the first one in the lowest bit. `add` changes them.
     """
 
     first: int
@@ -22,7 +22,7 @@ class Bitmap:
 
     @classmethod
     def empty(cls, rows: int) -> "Bitmap":
-        """None of `rows` positions."""
+        """A set that can hold positions [0, rows), and holds none."""
         return cls(0, np.zeros(-(-rows // 8), np.uint8))
 
     def __len__(self) -> int:
@@ -34,16 +34,19 @@ class Bitmap:
         np.bitwise_or.at(self.bits, at >> 3, (1 << (at & 7)).astype(np.uint8))
 
     def others(self) -> "Bitmap":
-        """All positions that the set does not have, and a few behind the last one."""
+        """The positions that are not in the set, and up to seven behind the last one."""
         return Bitmap(self.first, ~self.bits)
 
     def between(self, start: int, stop: int) -> "Bitmap":
-        """The bits of positions [start, stop), and of a few around them; shares their memory."""
+        """The bits of positions [start, stop), and of up to seven on either side.
+
+        Shares the memory of this set.
+        """
         first = start // 8 * 8
         return Bitmap(first, self.bits[(first - self.first) // 8 : -(-(stop - self.first) // 8)])
 
     def flags(self, start: int, stop: int) -> NDArray[np.bool_]:
-        """[stop - start] whether the set has them."""
+        """[stop - start] whether each position is in the set."""
         near = self.between(start, stop)
         flags = np.unpackbits(near.bits, bitorder="little")[start - near.first :]
         return flags[: stop - start].astype(bool)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from sf_ray.corpus.units import Place
 from sf_ray.runtime.tasks import StoredResult, parallel_map, parallel_map_stored
 from sf_ray.scoring.score_set import ShardUnits, or_mark
 from sf_ray.selection.bitmap import Bitmap
@@ -114,7 +115,7 @@ def chunks_of(
         units_a_task: Units of a chunk, at most; `UNITS_A_TASK` where none is given.
     """
     units_a_task = units_a_task or UNITS_A_TASK
-    places = [(shard, unit) for shard, shard_units in units for unit in shard_units]
+    places = [Place(shard, unit) for shard, shard_units in units for unit in shard_units]
     return [
         Chunk(places[at : at + units_a_task]).without(dropped)
         for at in range(0, len(places), units_a_task)

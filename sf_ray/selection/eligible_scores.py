@@ -1,4 +1,7 @@
-"""Score pieces as selection reads them: within bounds. No Ray, no model."""
+"""What selection reads of score pieces: IFD, statuses and digests of rows within bounds.
+
+Does not know which rows are kept. No Ray, no model.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sf_ray.corpus.units import Place
-from sf_ray.scoring.pieces import read_place
+from sf_ray.scoring.pieces import read_place, read_tables
 from sf_ray.selection.cutoffs import Bounds
 from sf_ray.storage.files import map_requests
 from sf_ray.storage.location import Location
@@ -16,11 +19,11 @@ from sf_ray.storage.location import Location
 
 @dataclass(frozen=True)
 class UnitScores:
-    """Scores of a unit as selection needs them.
+    """Scores of a unit.
 
     Attributes:
         status: [rows] strings.
-        ifd: [rows]; NaN where a row is not eligible: it has none, or lies outside the bounds.
+        ifd: [rows]; NaN where a row is not eligible: it has no IFD, or lies outside the bounds.
     """
 
     status: pa.ChunkedArray
@@ -29,11 +32,11 @@ class UnitScores:
 
 @dataclass(frozen=True)
 class UnitDigests:
-    """What tells copies among the rows of a unit.
+    """Digests of the rows of a unit; equal rows have equal digests.
 
     Attributes:
-        digest: [rows, 2] halves of the digests.
-        has_digest: [rows]; a row without one is nobody's copy.
+        digest: [rows, 2] the two halves of each digest; any numbers where a row has none.
+        has_digest: [rows]; a row without a digest is no duplicate of any other.
         ifd: [rows]; NaN where a row is not eligible.
     """
 
@@ -50,8 +53,9 @@ def read_scores(scores: Location, places: Sequence[Place], bounds: Bounds) -> It
     """
 
     def read(place: Place) -> UnitScores:
-        table = read_place(scores, place, ["row", "status", *_columns(bounds)])
-        return UnitScores(table["status"], _ifd(table, bounds))
+        # With the column "row" the reader checks every row number.
+        table = read_place(scores, place, ["row", "status", *_columns_of(bounds)])
+        return UnitScores(table["status"], _ifd_within(table, bounds))
 
     return map_requests(scores, read, places)
 
@@ -59,47 +63,49 @@ def read_scores(scores: Location, places: Sequence[Place], bounds: Bounds) -> It
 def read_ifd(
     scores: Location, places: Sequence[Place], bounds: Bounds
 ) -> Iterator[NDArray[np.float64]]:
-    """Reads the IFD of units whose pieces were checked: [rows] each; NaN where not eligible.
+    """Reads the IFD of units: [rows] each; NaN where a row is not eligible.
+
+    Row numbers are not checked: every selection reads each piece once with `read_scores`.
 
     Raises:
-        SfRayError: A piece is missing, cannot be read, or has other rows than its name says.
+        SfRayError: A piece is missing, cannot be read, or has another number of rows.
     """
-
-    def read(place: Place) -> NDArray[np.float64]:
-        return _ifd(read_place(scores, place, _columns(bounds)), bounds)
-
-    return map_requests(scores, read, places)
+    for table in read_tables(scores, places, _columns_of(bounds)):
+        yield _ifd_within(table, bounds)
 
 
 def read_digests(
     scores: Location, places: Sequence[Place], bounds: Bounds
 ) -> Iterator[UnitDigests]:
-    """Reads what tells copies of units whose pieces were written whole.
+    """Reads the digests of units, by which duplicates are found.
 
     Raises:
-        SfRayError: A piece is missing, cannot be read, or has other rows than its name says.
+        SfRayError: A piece is missing, cannot be read, or has another number of rows.
     """
 
     def read(place: Place) -> UnitDigests:
-        table = read_place(scores, place, ["digest", *_columns(bounds)])
+        table = read_place(scores, place, ["digest", *_columns_of(bounds)])
         digest = pa.concat_arrays(table["digest"].chunks)
-        # The bytes of an array of which it may be a slice; those of a null are anything.
+        # The buffer may be that of a larger array, of which `digest` is a slice; where a value is
+        # null it may hold any bytes.
         words = np.frombuffer(digest.buffers()[1], np.uint64).reshape(-1, 2)
         words = words[digest.offset : digest.offset + len(digest)]
         has_digest = digest.is_valid().to_numpy(zero_copy_only=False)
-        return UnitDigests(words, has_digest, _ifd(table, bounds))
+        return UnitDigests(words, has_digest, _ifd_within(table, bounds))
 
     return map_requests(scores, read, places)
 
 
-def _columns(bounds: Bounds) -> list[str]:
-    return ["ifd", *(one.column for one in bounds.tokens)]
+def _columns_of(bounds: Bounds) -> list[str]:
+    """The columns of the score table that bounds look at."""
+    return ["ifd", *(bound.column for bound in bounds.tokens)]
 
 
-def _ifd(table: pa.Table, bounds: Bounds) -> NDArray[np.float64]:
+def _ifd_within(table: pa.Table, bounds: Bounds) -> NDArray[np.float64]:
+    """[rows] IFD; NaN where a row has none or lies outside the bounds."""
     ifd: NDArray[np.float64] = table["ifd"].to_numpy().astype(np.float64, copy=False)
     eligible = bounds.holds(ifd)
-    for one in bounds.tokens:
-        # Only a row that was not scored, and is not eligible, may have no count.
-        eligible &= one.holds(table[one.column].fill_null(-1).to_numpy().astype(np.int64))
+    for bound in bounds.tokens:
+        # Only a row that was not scored may have no token count, and such a row has no IFD.
+        eligible &= bound.holds(table[bound.column].fill_null(-1).to_numpy().astype(np.int64))
     return np.where(eligible, ifd, np.nan)

@@ -1,9 +1,13 @@
-"""Values of a column of the corpus, by which quotas tell groups of rows apart. No Ray, no model."""
+"""Values of a column of the corpus, which divide the rows into groups for quotas and the report.
+
+Does not know how many rows of a group are wanted. No Ray, no model.
+"""
 
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,47 +23,65 @@ from sf_ray.errors import SfRayError, UsageError
 from sf_ray.selection.cutoffs import Codes
 from sf_ray.storage.location import Location
 
-# More than this is no column to have quotas on, but names or texts.
+# A column with more values than this holds names or texts, not groups of rows.
 MOST_VALUES = 10_000
+
+
+class UnitValues(NamedTuple):
+    """The values of a column in the rows of a unit.
+
+    Attributes:
+        values: The values that occur, as text.
+        indices: [rows] which of `values` each row has.
+    """
+
+    values: list[str]
+    indices: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class GroupColumn:
-    """Where the column lies.
+    """A column, or a field inside one.
 
     Attributes:
-        path: The names that lead to it, from the outermost in.
-        asked_by: The option that named it, for errors.
+        path: The names that lead to it, the outermost first.
+        asked_by: The option that names it, for errors.
     """
 
     path: tuple[str, ...]
     asked_by: str = "--quota"
 
     def count(self, corpus: Location, places: Sequence[Place]) -> Counter[str]:
-        """Rows of each value in some units.
+        """Rows by value, of some units.
 
         Raises:
             BadShardError: A shard cannot be read.
             SfRayError: There are too many values.
         """
         counts: Counter[str] = Counter()
-        for values, local in self.read(corpus, places):
-            rows = np.bincount(local, minlength=len(values))
-            for value, count in zip(values, rows.tolist(), strict=True):
+        for unit in self.read(corpus, places):
+            rows = np.bincount(unit.indices, minlength=len(unit.values))
+            for value, count in zip(unit.values, rows.tolist(), strict=True):
                 if count:
                     counts[value] += count
             self.check(counts)
         return counts
 
     def codes(self, corpus: Location, places: Sequence[Place], code_of: Mapping[str, int]) -> Codes:
-        """[rows] the number of each row's value, for the rows of units that follow each other.
+        """[rows] the code of each row's value, of all rows of some units.
+
+        Args:
+            corpus: The folder of the shards.
+            places: The units.
+            code_of: Value -> its code, for every value that occurs.
 
         Raises:
             BadShardError: A shard cannot be read.
+            SfRayError: A JSON row holds an object or a list there.
         """
         codes = [
-            np.array([code_of[value] for value in values], np.int64)[local]
-            for values, local in self.read(corpus, places)
+            np.array([code_of[value] for value in unit.values], np.int64)[unit.indices]
+            for unit in self.read(corpus, places)
         ]
         return np.concatenate(codes) if codes else np.empty(0, np.int64)
 
@@ -67,7 +89,7 @@ class GroupColumn:
         """Refuses a column with too many values.
 
         Raises:
-            SfRayError: Names some of them.
+            SfRayError: There are more than `MOST_VALUES`; the error names some of them.
         """
         if len(counts) > MOST_VALUES:
             examples = ", ".join(repr(value[:40]) for value in itertools.islice(counts, 3))
@@ -76,44 +98,47 @@ class GroupColumn:
                 f"values, e.g. {examples}; choose a column that names groups of rows"
             )
 
-    def read(
-        self, corpus: Location, places: Sequence[Place]
-    ) -> Iterator[tuple[list[str], NDArray[np.int64]]]:
-        """For each unit its values, and which of them each row has.
+    def read(self, corpus: Location, places: Sequence[Place]) -> Iterator[UnitValues]:
+        """The values of each unit, in the order of the units.
 
         Raises:
             BadShardError: A shard cannot be read.
             SfRayError: A JSON row holds an object or a list there.
         """
-        for shard, of_shard in itertools.groupby(places, key=lambda place: place[0]):
-            for plan in group_reads(shard, [unit for _, unit in of_shard]):
+        for shard, shard_places in itertools.groupby(places, key=lambda place: place[0]):
+            for plan in group_reads(shard, [unit for _, unit in shard_places]):
                 for rows in read_units(corpus, plan, [".".join(self.path)]):
-                    yield _values(rows, self)
+                    yield _values_of(rows, self)
 
 
 def find_column(schema: pa.Schema, name: str, asked_by: str = "--quota") -> GroupColumn:
-    """The column of this name; dots lead into nested columns, unless a name has them itself.
+    """The column of this name. Dots lead into nested columns, unless a column's own name has dots.
+
+    Args:
+        schema: The schema of the corpus.
+        name: The name.
+        asked_by: The option that names it, for errors.
 
     Raises:
         UsageError: There is none, or it holds neither text nor numbers nor truth values.
     """
-    if schema.equals(LINES):  # which fields a row has, it tells itself
+    if schema.equals(LINES):  # JSON has no schema: each row has fields of its own
         return GroupColumn((name,), asked_by)
     path = (name,) if name in schema.names else tuple(name.split("."))
-    kind: pa.DataType = pa.struct(list(schema))
+    field_type: pa.DataType = pa.struct(list(schema))
     for part in path:
-        inside = [field for field in kind if field.name == part] if _is_struct(kind) else []
+        inside = [field for field in _fields_of(field_type) if field.name == part]
         if not inside:
             raise UsageError(
                 f"{asked_by}: the corpus has no column {name!r}; it has "
                 + ", ".join(_names(pa.struct(list(schema))))
             )
-        kind = inside[0].type
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not any(accepts(value) for accepts in _ACCEPTED):
+        field_type = inside[0].type
+    value_type = field_type.value_type if pa.types.is_dictionary(field_type) else field_type
+    if not any(accepts(value_type) for accepts in _ACCEPTED):
         raise UsageError(
-            f"{asked_by}: column {name!r} has the type {kind}; expected text, numbers or truth "
-            "values"
+            f"{asked_by}: column {name!r} has the type {field_type}; expected text, numbers or "
+            "truth values"
         )
     return GroupColumn(path, asked_by)
 
@@ -130,50 +155,54 @@ _ACCEPTED = (
 )
 
 
-def _is_struct(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_struct(kind))
+def _fields_of(field_type: pa.DataType) -> list[pa.Field]:
+    """The fields inside a type; none where it is no struct."""
+    return list(field_type) if pa.types.is_struct(field_type) else []
 
 
-def _names(kind: pa.DataType, prefix: str = "") -> list[str]:
+def _names(field_type: pa.DataType, prefix: str = "") -> list[str]:
+    """The names of all columns that hold values, nested ones with dots."""
     names: list[str] = []
-    for field in kind:
+    for field in field_type:
         name = prefix + field.name
-        names += _names(field.type, f"{name}.") if _is_struct(field.type) else [name]
+        nested = pa.types.is_struct(field.type)
+        names += _names(field.type, f"{name}.") if nested else [name]
     return names
 
 
-def _values(rows: pa.Table, of: GroupColumn) -> tuple[list[str], NDArray[np.int64]]:
-    """The values that occur in a unit's rows, as text, and which of them each row has: [rows].
+def _values_of(rows: pa.Table, group_column: GroupColumn) -> UnitValues:
+    """The values of the column in a unit's rows.
 
     Raises:
         SfRayError: A JSON row holds an object or a list there.
     """
     if rows.schema.equals(LINES):
-        return _values_of_lines(rows, of)
-    column = rows[of.path[0]]
-    for part in of.path[1:]:
+        return _values_of_lines(rows, group_column)
+    column = rows[group_column.path[0]]
+    for part in group_column.path[1:]:
         column = pc.struct_field(column, part)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_null(column.type):
-        return [NULL], np.zeros(len(column), np.int64)
+        return UnitValues([NULL], np.zeros(len(column), np.int64))
     if pa.types.is_string_view(column.type):
         column = column.cast(pa.large_string())
     encoded = column.dictionary_encode().combine_chunks()
     values = [text_of(value) for value in values_of(pa.chunked_array([encoded.dictionary]))]
-    which = encoded.indices.fill_null(len(values)).to_numpy().astype(np.int64)
-    return [*values, NULL] if encoded.indices.null_count else values, which
+    # A null becomes one more value, behind those of the dictionary.
+    indices = encoded.indices.fill_null(len(values)).to_numpy().astype(np.int64)
+    return UnitValues([*values, NULL] if encoded.indices.null_count else values, indices)
 
 
-def _values_of_lines(rows: pa.Table, of: GroupColumn) -> tuple[list[str], NDArray[np.int64]]:
-    (name,) = of.path
+def _values_of_lines(rows: pa.Table, group_column: GroupColumn) -> UnitValues:
+    (name,) = group_column.path
     try:
         texts = [
             NULL if isinstance(row, BadLine) else text_of(value_at(row, name))
             for row in rows_of(rows)
         ]
     except ValueError as error:
-        raise SfRayError(f"{of.asked_by}: field {name!r} {error}") from None
-    code_of: dict[str, int] = {}
-    which = [code_of.setdefault(text, len(code_of)) for text in texts]
-    return list(code_of), np.array(which, np.int64)
+        raise SfRayError(f"{group_column.asked_by}: field {name!r} {error}") from None
+    index_of: dict[str, int] = {}
+    indices = [index_of.setdefault(text, len(index_of)) for text in texts]
+    return UnitValues(list(index_of), np.array(indices, np.int64))

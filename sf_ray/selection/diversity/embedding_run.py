@@ -261,8 +261,9 @@ def _put(target: EmbeddingSet, bundle: pa.Table) -> pa.Table:
     """Puts the embeddings of a bundle's units; returns the number of rows of each unit."""
 
     def put(unit: UnitRows) -> int:
-        target.add(unit.piece, embedded_of(unit.rows))
-        return unit.rows.num_rows
+        embedded = embedded_of(unit.rows)
+        target.add(unit.piece, embedded)
+        return len(embedded.numbers)
 
     rows = map_requests(target.pieces, put, units_of_bundle(bundle))
     return pa.table({"rows": pa.array(rows, pa.int64())})
