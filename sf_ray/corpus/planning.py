@@ -1,4 +1,7 @@
-"""What there is to do: the shards of a corpus, and which of them can be used. No Ray, no model."""
+"""Lists the shards of a corpus and decides which of them can be used.
+
+Reads footers, but no rows. Knows no Ray and no model.
+"""
 
 import hashlib
 from collections import Counter
@@ -12,6 +15,7 @@ from sf_ray.corpus.readers.file_types import EXPECTED, FileType, file_type_of, s
 from sf_ray.corpus.readers.shard import read_footer
 from sf_ray.corpus.units import Footer, Shard, shard_id
 from sf_ray.errors import BadShardError, SfRayError
+from sf_ray.runtime.log import say
 from sf_ray.storage.files import File, has_wildcard, list_files
 from sf_ray.storage.location import Location
 
@@ -21,36 +25,68 @@ _BAD_SHARDS_SHOWN = 5
 
 @dataclass(frozen=True)
 class SkippedShard:
-    """A shard that is not used, and why."""
+    """A shard that is not used, and why.
+
+    Attributes:
+        relative: Path of the shard, relative to the corpus.
+        reason: What is wrong with it.
+    """
 
     relative: str
     reason: str
 
 
+SkippedShards = tuple[SkippedShard, ...]
+
+
+def say_skipped(
+    skipped: Iterable[SkippedShard], known: SkippedShards = (), then: str = "", stage: str = ""
+) -> None:
+    """Logs each skipped shard that was not reported before, and why it is skipped.
+
+    Args:
+        skipped: Shards that are skipped now.
+        known: Shards that were reported before.
+        then: What the job does next, as the end of the line.
+        stage: The stage that skips them, which JSON lines give with the shard as fields.
+    """
+    for shard in skipped:
+        if shard not in known:
+            fields = {"stage": stage, "shard": shard.relative} if stage else {}
+            say(f"note: skipping shard {shard.relative}: {shard.reason}{then}", **fields)
+
+
 @dataclass(frozen=True)
 class Corpus:
-    """The shards of a corpus, sorted by relative path, and their common schema and kind."""
+    """The usable shards of a corpus, and what they have in common.
+
+    Attributes:
+        location: The directory, file or glob.
+        shards: Sorted by relative path; all of one file type and one schema.
+        schema: Columns and types of every shard.
+        skipped: Shards that cannot be used, sorted by relative path.
+    """
 
     location: Location
     shards: tuple[Shard, ...]
     schema: pa.Schema
-    skipped: tuple[SkippedShard, ...] = ()
+    skipped: SkippedShards = ()
 
     @property
     def file_type(self) -> FileType:
-        """What all of its shards are written in."""
+        """The file type of all shards."""
         file_type = file_type_of(self.shards[0].file.relative)
-        assert file_type is not None, "planning took it for a shard"
+        assert file_type is not None, "plan_corpus takes only files of a known type"
         return file_type
 
     @property
     def rows(self) -> int:
-        """Rows of all shards."""
+        """Number of rows in all shards."""
         return sum(shard.rows for shard in self.shards)
 
     @property
     def bytes(self) -> int:
-        """Bytes of all shards."""
+        """Size of all shards, in bytes."""
         return sum(shard.file.size for shard in self.shards)
 
     @property
@@ -62,7 +98,11 @@ class Corpus:
         return hashlib.sha256(ids.encode()).hexdigest()[:16]
 
     def without(self, bad: Mapping[str, str]) -> "Corpus":
-        """The corpus without the shards of these ids, which map to what is wrong with them."""
+        """The corpus without some shards, which count as skipped.
+
+        Args:
+            bad: Shard id -> what is wrong with the shard.
+        """
         left, skipped, position = [], list(self.skipped), 0
         for shard in self.shards:
             if shard.shard_id in bad:
@@ -70,7 +110,7 @@ class Corpus:
             else:
                 left.append(replace(shard, position=position))
                 position += shard.rows
-        skipped.sort(key=lambda one: one.relative)
+        skipped.sort(key=lambda shard: shard.relative)
         return Corpus(self.location, tuple(left), self.schema, tuple(skipped))
 
 
@@ -79,45 +119,50 @@ def plan_corpus(
 ) -> Corpus:
     """Lists a corpus once and reads, in parallel, the footers that are not known yet.
 
+    A shard cannot be used if its footer cannot be read, or if its schema is not the one that most
+    shards have.
+
     Args:
         location: The corpus.
-        known: Footers by shard id.
-        skip_bad: Leave shards out that cannot be used, instead of failing.
+        known: Shard id -> footer, from an earlier run.
+        skip_bad: Leave out shards that cannot be used, instead of failing.
 
     Raises:
-        SfRayError: There are no shards, or some that cannot be used.
+        BadShardError: One shard cannot be used.
+        SfRayError: There are no shards, shards of several file types, or several shards that cannot
+            be used.
     """
     files = list_files(location)
-    found = [file for file in files if file_type_of(file.relative)]
-    if not found:
+    shard_files = [file for file in files if file_type_of(file.relative)]
+    if not shard_files:
         there = f"{len(files)} other files, e.g. {files[0].relative}" if files else "no files"
         raise SfRayError(
             f"{location.public_uri}: no shards found: expected {EXPECTED}; there are {there}"
         )
-    _refuse_several_kinds(location, found)
-    bad: dict[str, str] = {}
-    footers = _footers(location, found, known or {}, bad)
+    _refuse_several_file_types(location, shard_files)
+    footers, bad = _read_footers(location, shard_files, known or {})
     schema, example = _most_common_schema(footers)
-    for file, one in footers.items():
-        # Known footers share one schema: comparing those costs nothing.
-        if one.schema is not schema and not one.schema.equals(schema):
-            bad[file.relative] = _difference(one.schema, example, schema)
-    if bad and (not skip_bad or len(bad) == len(found)):
-        raise _bad_shards(location, bad, len(found), skip_bad)
+    for file, footer in footers.items():
+        # Known footers share one schema object; comparing objects first spares a slow comparison.
+        if footer.schema is not schema and not footer.schema.equals(schema):
+            bad[file.relative] = _difference(footer.schema, example, schema)
+    if bad and (not skip_bad or len(bad) == len(shard_files)):
+        raise _bad_shards(location, bad, len(shard_files), skip_bad)
     shards, position = [], 0
-    for file, one in footers.items():
+    for file, footer in footers.items():
         if file.relative not in bad:
-            shards.append(Shard(file, one.row_groups, position, one.starts))
-            position += sum(one.row_groups)
+            shards.append(Shard(file, footer.row_groups, position, footer.starts))
+            position += sum(footer.row_groups)
     skipped = tuple(SkippedShard(name, reason) for name, reason in sorted(bad.items()))
     return Corpus(location, tuple(shards), schema, skipped)
 
 
-def _refuse_several_kinds(location: Location, files: list[File]) -> None:
+def _refuse_several_file_types(location: Location, files: list[File]) -> None:
+    # Reversed, so that the first file of each type is the example.
     examples = {file_type_of(file.relative): file.relative for file in reversed(files)}
     if len(examples) == 1:
         return
-    there = " and ".join(f"{kind} ({name})" for kind, name in sorted(examples.items()))
+    there = " and ".join(f"{file_type} ({name})" for file_type, name in sorted(examples.items()))
     narrower = "a narrower one"
     if not has_wildcard(location):
         narrower = f"{location.public_uri}/**/*{suffix_of(files[0].relative)}"
@@ -127,10 +172,16 @@ def _refuse_several_kinds(location: Location, files: list[File]) -> None:
     )
 
 
-def _footers(
-    location: Location, files: list[File], known: Mapping[str, Footer], bad: dict[str, str]
-) -> dict[File, Footer]:
-    """The footers of the files that have one, in their order; what is wrong goes into `bad`."""
+def _read_footers(
+    location: Location, files: list[File], known: Mapping[str, Footer]
+) -> tuple[dict[File, Footer], dict[str, str]]:
+    """Reads the footers that are not known.
+
+    Returns:
+        The footers of the usable files, in the order of `files`; and relative path -> what is
+        wrong, for the other files.
+    """
+    bad: dict[str, str] = {}
 
     def read(file: File) -> Footer | None:
         try:
@@ -139,33 +190,35 @@ def _footers(
             bad[file.relative] = error.reason
             return None
 
-    found = {file: known.get(shard_id(file)) for file in files}
-    new = [file for file, footer in found.items() if footer is None]
+    footers = {file: known.get(shard_id(file)) for file in files}
+    new = [file for file, footer in footers.items() if footer is None]
     with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
-        found.update(zip(new, threads.map(read, new), strict=True))
-    return {file: footer for file, footer in found.items() if footer is not None}
+        footers.update(zip(new, threads.map(read, new), strict=True))
+    return {file: footer for file, footer in footers.items() if footer is not None}, bad
 
 
 def _most_common_schema(footers: Mapping[File, Footer]) -> tuple[pa.Schema, File | None]:
-    """The schema of most shards, and the first that has it."""
+    """The schema that most shards have, and the first file that has it."""
     if not footers:
         return pa.schema([]), None
-    text: dict[int, str] = {}  # footers that were known share one schema
-    for one in footers.values():
-        if id(one.schema) not in text:
-            text[id(one.schema)] = one.schema.to_string(
+    text: dict[int, str] = {}  # by identity, because known footers share one schema object
+    for footer in footers.values():
+        if id(footer.schema) not in text:
+            text[id(footer.schema)] = footer.schema.to_string(
                 show_field_metadata=False, show_schema_metadata=False
             )
-    most = Counter(text[id(one.schema)] for one in footers.values()).most_common(1)[0][0]
-    example = next(file for file, one in footers.items() if text[id(one.schema)] == most)
+    most = Counter(text[id(footer.schema)] for footer in footers.values()).most_common(1)[0][0]
+    example = next(file for file, footer in footers.items() if text[id(footer.schema)] == most)
     return footers[example].schema, example
 
 
-def _difference(here: pa.Schema, example: File | None, there: pa.Schema) -> str:
+def _difference(schema: pa.Schema, example: File | None, common: pa.Schema) -> str:
+    """Says how the schema of a bad shard differs from the common one, which `example` has."""
+
     def types(schema: pa.Schema) -> dict[str, str]:
         return {field.name: str(field.type) for field in schema}
 
-    mine, theirs = types(here), types(there)
+    mine, theirs = types(schema), types(common)
     names = [name for name in {**theirs, **mine} if mine.get(name) != theirs.get(name)]
     details = "; ".join(
         f"column {name!r} is {mine.get(name, 'absent')}, not {theirs.get(name, 'absent')}"
@@ -191,33 +244,39 @@ def _bad_shards(location: Location, bad: Mapping[str, str], of: int, skip_bad: b
 
 
 def top_level(columns: Iterable[str], names: Iterable[str]) -> list[str]:
-    """The columns to read for `columns`, which may name a field inside one, as `data.messages`."""
-    there = set(names)
-    found = (name if name in there else name.partition(".")[0] for name in columns)
-    return list(dict.fromkeys(found))
+    """The top-level columns that hold `columns`, each once.
+
+    Args:
+        columns: Columns, or fields inside a nested column, e.g. `data.messages`.
+        names: The top-level columns of the shard. A name with a dot may be one of them.
+    """
+    existing = set(names)
+    tops = (name if name in existing else name.partition(".")[0] for name in columns)
+    return list(dict.fromkeys(tops))
 
 
 def check_text_columns(corpus: Corpus, columns: Iterable[str]) -> None:
-    """Refuses a corpus whose columns can hold neither text nor what text may lie in.
+    """Refuses a corpus with a column that can hold no text, at any depth of nesting.
 
-    Of JSON only its rows can tell.
+    Accepts every JSON corpus: JSON has no column types, only the values of a row have one.
 
     Raises:
-        SfRayError: Names the column and its type.
+        SfRayError: A column has another type; the error names both.
     """
     if corpus.file_type is FileType.JSON:
         return
     for name in top_level(columns, corpus.schema.names):
-        kind = corpus.schema.field(name).type
-        value = kind.value_type if pa.types.is_dictionary(kind) else kind
+        column_type = corpus.schema.field(name).type
+        is_dictionary = pa.types.is_dictionary(column_type)
+        value_type = column_type.value_type if is_dictionary else column_type
         if not (
-            pa.types.is_string(value)
-            or pa.types.is_large_string(value)
-            or pa.types.is_string_view(value)
-            or pa.types.is_null(value)
-            or pa.types.is_nested(value)
+            pa.types.is_string(value_type)
+            or pa.types.is_large_string(value_type)
+            or pa.types.is_string_view(value_type)
+            or pa.types.is_null(value_type)
+            or pa.types.is_nested(value_type)
         ):
             raise SfRayError(
-                f"column {name!r} of {corpus.shards[0].file.relative} has the type {kind}; "
+                f"column {name!r} of {corpus.shards[0].file.relative} has the type {column_type}; "
                 "expected text. Choose another with --columns, or convert it"
             )
