@@ -1,21 +1,22 @@
-"""`sf-ray compare`: two score sets of one corpus -> a table, and a page. No Ray, no model."""
+"""`sf-ray compare`: two score sets of one corpus -> tables in the terminal, and a page. No Ray."""
 
 from rich.console import Console
 
 from sf_ray.commands.compare.join import compare_sets
-from sf_ray.commands.compare.tables import render_comparison, tables_of
+from sf_ray.commands.compare.page import render_page
+from sf_ray.commands.compare.tables import tables_of
+from sf_ray.commands.locations import location_of
 from sf_ray.config.options import CompareOptions
 from sf_ray.output.report.terminal import print_tables
 from sf_ray.runtime.log import say
 from sf_ray.scoring.score_set import find_score_set
 from sf_ray.storage.files import put_bytes
-from sf_ray.storage.location import Location
 
 
 def compare(options: CompareOptions) -> None:
-    """Compares the scores of two models and says what it finds."""
+    """Compares the scores of two models, and prints how alike they are."""
     a, b = (
-        find_score_set(_location(options, uri), scoring_id, f"--scoring-id-{side}")
+        find_score_set(location_of(options, uri), scoring_id, f"--scoring-id-{side}")
         for side, uri, scoring_id in (
             ("a", options.scores_a, options.scoring_id_a),
             ("b", options.scores_b, options.scoring_id_b),
@@ -27,11 +28,7 @@ def compare(options: CompareOptions) -> None:
         say(f"note: {note}")
     print_tables(tables_of(comparison, options.max_ifd))
     if options.page is not None:
-        where = _location(options, options.page)
-        put_bytes(where, render_comparison(comparison, options.max_ifd).encode())
+        page = location_of(options, options.page)
+        put_bytes(page, render_page(comparison, options.max_ifd).encode())
         console = Console()
-        console.print(f"\npage  {where.public_uri}", soft_wrap=True, highlight=False, markup=False)
-
-
-def _location(options: CompareOptions, uri: str) -> Location:
-    return Location(uri, options.storage_options, options.storage_retry_s)
+        console.print(f"\npage  {page.public_uri}", soft_wrap=True, highlight=False, markup=False)

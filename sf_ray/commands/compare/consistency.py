@@ -1,7 +1,7 @@
 """How alike two models score the same rows: rank correlation, and overlap of what is selected.
 
-The table by which Superfiltering (Li et al., ACL 2024, arXiv 2402.00530) holds a weak model against
-a strong one. Plain arrays: knows neither models nor where scores lie.
+Superfiltering (Li et al., ACL 2024, arXiv 2402.00530) compares a weak model with a strong one by
+these figures. Plain arrays: knows neither models nor where scores lie.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from sf_ray.selection.cutoffs import Bounds
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-# At and above this IFD the instruction does not help.
+# At and above this IFD the instruction does not help the model to predict the answer.
 NO_HELP = 1.0
 
 
@@ -35,20 +35,20 @@ class ScoreColumns:
 
     @property
     def is_ok(self) -> Mask:
-        """[n]"""
+        """[n], whether a row is `ok`."""
         ok: Mask = ~np.isnan(self.ifd)
         return ok
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What two selections have in common.
+    """What the selections of A and of B have in common.
 
     Attributes:
-        fraction: Of the rows that each was asked to keep.
-        wanted: How many rows that is.
-        kept_a, kept_b: How many each keeps: fewer where no more are eligible.
-        both: How many both keep.
+        fraction: Fraction of all rows that each was asked to keep.
+        wanted: Number of rows that this is.
+        kept_a, kept_b: Rows that each keeps: fewer than wanted where fewer are eligible.
+        both: Rows that both keep.
     """
 
     fraction: float
@@ -59,14 +59,20 @@ class Overlap:
 
     @property
     def share(self) -> float:
-        """Of the smaller selection, what lies in the other too; NaN where that keeps nothing."""
+        """Share of the smaller selection that lies in the other too; NaN where it is empty."""
         smaller = min(self.kept_a, self.kept_b)
         return self.both / smaller if smaller else float("nan")
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Rows that are `ok` for both models, by where their IFD is 1 or more."""
+    """Rows that are `ok` for both models, by the models whose IFD is 1 or more.
+
+    Attributes:
+        both: The IFD of both models is 1 or more.
+        only_a, only_b: The IFD of one model is, that of the other lies below 1.
+        neither: Both lie below 1.
+    """
 
     both: int = 0
     only_a: int = 0
@@ -75,11 +81,15 @@ class Agreement:
 
     @classmethod
     def of(cls, ifd_a: Floats, ifd_b: Floats) -> "Agreement":
-        """Counts [n] rows; those with a NaN are passed over."""
+        """Counts [n] rows; rows with a NaN on either side are left out."""
         is_ok = ~(np.isnan(ifd_a) | np.isnan(ifd_b))
         a, b = ifd_a[is_ok] >= NO_HELP, ifd_b[is_ok] >= NO_HELP
-        return cls(int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum()),
-                   int((~a & ~b).sum()))  # fmt: skip
+        return cls(
+            both=int((a & b).sum()),
+            only_a=int((a & ~b).sum()),
+            only_b=int((~a & b).sum()),
+            neither=int((~a & ~b).sum()),
+        )
 
     def __add__(self, other: "Agreement") -> "Agreement":
         return Agreement(
@@ -91,12 +101,12 @@ class Agreement:
 
     @property
     def rows(self) -> int:
-        """All of them."""
+        """Rows that are `ok` for both models."""
         return self.both + self.only_a + self.only_b + self.neither
 
     @property
     def share(self) -> float:
-        """Of the rows, those on which both say the same; NaN where there are none."""
+        """Share of the rows on which the models agree; NaN where there are no rows."""
         return (self.both + self.neither) / self.rows if self.rows else float("nan")
 
 
@@ -105,10 +115,10 @@ class Consistency:
     """How alike two models score n rows.
 
     Attributes:
-        rows: Of them, those that are `ok` for both: what is correlated.
-        ppl_direct, ppl_conditioned, ifd: Spearman's rank correlation; NaN where a side has one
-            value only.
-        overlaps: In the order of the fractions.
+        rows: Rows that are `ok` for both models; these are correlated.
+        ppl_direct, ppl_conditioned, ifd: Spearman's rank correlation of each score; NaN where all
+            rows have the same score by one model.
+        overlaps: The overlap of the best rows, for each fraction in order.
     """
 
     rows: int
@@ -124,8 +134,8 @@ def consistency_of(
     """Compares the scores of n rows, which stand in the order of the corpus on both sides.
 
     Args:
-        a, b: [n] rows.
-        fractions: Of n, to be selected.
+        a, b: The scores of [n] rows by each model.
+        fractions: Fractions of the n rows to select.
         max_ifd: Only rows with an IFD below this are selected.
     """
     is_ok = a.is_ok & b.is_ok
@@ -143,7 +153,7 @@ def rank_correlation(a: Floats, b: Floats) -> float:
     """Spearman's rho of [n] pairs: Pearson's correlation of their average ranks.
 
     Returns:
-        NaN where one side is constant, or n is below 2.
+        From -1 to 1; NaN where one side is constant, or n is below 2.
     """
     middle = (len(a) + 1) / 2
     ranks_a, ranks_b = average_ranks(a) - middle, average_ranks(b) - middle
@@ -166,8 +176,11 @@ def best_rows(ifd: Floats, max_ifd: float) -> NDArray[np.int64]:
     """The rows that may be selected, best first: high IFD before low, then in the corpus's order.
 
     Args:
-        ifd: [n] in the order of the corpus; NaN where a row has none.
-        max_ifd: They must lie below it.
+        ifd: [n] in the order of the corpus; NaN where a row has no IFD.
+        max_ifd: Only rows with an IFD below this may be selected.
+
+    Returns:
+        Indices of rows; as many as may be selected.
     """
     eligible = np.flatnonzero(Bounds(0, max_ifd).holds(ifd))
     return eligible[np.argsort(-ifd[eligible], kind="stable")]
@@ -176,7 +189,13 @@ def best_rows(ifd: Floats, max_ifd: float) -> NDArray[np.int64]:
 def overlap_of(
     best_a: NDArray[np.int64], best_b: NDArray[np.int64], rows: int, fraction: float
 ) -> Overlap:
-    """What the best of each side have in common, of `rows` rows in all."""
+    """What the best rows of A and of B have in common.
+
+    Args:
+        best_a, best_b: Indices of the rows that each may select, best first.
+        rows: Number of all rows.
+        fraction: Fraction of all rows to select.
+    """
     wanted = rows_to_keep(rows, fraction)
     kept_a, kept_b = best_a[:wanted], best_b[:wanted]
     is_kept = np.zeros(rows, np.bool_)
@@ -188,13 +207,14 @@ def sampled(shard: str, rows: NDArray[np.int64], share: float) -> Mask:
     """Whether [n] rows of a shard belong to a sample; the same rows on every run.
 
     Args:
-        shard: Its relative path.
-        rows: [n] their numbers in it.
-        share: Of all rows, about so many belong to it; of a smaller share's sample, every row does.
+        shard: Path of the shard, relative to the corpus.
+        rows: [n] row numbers in the shard.
+        share: About this share of all rows belongs to the sample. The sample of a smaller share is
+            part of that of a larger one.
     """
     name = np.frombuffer(hashlib.blake2b(shard.encode(), digest_size=8).digest(), np.uint64)
-    # The finaliser of SplitMix64 (Steele et al., OOPSLA 2014): each bit of what goes in changes
-    # half of the bits that come out. Products are meant modulo 2^64.
+    # The finaliser of SplitMix64 (Steele et al., OOPSLA 2014): each bit of the input changes half
+    # of the bits of the output. Products are meant modulo 2^64.
     with np.errstate(over="ignore"):
         bits = rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + name
         bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

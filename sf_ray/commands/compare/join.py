@@ -1,8 +1,10 @@
 """Two score sets of one corpus, joined row by row and compared. No Ray, no model.
 
-Pieces are read once, in the order of the corpus, and no more rows are held than a bound says.
+Each piece is read once, in the order of the corpus. No more than `MOST_ROWS` rows are held: of more
+common rows a sample is ranked.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,32 +12,32 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from sf_ray.commands.compare.common_rows import (
-    Block,
+    CommonBlock,
+    ComparedSet,
     ShardVersion,
-    Side,
     common_blocks,
+    compared_set_of,
     no_common_rows,
     refuse_incomplete,
-    side_of,
 )
 from sf_ray.commands.compare.consistency import (
     Agreement,
     Consistency,
+    Floats,
+    Mask,
     ScoreColumns,
     consistency_of,
     sampled,
 )
 from sf_ray.corpus.status import Status
 from sf_ray.corpus.units import Unit
-from sf_ray.scoring.pieces import other_rows, read_piece
+from sf_ray.scoring.pieces import read_unit_piece
 from sf_ray.scoring.score_set import SAMPLE, ScoreSet
 from sf_ray.storage.files import map_requests
-from sf_ray.storage.location import Location
 
-# Rows that are ranked at once, at most: that takes about 1.2 GiB. Of more, a sample is.
+# At most so many rows are ranked at once, which takes about 1.2 GiB; of more, a sample is ranked.
 MOST_ROWS = 8_000_000
 _VALUES = ("ppl_direct", "ppl_conditioned", "ifd")
 
@@ -45,27 +47,27 @@ class Comparison:
     """How two score sets of one corpus compare.
 
     Attributes:
-        a, b: The two sides.
-        rows: That both sides have, whatever their status.
-        statuses: (of A, of B) -> rows, where they differ.
-        is_sample: The rows that are ranked are a sample of them.
-        ranked: How many those are.
-        consistency: Of the ranked rows.
-        agreement: Of all rows.
-        ifd_a, ifd_b: [ranked] in the order of the corpus; NaN unless `ok`.
-        notes: What people should know.
+        a, b: The two sets.
+        rows: Rows that both sets have, whatever their status.
+        statuses: (status in A, status in B) -> rows, where the two differ; most frequent first.
+        is_sample: Whether the ranked rows are a sample of the common rows.
+        ranked: Number of ranked rows.
+        consistency: How alike the ranked rows are scored.
+        agreement: On which side of 1 the IFD of all common rows lies.
+        ifd_a, ifd_b: [ranked] in the order of the corpus; NaN unless a row is `ok`.
+        notes: What people should know, e.g. options that differ between the sets.
     """
 
-    a: Side
-    b: Side
+    a: ComparedSet
+    b: ComparedSet
     rows: int
     statuses: Mapping[tuple[str, str], int]
     is_sample: bool
     ranked: int
     consistency: Consistency
     agreement: Agreement
-    ifd_a: NDArray[np.float64]
-    ifd_b: NDArray[np.float64]
+    ifd_a: Floats
+    ifd_b: Floats
     notes: tuple[str, ...]
 
 
@@ -81,37 +83,39 @@ def compare_sets(
 
     Args:
         a, b: The sets.
-        fractions: Of the common rows: sizes of the selections to hold against each other.
+        fractions: Sizes of the selections to compare, as fractions of the common rows.
         max_ifd: Only rows with an IFD below this are selected.
-        is_partial: Compare what there is, where a side is not complete.
-        most_rows: Rank about so many rows at most; of more, a sample.
+        is_partial: Compare what there is, where a set is not complete.
+        most_rows: About so many rows are ranked at most; of more, a sample is ranked.
 
     Raises:
         SfRayError: They have no common rows, one is not complete, or a piece cannot be read.
     """
-    sides = side_of(a), side_of(b)
+    set_a, set_b = compared_set_of(a), compared_set_of(b)
     if not is_partial:
-        for name, side in zip("AB", sides, strict=True):
-            refuse_incomplete(name, side)
-    blocks = common_blocks(*sides)
-    rows = sum(stop - start for _, _, _, start, stop in blocks)
+        refuse_incomplete("A", set_a)
+        refuse_incomplete("B", set_b)
+    blocks = common_blocks(set_a, set_b)
+    rows = sum(block.rows for block in blocks)
     if not rows:
-        raise no_common_rows(*sides)
+        raise no_common_rows(set_a, set_b)
     share = min(1.0, most_rows / rows)
-    parts: list[list[NDArray[np.float64]]] = [[] for _ in range(2 * len(_VALUES))]
+    gathered_a, gathered_b = _GatheredColumns(), _GatheredColumns()
     statuses: Counter[tuple[str, str]] = Counter()
     agreement = Agreement()
-    for relative, numbers, tables in _joined(*sides, blocks):
-        statuses += _differing(tables)
-        columns = [column for table in tables for column in _columns(table)]
-        agreement += Agreement.of(columns[2], columns[5])
-        chosen = sampled(relative, numbers, share) if share < 1 else slice(None)
-        for part, column in zip(parts, columns, strict=True):
-            part.append(column[chosen])
-    whole = [_concatenated(part) for part in parts]
-    scores_a, scores_b = ScoreColumns(*whole[:3]), ScoreColumns(*whole[3:])
+    rows_of_a = _rows_of_blocks(set_a, blocks, [(block.shard, block.unit_a) for block in blocks])
+    rows_of_b = _rows_of_blocks(set_b, blocks, [(block.shard, block.unit_b) for block in blocks])
+    for block, rows_a, rows_b in zip(blocks, rows_of_a, rows_of_b, strict=True):
+        statuses += _differing_statuses(rows_a, rows_b)
+        columns_a, columns_b = _score_columns(rows_a), _score_columns(rows_b)
+        agreement += Agreement.of(columns_a.ifd, columns_b.ifd)
+        ranked = _ranked_rows(block, share)
+        gathered_a.add(columns_a, ranked)
+        gathered_b.add(columns_b, ranked)
+    scores_a, scores_b = gathered_a.concatenated(), gathered_b.concatenated()
     return Comparison(
-        *sides,
+        set_a,
+        set_b,
         rows=rows,
         statuses=dict(statuses.most_common()),
         is_sample=share < 1,
@@ -120,60 +124,77 @@ def compare_sets(
         agreement=agreement,
         ifd_a=scores_a.ifd,
         ifd_b=scores_b.ifd,
-        notes=tuple(_notes(*sides)),
+        notes=tuple(_notes(set_a, set_b)),
     )
 
 
-class _Pieces:
-    """Pieces of one side: each is read once, ahead of need, and asked for in order."""
+class _GatheredColumns:
+    """Score columns of one set, gathered block by block."""
 
-    def __init__(self, side: Side, units: Sequence[tuple[ShardVersion, Unit]]) -> None:
-        pieces = side.score_set.pieces
-        self._units = iter(dict.fromkeys(units))
-        self._tables = map_requests(
-            pieces,
-            lambda place: _read_piece(pieces.join(side.piece(*place)), place[1]),
-            dict.fromkeys(units),
-        )
-        self._unit: tuple[ShardVersion, Unit] | None = None
-        self._table = pa.table({})
+    def __init__(self) -> None:
+        self._parts: dict[str, list[Floats]] = {name: [] for name in _VALUES}
 
-    def rows(self, shard: ShardVersion, unit: Unit, start: int, stop: int) -> pa.Table:
-        """Rows [start, stop) of a shard, which lie in this unit."""
-        if self._unit != (shard, unit):
-            self._unit, self._table = next(self._units), next(self._tables)
-            assert self._unit == (shard, unit), "pieces are asked for in order"
-        return self._table.slice(start - unit.start, stop - start)
+    def add(self, columns: ScoreColumns, rows: Mask | slice) -> None:
+        """Adds the given rows of the columns."""
+        for name, parts in self._parts.items():
+            parts.append(getattr(columns, name)[rows])
+
+    def concatenated(self) -> ScoreColumns:
+        """The columns of all blocks; leaves nothing gathered."""
+        return ScoreColumns(**{name: _concatenated(self._parts[name]) for name in _VALUES})
 
 
-def _joined(
-    a: Side, b: Side, blocks: Sequence[Block]
-) -> Iterator[tuple[str, NDArray[np.int64], tuple[pa.Table, pa.Table]]]:
-    """For each block its shard, its [n] row numbers, and the rows of both sides."""
-    of_a = _Pieces(a, [(shard, unit) for shard, unit, _, _, _ in blocks])
-    of_b = _Pieces(b, [(shard, unit) for shard, _, unit, _, _ in blocks])
-    for shard, unit_a, unit_b, start, stop in blocks:
-        tables = of_a.rows(shard, unit_a, start, stop), of_b.rows(shard, unit_b, start, stop)
-        yield shard.relative, np.arange(start, stop), tables
+def _concatenated(parts: list[Floats]) -> Floats:
+    """Joins the parts of a column, and lets go of them: no two columns are held twice at a time."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
 
 
-def _read_piece(location: Location, unit: Unit) -> pa.Table:
-    """The columns of a piece that are compared, checked to be the rows of its unit."""
-    table = read_piece(location, ["row", "status", *_VALUES])
-    if not np.array_equal(table["row"].to_numpy(), np.arange(unit.start, unit.stop)):
-        raise other_rows(location)
-    return table.combine_chunks()
+def _rows_of_blocks(
+    compared: ComparedSet,
+    blocks: Sequence[CommonBlock],
+    places: Sequence[tuple[ShardVersion, Unit]],
+) -> Iterator[pa.Table]:
+    """The rows of each block in the pieces of one set, each of which is read once, ahead of need.
+
+    Args:
+        compared: The set.
+        blocks: In order, so that the blocks of one piece follow each other.
+        places: For each block, the shard and the unit of this set that hold its rows.
+    """
+    pieces = compared.score_set.pieces
+
+    def read(place: tuple[ShardVersion, Unit]) -> pa.Table:
+        _, unit = place
+        piece = pieces.join(compared.piece(*place))
+        return read_unit_piece(piece, unit, ["row", "status", *_VALUES]).combine_chunks()
+
+    tables = map_requests(pieces, read, dict.fromkeys(places))
+    blocks_by_place = itertools.groupby(zip(places, blocks, strict=True), lambda pair: pair[0])
+    for table, ((_, unit), pairs) in zip(tables, blocks_by_place, strict=True):
+        for _, block in pairs:
+            yield table.slice(block.start - unit.start, block.rows)
 
 
-def _columns(table: pa.Table) -> list[NDArray[np.float64]]:
-    """[n] each of the values; NaN unless a row is `ok`."""
+def _ranked_rows(block: CommonBlock, share: float) -> Mask | slice:
+    """The rows of a block that are ranked: all of them, or those that belong to the sample."""
+    if share == 1:
+        return slice(None)
+    return sampled(block.shard.relative, np.arange(block.start, block.stop), share)
+
+
+def _score_columns(table: pa.Table) -> ScoreColumns:
+    """The scores of [n] rows; NaN unless a row is `ok`."""
     is_ok = pc.equal(table["status"], Status.OK.value).to_numpy()
-    return [np.where(is_ok, table[name].to_numpy(), np.nan) for name in _VALUES]
+    return ScoreColumns(
+        **{name: np.where(is_ok, table[name].to_numpy(), np.nan) for name in _VALUES}
+    )
 
 
-def _differing(tables: tuple[pa.Table, pa.Table]) -> Counter[tuple[str, str]]:
-    """(status of A, status of B) -> rows, where they differ."""
-    status_a, status_b = (table["status"] for table in tables)
+def _differing_statuses(rows_a: pa.Table, rows_b: pa.Table) -> Counter[tuple[str, str]]:
+    """(status in A, status in B) -> rows, of those rows where the two differ."""
+    status_a, status_b = rows_a["status"], rows_b["status"]
     differ = pc.not_equal(status_a, status_b)
     if not pc.any(differ).as_py():
         return Counter()
@@ -181,22 +202,15 @@ def _differing(tables: tuple[pa.Table, pa.Table]) -> Counter[tuple[str, str]]:
     return Counter(zip(*pairs, strict=True))
 
 
-def _concatenated(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """One array of the parts, which are let go of: no two columns are held twice at a time."""
-    whole = np.concatenate(parts)
-    parts.clear()
-    return whole
-
-
-def _notes(a: Side, b: Side) -> Iterator[str]:
+def _notes(a: ComparedSet, b: ComparedSet) -> Iterator[str]:
     if a.score_set.pieces == b.score_set.pieces:
         yield "both sides are the same scores"
-    for name, side in zip("AB", (a, b), strict=True):
-        if side.missing:
-            yield f"units of {name} without scores, which are left out: {side.missing:,}"
-        elif side.missing is None and SAMPLE not in side.score_set.identity:
+    for name, compared in zip("AB", (a, b), strict=True):
+        if compared.missing_units:
+            yield f"units of {name} without scores, which are left out: {compared.missing_units:,}"
+        elif compared.missing_units is None and SAMPLE not in compared.score_set.identity:
             yield f"nothing beside the scores of {name} tells whether they are complete"
-    mine, theirs = a.score_set.identity, b.score_set.identity
-    for key in sorted(mine.keys() | theirs.keys()):
-        if key != "model" and mine.get(key) != theirs.get(key):
-            yield f"{key} differs: {mine.get(key)} and {theirs.get(key)}"
+    identity_a, identity_b = a.score_set.identity, b.score_set.identity
+    for key in sorted(identity_a.keys() | identity_b.keys()):
+        if key != "model" and identity_a.get(key) != identity_b.get(key):
+            yield f"{key} differs: {identity_a.get(key)} and {identity_b.get(key)}"
