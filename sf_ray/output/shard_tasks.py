@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sf_ray.config.options import SelectionOptions
-from sf_ray.corpus.units import Shard, Unit
+from sf_ray.corpus.units import Place, Shard, Unit
 from sf_ray.output.export_tasks import export_names
 from sf_ray.output.layout import Output
 from sf_ray.output.shard_writer import WrittenShard, write_shard
@@ -55,7 +55,7 @@ def _write_in_input_order(
     )
     tasks = [
         [
-            (shard, Chunk([(shard, unit) for unit in units]).without(dropped))
+            (shard, Chunk([Place(shard, unit) for unit in units]).without(dropped))
             for shard, units in shards
         ]
         for shards in share_shards(selection.units)

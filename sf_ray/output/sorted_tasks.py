@@ -112,7 +112,7 @@ def _chunks_to_write(selection: Selection, parts: int) -> list[Chunk]:
             if room_bytes <= 0 or room_rows <= 0:
                 chunks.append([])
                 room_bytes, room_rows = task_bytes, task_rows
-            chunks[-1].append((shard, unit))
+            chunks[-1].append(Place(shard, unit))
             room_bytes -= shard.file.size * unit.rows // shard.rows
             room_rows -= unit.rows
     dropped = selection.dropped

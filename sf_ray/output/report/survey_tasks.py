@@ -1,4 +1,7 @@
-"""Score pieces -> the survey of a corpus, and the rows that are worth a look, over Ray tasks."""
+"""Score pieces -> the survey of a corpus, and the rows that a report shows, in Ray tasks.
+
+Only the rows that are shown are read again from the corpus. Does not know how a report looks.
+"""
 
 import bisect
 import functools
@@ -6,6 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,19 +19,20 @@ from sf_ray.corpus.examples import Example
 from sf_ray.corpus.formats import Format, Row
 from sf_ray.corpus.rows import BadLine, read_units, rows_of
 from sf_ray.corpus.units import Place, group_reads
+from sf_ray.output.report.row_kinds import RowKind
 from sf_ray.output.report.summary import ShownRow, ShownText, Summary
 from sf_ray.output.report.survey import (
     MOST_GROUPS,
     GroupCounts,
-    Picks,
     Survey,
-    SurveyedRows,
     groups_of,
     survey_of,
     total,
 )
+from sf_ray.output.report.surveyed_rows import Picks, SurveyedRows
 from sf_ray.runtime.tasks import parallel_map
 from sf_ray.scoring.pieces import read_tables
+from sf_ray.scoring.score_set import ShardUnits
 from sf_ray.selection.chunks import Chunk, Kept
 from sf_ray.selection.corpus_pass import chunks_of
 from sf_ray.selection.group_column import GroupColumn
@@ -35,20 +40,21 @@ from sf_ray.selection.selection import Selection
 from sf_ray.storage.files import map_requests
 from sf_ray.storage.location import Location
 
+# Columns of the score table.
 _SCORES = ("loss_direct", "loss_conditioned", "ppl_direct", "ppl_conditioned", "ifd")
 _TOKENS = ("prompt_tokens", "answer_tokens")
-_FLOATS = ("ppl_direct", "ppl_conditioned", "ifd")
-# Units of which one task reads rows: each costs less than a task.
+_SURVEYED = ("status", *_TOKENS, "ppl_direct", "ppl_conditioned", "ifd", "truncated")
+# Units of which one task reads rows: a task costs more than the reading of one unit.
 _UNITS_A_TASK = 8
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What one task surveys: units, of which copies do not count, and of which others are not kept.
+    """What one task surveys: the same units twice.
 
     Attributes:
-        eligible: Without copies.
-        kept: The same units, also without what diversity left out.
+        eligible: Without duplicates.
+        kept: Also without the rows that `--diversify-to` left out.
     """
 
     eligible: Chunk
@@ -57,11 +63,24 @@ class _Part:
 
 @dataclass(frozen=True)
 class _PickedRow:
-    """A row of a shard to read, and why."""
+    """A row to read.
+
+    Attributes:
+        row: Its number in the shard.
+        is_kept: Whether the output has it.
+        kinds: Why it was picked.
+    """
 
     row: int
     is_kept: bool
-    kinds: tuple[str, ...]
+    kinds: tuple[RowKind, ...]
+
+
+class _PickedOfUnit(NamedTuple):
+    """The rows to read of one unit, at least one."""
+
+    place: Place
+    rows: Sequence[_PickedRow]
 
 
 def summarise(selection: Selection, row_format: Format, column: GroupColumn | None) -> Summary:
@@ -69,20 +88,20 @@ def summarise(selection: Selection, row_format: Format, column: GroupColumn | No
 
     Args:
         selection: The corpus, and which of its rows are kept.
-        row_format: How the columns of a row hold an example.
+        row_format: The format of the rows.
         column: The column whose values the survey counts separately; None for no column.
 
     Raises:
         SfRayError: A score piece or a shard cannot be read.
     """
-    corpus, kept, stall_s = selection.corpus, selection.kept, selection.corpus_pass.stall_s
     eligible_chunks = chunks_of(selection.units, selection.duplicates)
     parts = [
-        _Part(eligible, chunk)
-        for eligible, chunk in zip(eligible_chunks, selection.chunks(), strict=True)
+        _Part(eligible, kept)
+        for eligible, kept in zip(eligible_chunks, selection.chunks(), strict=True)
     ]
-    task = functools.partial(_survey, corpus.location, kept, column)
-    survey = total(parallel_map(task, parts, stall_s), column is not None)
+    task = functools.partial(_survey, selection.corpus.location, selection.kept, column)
+    surveys = parallel_map(task, parts, selection.corpus_pass.stall_s)
+    survey = total(surveys, column is not None)
     rows = _read_rows(selection, row_format, survey.picks)
     name = ".".join(column.path) if column else ""
     return Summary(survey, name, tuple(sorted(rows, key=lambda row: (row.shard, row.row))))
@@ -90,42 +109,41 @@ def summarise(selection: Selection, row_format: Format, column: GroupColumn | No
 
 def _survey(corpus: Location, kept: Kept, column: GroupColumn | None, part: _Part) -> Survey:
     places, eligible = part.eligible.places, kept.eligible
-    names = ("status", *_TOKENS, *_FLOATS, "truncated")
-    table = pa.concat_tables(list(read_tables(eligible.scores, places, names)))
+    table = pa.concat_tables(list(read_tables(eligible.scores, places, _SURVEYED)))
     ifd = _floats(table["ifd"])
     tokens = {name: table[name].fill_null(-1).to_numpy().astype(np.int64) for name in _TOKENS}
     within = eligible.bounds.holds(ifd)
     for bound in eligible.bounds.tokens:
         within &= bound.holds(tokens[bound.column])
-    within &= ~_flags(part.eligible)
+    within &= ~_dropped(part.eligible)
     codes = eligible.grouping.codes(places) if eligible.grouping else None
     positions = part.eligible.positions
-    among = np.where(within, ifd, np.nan)
-    keeps = kept.cutoffs.keeps(among, positions, codes) & ~_flags(part.kept)
+    keeps = kept.cutoffs.keeps(np.where(within, ifd, np.nan), positions, codes)
     cutoffs = np.array([np.nan if one is None else one.ifd for one in kept.cutoffs.of])
     rows = SurveyedRows(
-        positions,
-        table["status"].to_numpy(),
-        tokens["prompt_tokens"],
-        tokens["answer_tokens"],
-        _floats(table["ppl_direct"]),
-        _floats(table["ppl_conditioned"]),
-        ifd,
-        within,
-        keeps,
-        cutoffs[np.zeros(len(positions), np.int64) if codes is None else codes],
+        positions=positions,
+        status=table["status"].to_numpy(),
+        prompt_tokens=tokens["prompt_tokens"],
+        answer_tokens=tokens["answer_tokens"],
+        ppl_direct=_floats(table["ppl_direct"]),
+        ppl_conditioned=_floats(table["ppl_conditioned"]),
+        ifd=ifd,
+        eligible=within,
+        kept=keeps & ~_dropped(part.kept),
+        cutoff=cutoffs[np.zeros(len(positions), np.int64) if codes is None else codes],
     )
     groups = None if column is None else _groups(corpus, places, column, rows)
     return survey_of(rows, int(table["truncated"].to_numpy().sum()), groups)
 
 
 def _floats(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """[n]; NaN where a value is null."""
     values: NDArray[np.float64] = column.to_numpy().astype(np.float64, copy=False)
     return values
 
 
-def _flags(chunk: Chunk) -> NDArray[np.bool_]:
-    """[rows] those that the chunk drops."""
+def _dropped(chunk: Chunk) -> NDArray[np.bool_]:
+    """[rows] whether the chunk drops a row."""
     if chunk.dropped is None:
         return np.zeros(chunk.stop - chunk.start, np.bool_)
     return chunk.dropped.flags(chunk.start, chunk.stop)
@@ -134,72 +152,74 @@ def _flags(chunk: Chunk) -> NDArray[np.bool_]:
 def _groups(
     corpus: Location, places: Sequence[Place], column: GroupColumn, rows: SurveyedRows
 ) -> dict[str, GroupCounts] | None:
-    found: dict[str, GroupCounts] = {}
+    """Rows by value of the column; None where there are too many values."""
+    counts: dict[str, GroupCounts] = {}
     at = 0
-    for values, which in column.read(corpus, places):
-        here = slice(at, at + len(which))
-        at += len(which)
-        for value, group in groups_of(values, which, rows.ok[here], rows.kept[here]).items():
-            found[value] = found[value] + group if value in found else group
-        if len(found) > MOST_GROUPS:
+    for values, indices in column.read(corpus, places):
+        unit = slice(at, at + len(indices))
+        at += len(indices)
+        for value, group in groups_of(values, indices, rows.ok[unit], rows.kept[unit]).items():
+            counts[value] = counts[value] + group if value in counts else group
+        if len(counts) > MOST_GROUPS:
             return None
-    return found
+    return counts
 
 
 def _read_rows(
-    selection: Selection, row_format: Format, picks: Mapping[str, Picks]
+    selection: Selection, row_format: Format, picks: Mapping[RowKind, Picks]
 ) -> Iterator[ShownRow]:
     """The picked rows, in no order."""
-    kinds: dict[tuple[int, bool], list[str]] = defaultdict(list)
-    for kind, picked in picks.items():
-        for place in zip(picked.positions.tolist(), picked.kept.tolist(), strict=True):
-            kinds[place].append(kind)
-    wanted: dict[Place, list[_PickedRow]] = defaultdict(list)
-    for (position, is_kept), its_kinds in kinds.items():
-        units = selection.units
-        at = bisect.bisect_right(units, position, key=lambda one: one[0].position) - 1
-        shard, shard_units = units[at]
-        row = position - shard.position
-        unit = shard_units[bisect.bisect_right(shard_units, row, key=lambda one: one.start) - 1]
-        wanted[shard, unit].append(_PickedRow(row, is_kept, tuple(its_kinds)))
-    places = sorted(wanted.items(), key=lambda one: one[0][0].position + one[0][1].start)
-    tasks = [places[at : at + _UNITS_A_TASK] for at in range(0, len(places), _UNITS_A_TASK)]
+    units = _picked_of_units(selection.units, picks)
+    tasks = [units[at : at + _UNITS_A_TASK] for at in range(0, len(units), _UNITS_A_TASK)]
     scores = selection.kept.eligible.scores
     task = functools.partial(_rows_of_units, selection.corpus.location, scores, row_format)
-    for found in parallel_map(task, tasks, selection.corpus_pass.stall_s):
-        yield from found
+    for rows in parallel_map(task, tasks, selection.corpus_pass.stall_s):
+        yield from rows
+
+
+def _picked_of_units(units: ShardUnits, picks: Mapping[str, Picks]) -> list[_PickedOfUnit]:
+    """The picked rows by unit, in the order of the corpus; a row of several kinds is there once."""
+    kinds_of_rows: dict[tuple[int, bool], list[str]] = defaultdict(list)
+    for kind, picked in picks.items():
+        for row_key in zip(picked.positions.tolist(), picked.kept.tolist(), strict=True):
+            kinds_of_rows[row_key].append(kind)
+    rows_of_places: dict[Place, list[_PickedRow]] = defaultdict(list)
+    for (position, is_kept), kinds in kinds_of_rows.items():
+        at = bisect.bisect_right(units, position, key=lambda shard_units: shard_units[0].position)
+        shard, shard_units = units[at - 1]
+        row = position - shard.position
+        unit = shard_units[bisect.bisect_right(shard_units, row, key=lambda unit: unit.start) - 1]
+        rows_of_places[Place(shard, unit)].append(_PickedRow(row, is_kept, tuple(kinds)))
+    picked_of_units = [_PickedOfUnit(place, rows) for place, rows in rows_of_places.items()]
+    return sorted(
+        picked_of_units, key=lambda picked: picked.place.shard.position + picked.place.unit.start
+    )
 
 
 def _rows_of_units(
-    corpus: Location,
-    scores: Location,
-    row_format: Format,
-    wanted: Sequence[tuple[Place, Sequence[_PickedRow]]],
+    corpus: Location, scores: Location, row_format: Format, units: Sequence[_PickedOfUnit]
 ) -> list[ShownRow]:
     read = functools.partial(_rows_of_unit, corpus, scores, row_format)
-    return [row for rows in map_requests(corpus, read, wanted) for row in rows]
+    return [row for rows in map_requests(corpus, read, units) for row in rows]
 
 
 def _rows_of_unit(
-    corpus: Location,
-    scores: Location,
-    row_format: Format,
-    wanted: tuple[Place, Sequence[_PickedRow]],
+    corpus: Location, scores: Location, row_format: Format, picked: _PickedOfUnit
 ) -> list[ShownRow]:
-    (shard, unit), of_unit = wanted
-    names = ["status", *_TOKENS, *_SCORES]
-    (table,) = read_tables(scores, [(shard, unit)], names)
+    """Reads the picked rows of a unit, and their scores."""
+    shard, unit = picked.place
+    (table,) = read_tables(scores, [picked.place], ["status", *_TOKENS, *_SCORES])
     (plan,) = group_reads(shard, [unit])
     (rows,) = read_units(corpus, plan, row_format.top_columns)
     return [
         _shown(
             row_format,
-            next(rows_of(rows.slice(one.row - unit.start, 1))),
-            table.slice(one.row - unit.start, 1).to_pylist()[0],
+            next(rows_of(rows.slice(row.row - unit.start, 1))),
+            table.slice(row.row - unit.start, 1).to_pylist()[0],
             shard.file.relative,
-            one,
+            row,
         )
-        for one in of_unit
+        for row in picked.rows
     ]
 
 
@@ -208,25 +228,26 @@ def _shown(
     row: Row | BadLine,
     score: Mapping[str, object],
     shard: str,
-    wanted: _PickedRow,
+    picked: _PickedRow,
 ) -> ShownRow:
+    """A row as a report shows it: its messages, or its fields where it does not render."""
     reason = ""
     if isinstance(row, BadLine):
         texts, reason = [], row.reason
-    elif isinstance(made := row_format.render(row), Example):
-        texts = [ShownText("tools", made.tools)] if made.tools else []
-        texts += [ShownText(message.role, message.text) for message in made.messages]
+    elif isinstance(example := row_format.render(row), Example):
+        texts = [ShownText("tools", example.tools)] if example.tools else []
+        texts += [ShownText(message.role, message.text) for message in example.messages]
     else:
-        reason = made.reason
+        reason = example.reason
         texts = [ShownText(name, _as_text(value)) for name, value in row.items()]
     return ShownRow.of(
         texts,
-        kinds=wanted.kinds,
+        kinds=picked.kinds,
         shard=shard,
-        row=wanted.row,
+        row=picked.row,
         status=str(score["status"]),
         reason=reason,
-        is_kept=wanted.is_kept,
+        is_kept=picked.is_kept,
         scores={
             name: value
             for name in (*_TOKENS, *_SCORES)
