@@ -2,13 +2,13 @@
 
 python bench/chaos.py [--rounds 50] [--seed 1] [--fail 0.1]
 
-A Ray cluster of a head and two nodes runs on this machine; corpus and output are in a bucket (of
-the server in SF_RAY_TEST_S3_ENDPOINT, else moto's), behind a proxy that breaks a share of the
-requests. In each round a driver runs the whole job with a scorer that costs nothing but time, while
-scoring actors, other worker processes, whole nodes and the driver itself are killed at random
-moments; a driver that ended is started again with the same command. A round is over when a driver
-says that it is done. Then every score piece and every filtered shard must have the bytes of the
-undisturbed run, and no unit may have been scored after its piece was committed.
+A Ray cluster of a head and two nodes runs on this machine. Corpus and output lie in a bucket (of
+the server in SF_RAY_TEST_S3_ENDPOINT, else of moto), behind a proxy that breaks a share of the
+requests. In each round a driver runs the whole job with the scorer that costs nothing but time,
+while this script kills scoring actors, other worker processes, whole nodes and the driver itself at
+random moments. A driver that ended early is started again with the same command. The round is over
+when a driver exits with 0. Then every score piece and every filtered shard must have the bytes of
+the undisturbed run, and no unit may have been scored after its piece was committed.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 class moto:  # noqa: N801 (a context manager, used as a function)
-    """fsspec options of the server in the environment, or of moto's, in a process of its own."""
+    """fsspec options of the server in the environment, or of a moto server in another process."""
 
     def __enter__(self) -> dict[str, Any]:
         self._server = None
@@ -85,7 +85,7 @@ class moto:  # noqa: N801 (a context manager, used as a function)
 
 
 class Chaos:
-    """A cluster, a bucket behind a proxy, and what went wrong so far."""
+    """A cluster, a bucket behind a proxy, and counts of what went wrong so far."""
 
     def __init__(
         self, folder: Path, storage_options: dict[str, Any], seed: int, fail: float
@@ -162,15 +162,15 @@ class Chaos:
             if code == 0:
                 break
             if code is not None:
-                # -15: told to end before it had begun to listen.
+                # 143 is the driver's own exit code on SIGTERM; -15 came before its handler was set.
                 if code == 1 and "error: " not in self.log.read_text().rpartition("plan: ")[2]:
-                    self.kills["driver with its node"] += 1  # Ray ends it without a word
+                    self.kills["driver with its node"] += 1  # Ray ends it without a message
                 elif code not in (-signal.SIGKILL, -signal.SIGTERM, 143):
                     self.wrong["runs that failed"] += 1
                     print(f"round {number}: exit code {code}\n{self.log.read_text()[-3000:]}")
                 self.start(out, self.proxy.endpoint)
                 self.drivers += 1
-            # The first kills come while it starts, the later ones while it scores and writes.
+            # The first kills meet a driver that starts, the later ones one that scores and writes.
             if kills < 4 and time.monotonic() > next_kill:
                 kills += self.kill()
                 next_kill = time.monotonic() + self.random.uniform(0.2, 4)
@@ -182,14 +182,12 @@ class Chaos:
         self.requests += self.proxy.requests.total()
         self.broken.update(self.proxy.broken)
         self.compare(out)
-        told = ", ".join(f"{k} {v - before[k]}" for k, v in self.wrong.items() if v > before[k])
-        took = ROUND_S - (until - time.monotonic())
-        print(
-            f"round {number}: {kills} kills, {took:.0f} s{', ' + told if told else ''}", flush=True
-        )
+        wrong = "".join(f", {k} {v - before[k]}" for k, v in self.wrong.items() if v > before[k])
+        took_s = ROUND_S - (until - time.monotonic())
+        print(f"round {number}: {kills} kills, {took_s:.0f} s{wrong}", flush=True)
 
     def kill(self) -> int:
-        """Kills one thing; returns how many it found."""
+        """Kills a process or a node, chosen at random; returns the number of kills, 0 or 1."""
         what = self.random.choice(["actor", "actor", "worker", "worker", "node", "driver", "term"])
         if what in ("driver", "term"):
             number = signal.SIGKILL if what == "driver" else signal.SIGTERM
@@ -201,10 +199,10 @@ class Chaos:
             self.nodes.append(self.add_node())
         else:
             title = "ray::MapWorker" if what == "actor" else "ray::"
-            found = [p for p in psutil.Process().children(recursive=True) if titled(p, title)]
-            if not found:
+            workers = [p for p in psutil.Process().children(recursive=True) if titled(p, title)]
+            if not workers:
                 return 0
-            self.random.choice(found).send_signal(signal.SIGKILL)
+            self.random.choice(workers).send_signal(signal.SIGKILL)
         self.kills[what] += 1
         return 1
 
@@ -226,7 +224,8 @@ class Chaos:
             shard, row, when, _ = line.split()
             committed = commits.get((shard, int(row)))
             if committed is None:
-                # Lost, and counted as such; else the proxy missed a commit: nothing is shown.
+                # A lost unit has no commit and is counted above. If no unit is lost, the proxy
+                # missed a commit, and this check would show nothing.
                 assert self.expected.keys() - got.keys(), f"no commit seen: {shard} {row}"
             elif int(when) > committed:
                 self.wrong["units scored after commit"] += 1
@@ -254,11 +253,11 @@ class Chaos:
 
 def titled(process: psutil.Process, title: str) -> bool:
     try:
-        found = " ".join(process.cmdline())
+        command = " ".join(process.cmdline())
     except psutil.Error:
         return False
-    # A node's agents take it with them, and the head's would end the cluster.
-    return found.startswith(title) and "Agent" not in found
+    # A node ends with its agents, and the cluster ends with those of the head.
+    return command.startswith(title) and "Agent" not in command
 
 
 if __name__ == "__main__":

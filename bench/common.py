@@ -1,4 +1,4 @@
-"""What the benches share: rows to measure on, and how a figure is taken."""
+"""Helpers that several benches use: rows to measure on, times, and comparisons of scores."""
 
 import statistics
 import tempfile
@@ -14,12 +14,11 @@ from sf_ray.corpus.formats import resolve_format
 
 
 def load_examples(corpus: str | None, rows: int) -> list[Example]:
-    """The first rows of a local corpus, or of the demo's, that render."""
+    """Examples of the first rows of a local corpus, or of the demo's; bad rows are left out."""
     with tempfile.TemporaryDirectory() as folder:
         if corpus is None:
-            from sf_ray.commands.demo import (
-                write_corpus,  # needs Ray, which scoring alone does without
-            )
+            # Here, because it imports Ray: an engine alone is measured without it.
+            from sf_ray.commands.demo import write_corpus
 
             corpus = f"{folder}/corpus"
             write_corpus(Path(corpus))
@@ -30,7 +29,7 @@ def load_examples(corpus: str | None, rows: int) -> list[Example]:
 
 
 def median_s(repeat: int, measured: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median wall time of each, taken in turns so that a busy minute hits all of them."""
+    """Median wall time of each call; they take turns, so that a busy minute slows all of them."""
     times: dict[str, list[float]] = {name: [] for name in measured}
     for _ in range(repeat):
         for name, call in measured.items():
@@ -41,13 +40,13 @@ def median_s(repeat: int, measured: dict[str, Callable[[], object]]) -> dict[str
 
 
 def relative_difference(values: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Largest and median |value / truth - 1|, over rows that have both."""
+    """Largest and median |value / truth - 1| over the rows in which both are finite."""
     difference = np.abs(values / truth - 1)
     return float(np.nanmax(difference)), float(np.nanmedian(difference))
 
 
 def overlap_of_best(values: np.ndarray, truth: np.ndarray, share: float) -> float:
-    """Share of the best rows by `truth` (IFD below 1) that are the best by `values` too."""
+    """Share of the best rows by `truth` (IFD below 1) that are among the best by `values` too."""
 
     def best(ifd: np.ndarray) -> set[int]:
         order = np.argsort(-np.where(ifd < 1, ifd, -np.inf), kind="stable")

@@ -2,8 +2,8 @@
 
 python bench/compare.py [--rows 1000000] [--unit-rows 2048] [--other-unit-rows 1500] [--repeat 3]
 
-The two sets are cut into units at different places. What scipy gets for nothing, compare must do:
-list, read, check and join the pieces. Peak memory is of a process that does nothing but compare.
+The two sets are cut into units at different rows. Scipy gets arrays; compare also lists, reads,
+checks and joins the pieces. Peak memory is that of a process that does nothing but compare.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from sf_ray.storage.location import Location
 
 SHARD_ROWS = 100_000
 FRACTIONS, MAX_IFD = (0.05, 0.1, 0.15), 1.0
-# The peak of what was there before an exec is not this one's: getrusage would count it.
-_IDLE = "import sf_ray.comparing; print(open('/proc/self/status').read())"
+# From /proc, because getrusage would count the peak of the process before its exec, too.
+_IDLE = "import sf_ray.commands.compare.join; print(open('/proc/self/status').read())"
 
 
 def main() -> None:
@@ -61,19 +61,22 @@ def main() -> None:
                 "scipy": lambda: [spearmanr(x, y) for x, y in zip(*columns, strict=True)],
             },
         )
-        found = compare_sets(a, b, FRACTIONS, MAX_IFD).consistency
+        consistency = compare_sets(a, b, FRACTIONS, MAX_IFD).consistency
         peak_kb = peak_of(__file__, "--only-compare", folder)
         idle_kb = peak_of("-c", _IDLE)
     expected = spearmanr(columns[0][2], columns[1][2]).statistic
     print(f"{options.rows:,} rows, units of {options.unit_rows} and {options.other_unit_rows}")
     print(f"compare against scipy.stats.spearmanr of the three scores: "
           f"{times['compare'] / times['scipy']:.2f}x the time")  # fmt: skip
-    print(f"rank correlation of IFD {found.ifd:.6f}, scipy {expected:.6f}")
+    print(f"rank correlation of IFD {consistency.ifd:.6f}, scipy {expected:.6f}")
     print(f"peak memory {peak_kb / 1024:,.0f} MiB, of that imports {idle_kb / 1024:,.0f} MiB")
 
 
 def losses(rng: np.random.Generator, easy: Floats) -> tuple[Floats, Floats]:
-    """[n] direct and conditioned losses of a model that sees some of what makes rows easy."""
+    """[n] direct and conditioned losses of one model, in nats.
+
+    `easy` [n] is what each prompt adds to the loss of its answer, the same for both models.
+    """
     direct = rng.gamma(8, 0.25, len(easy))
     return direct, np.maximum(direct + easy - 0.4 + rng.normal(0, 0.2, len(easy)), 0.01)
 
@@ -114,7 +117,7 @@ def sets_of(folder: Path) -> tuple[ScoreSet, ScoreSet]:
 
 
 def peak_of(*arguments: str) -> int:
-    """KiB that a Python process with these arguments took at most, by what it prints of itself."""
+    """Peak KiB of a Python process with these arguments, which prints its /proc/self/status."""
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
     return int(re.search(r"VmHWM:\s+(\d+) kB", done.stdout)[1])
 

@@ -1,18 +1,19 @@
-"""Facility location against the libraries for it, and by parts on many rows, in one run.
+"""Facility location against two libraries for it, and in parts on many rows, in one run.
 
 python bench/diversity.py [--embeddings FILE.npy] [--rows 200000] [--repeat 3] [--no-peers]
 
-10,400 rows choose 1,040: ours / apricot-select (lazy, its own cosine) / submodlib-py (lazy, dense,
-its own cosine; once, it is slow). Then --rows, and a quarter of them, choose a tenth: ours by parts
-/ rows drawn at random / rows nearest to the centres of k-means, f on 20,000 rows of all.
+First, 1,040 of 10,400 rows are chosen by: ours / apricot-select (lazy greedy) / submodlib-py (lazy
+greedy, dense; once only, because it is slow). Both libraries compute the cosines themselves. Then a
+tenth of --rows is chosen by: ours in parts, also of a quarter of the rows / a random draw / k-means
+(the row nearest to each centre). There, the objective f is computed on a sample of 20,000 rows.
 
-Every choice is a process of its own, with as many threads as there are cores, that has chosen from
-a few rows before (libraries are loaded and compiled). Its time is from embeddings in memory to
-rows; its memory is the process's peak with everything in it.
+Each choice runs in a process of its own with one thread for each core. The process chooses from a
+few rows first, so that libraries are loaded and compiled. Times run from embeddings in memory to
+the chosen rows; memory is the peak of the whole process.
 
-Without --embeddings ([n, d] float32, norm 1) rows are drawn like embeddings of instructions: topics
-and subtopics with Zipf sizes, each subtopic with a spread of its own, a direction common to all
-(two rows have a cosine of about 0.25), and one row in a hundred a copy of another.
+Without --embeddings ([n, d] float32, norm 1) the rows are synthetic, like embeddings of
+instructions: topics and subtopics with Zipf sizes, another spread in each subtopic, a direction
+common to all (two rows have a cosine of about 0.25), and one row in a hundred a copy of another.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--embeddings", help="[n, d] of norm 1, as numpy.save writes them")
     parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--repeat", type=int, default=3, help="medians of so many")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of which the median is taken")
     parser.add_argument("--no-peers", action="store_true", help="only --rows")
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 def like_text(rows: int, seed: int = 0) -> np.ndarray:
-    """[rows, 384] of norm 1, as the module says."""
+    """Synthetic embeddings [rows, 384] of norm 1; the module's docstring describes them."""
     random = np.random.default_rng(seed)
 
     def directions(count: int) -> np.ndarray:
@@ -143,13 +144,13 @@ def measure(name: str, embeddings: np.ndarray, out: Path) -> None:
     rows = CHOOSE[name](embeddings, len(embeddings) // 10)
     wall_s = perf_counter() - start
     np.save(out, rows)
-    # Not ru_maxrss: that begins with the peak of the process which started this one.
+    # Not ru_maxrss, which starts at the peak of the process that started this one.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     print(json.dumps({"wall_s": wall_s, "peak": int(status["VmHWM"].split()[0]) * 1024}))
 
 
 def apart(name: str, source: str, rows: int) -> tuple[float, int, np.ndarray]:
-    """Measures in a process of its own: seconds, peak bytes, the rows that were chosen."""
+    """Measures a choice in a process of its own: seconds, peak bytes, the chosen rows."""
     out = f"{source}.{name}.npy"
     command = [sys.executable, __file__, "--measure", name, source, str(rows), out]
     threads = {
@@ -186,7 +187,10 @@ def against_peers(embeddings: np.ndarray, source: str, repeat: int) -> None:
 
 
 def worst_step(embeddings: np.ndarray, rows: np.ndarray) -> float:
-    """Least ratio of a choice's gain to the largest of all, all computed afresh at some steps."""
+    """Least ratio of a chosen row's gain to the largest gain of any row.
+
+    The gains are computed from scratch, at some of the steps.
+    """
     worst = 1.0
     for step in np.linspace(0, len(rows) - 1, CHECKED_STEPS).astype(int):
         best = coverage(embeddings, embeddings[rows[:step]])
@@ -201,7 +205,7 @@ def worst_step(embeddings: np.ndarray, rows: np.ndarray) -> float:
 
 def on_many_rows(embeddings: np.ndarray, source: str, repeat: int) -> None:
     n = len(embeddings)
-    # In turns, so that a busy minute hits both.
+    # In turns, so that a busy minute slows both.
     whole, quarter = zip(
         *((apart("ours", source, n), apart("ours", source, n // 4)[0]) for _ in range(repeat)),
         strict=True,

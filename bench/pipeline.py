@@ -2,10 +2,10 @@
 
 python bench/pipeline.py [--corpus DIR] [--rows 250] [--model demo] [--unit-rows 50]
 
-The job reads, encodes, scores and puts pieces, and pays for the start of Ray and its actors. The
-engine has the same token ids in memory already, and takes one unit after the other. Both use all
-cores of this machine, whose speed drifts: they take turns of one unit, and all processes of the job
-are stopped while the engine has its turn.
+The job starts Ray and its actors, reads, encodes, scores and writes pieces. The bare engine has the
+same token ids in memory and scores one unit after the other. Both use all cores of this machine.
+Its speed drifts, so the two take turns of one unit, and all processes of the job are stopped while
+it is the engine's turn.
 """
 
 import argparse
@@ -65,8 +65,9 @@ def main() -> None:
                 job.run(engine_s[piece])
             job.run()
         commits = job.commits()
-    # From the first commit to the last, the one actor scores all units but the first, and what it
-    # has done of the second by then: at most what one thread does while the other ends the first.
+    # From the first commit to the last, the one actor scores all units but the first. It has begun
+    # the second before the first commit, but no more than one thread could do of it while another
+    # finished the first.
     first = min(commits, key=commits.__getitem__)
     busy_s = max(commits.values()) - commits[first]
     bare_s = sum(engine_s.values())
@@ -101,7 +102,7 @@ def max_length_of(model: str) -> int:
 
 
 class Job:
-    """`sf-ray score` with a Ray of its own, which runs when it is told to."""
+    """`sf-ray score` with a Ray of its own; all its processes are stopped outside of `run`."""
 
     def __init__(self, root: Path, model: str, unit_rows: int) -> None:
         self._scores = root / "scores"
@@ -114,10 +115,10 @@ class Job:
             ray_address="local",
         )
         spawn = multiprocessing.get_context("spawn")
-        self._pipe, its = spawn.Pipe()
-        self._process: SpawnProcess = spawn.Process(target=_score, args=(options, its))
+        self._pipe, child_pipe = spawn.Pipe()
+        self._process: SpawnProcess = spawn.Process(target=_score, args=(options, child_pipe))
         self._process.start()
-        self._pipe.recv()  # its imports are done
+        self._pipe.recv()  # the child's imports are done
         self._signal(signal.SIGSTOP)
         self._pipe.send("go")
         self._turns: list[tuple[float, float]] = []
@@ -126,13 +127,13 @@ class Job:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.is_alive():  # something failed here: do not leave it stopped
+        if self._process.is_alive():  # an error in this process: do not leave the job stopped
             self._signal(signal.SIGCONT)
             self._process.terminate()
         self._process.join()
 
     def run(self, seconds: float | None = None) -> None:
-        """Runs for some seconds, or to its end."""
+        """Lets the job run for some seconds; without a number, to its end."""
         start = time()
         self._signal(signal.SIGCONT)
         if self._pipe.poll(seconds):
@@ -142,11 +143,11 @@ class Job:
             self._turns.append((start, time()))
 
     def seconds(self, until: float = float("inf")) -> float:
-        """How long it has run, until a moment."""
+        """Seconds for which the job has run until a moment (`time.time()`), without its stops."""
         return sum(max(0, min(stop, until) - start) for start, stop in self._turns)
 
     def commits(self) -> dict[str, float]:
-        """Piece name -> the job's seconds when it was committed."""
+        """Name of a piece -> the seconds of the job's own time at which it was committed."""
         pieces = self._scores.rglob("*.parquet")
         return {path.name: self.seconds(path.stat().st_mtime) for path in pieces}
 

@@ -1,11 +1,11 @@
-"""What `sf-ray plan` says against what the same job then takes, on a corpus of some rows.
+"""The estimates of `sf-ray plan` against the tokens and the time of the same job.
 
 python bench/plan.py --corpus DIR [--rows 400] [--model demo] [--unit-rows 200] [--sample 200]
                      [--measure-s 60]
 
-Plan and job are commands of their own, one after the other. Tokens are held against encoding every
-row, time against the job's stage `score`: from the start of its actors to the last piece. Run it
-on a quiet machine: a measured minute stands for all that follow.
+Plan and job run one after the other, as command lines. The estimate of tokens is compared with
+encoding every row, that of the time with the job's stage `score`: from the start of the actors to
+the last piece. Run it on a quiet machine, because the plan extrapolates from a measured minute.
 """
 
 import argparse
@@ -60,16 +60,15 @@ def main() -> None:
         f"{speed['saved_in_measured_parts']:.0%} in what was scored"
     )
     for name, truth in (("tokens", tokens), ("time_s", took_s)):
-        found = planned[name]
-        low, high = (found[end] and found[end] / truth for end in ("low", "high"))
+        planned_range = planned[name]
+        low, high = (planned_range[end] and planned_range[end] / truth for end in ("low", "high"))
         interval = "none" if low is None else f"{low:.2f} to {high:.2f}"
-        print(
-            f"{name:7} estimate / measured: {found['estimate'] / truth:.3f} (interval {interval})"
-        )
+        ratio = planned_range["estimate"] / truth
+        print(f"{name:7} estimate / measured: {ratio:.3f} (interval {interval})")
 
 
 def sf_ray(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command; what it says on the way passes through where it fails."""
+    """Runs a command line; if it fails, ends this process with what it wrote to standard error."""
     command = [sys.executable, "-m", "sf_ray", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

@@ -1,9 +1,9 @@
-"""Scores of `sf-ray score` against recorded ones of the paper's own code.
+"""Scores of `sf-ray score` against scores that the paper's own code gave.
 
 python bench/reference.py SCORES REFERENCE.jsonl
 
-REFERENCE has one JSON object a row of the corpus, in order, with loss_direct and
-loss_conditioned (null: the paper's code gives no value).
+REFERENCE has one JSON object for each row of the corpus, in the order of the corpus, with
+loss_direct and loss_conditioned in nats (null where the paper's code gives no value).
 """
 
 import json

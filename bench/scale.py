@@ -1,12 +1,12 @@
-"""How cost grows with rows and shards, against the tools at hand, on one machine.
+"""How time and memory grow with rows and shards, against other tools, on one machine.
 
 python bench/scale.py selection [--rows 1e6 1e7 1e8]    ours / Ray Data's sort / Polars
 python bench/scale.py pipeline [--rows 1e6 1e7]         the whole job / Ray Data read, map, write
 python bench/scale.py planning [--shards 100 1000 10000]
 
 Every measurement is a process of its own, with a Ray of its own. Memory is the sum of the
-proportional set sizes of all its processes, above those of Ray before it began. `planning` works on
-a bucket of the server in SF_RAY_TEST_S3_ENDPOINT, else of moto's.
+proportional set sizes of all its processes, less that of the idle Ray before. `planning` works on a
+bucket of the server in SF_RAY_TEST_S3_ENDPOINT, else of moto.
 """
 
 import argparse
@@ -39,12 +39,12 @@ from sf_ray.scoring.score_table import SCORE_ENCODING
 from sf_ray.storage.files import File
 from sf_ray.storage.location import Location
 
-RESULT = "result: "  # what a process of its own prints before it
+RESULT = "result: "  # begins the line with which a measuring process reports
 SHARD_ROWS, UNIT_ROWS = 1_000_000, 2048
 KEEP = 0.1
 GIVE_UP_S = 900
 WHOLE_S = 3600
-GIVE_UP_TIMES = 15  # the others may take so many times as long as ours
+GIVE_UP_TIMES = 15  # another tool is stopped when it takes this many times as long as ours
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("part", choices=["selection", "pipeline", "planning", "measure"])
     parser.add_argument("--rows", type=float, nargs="*")
     parser.add_argument("--shards", type=int, nargs="*", default=[100, 1000, 10_000])
-    parser.add_argument("--repeat", type=int, default=3, help="of `pipeline`; medians are printed")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of `pipeline`, for medians")
     parser.add_argument("--folder", help="where to work; default: a temporary folder")
     parser.add_argument("--measure", nargs="*", default=[], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -73,10 +73,10 @@ def main() -> None:
 
 
 def apart(*what: object, limit_s: float = GIVE_UP_S) -> dict[str, Any] | None:
-    """Measures in a process of its own; None where it takes longer than `limit_s`.
+    """Runs a measurement in a process of its own; None if it takes longer than `limit_s`.
 
     Raises:
-        RuntimeError: It failed: that says nothing about its time.
+        RuntimeError: The process failed, so there is no time to report.
     """
     command = [sys.executable, __file__, "measure", "--measure", *map(str, what)]
     with tempfile.TemporaryFile() as log:
@@ -91,18 +91,23 @@ def apart(*what: object, limit_s: float = GIVE_UP_S) -> dict[str, Any] | None:
             process.kill()
             process.wait()
             return None
-        # Ray's own words may stand before and after it.
+        # Ray may print lines before and after the result.
         results = [line for line in out.splitlines() if line.startswith(RESULT)]
         if process.returncode or not results:
             log.seek(0)
-            told = log.read().decode(errors="replace")[-2000:]
-            raise RuntimeError(f"{what[0]} failed, exit code {process.returncode}: {told}\n{out}")
+            errors = log.read().decode(errors="replace")[-2000:]
+            raise RuntimeError(f"{what[0]} failed, exit code {process.returncode}: {errors}\n{out}")
     result: dict[str, Any] = json.loads(results[-1].removeprefix(RESULT))
     return result
 
 
 class Memory:
-    """Peak memory of this process and all below it, above what they had at the start, in bytes."""
+    """Peak memory of this process and its descendants, less what they had at the start, in bytes.
+
+    Attributes:
+        peak: Of all of them together.
+        largest_worker: Of one descendant, with what it had at the start.
+    """
 
     def __init__(self) -> None:
         self._processes = psutil.Process()
@@ -161,7 +166,7 @@ def start_ray() -> None:
         address="local", num_cpus=2, include_dashboard=False, logging_level="error",
         object_store_memory=2 << 30,
     )  # fmt: skip
-    time.sleep(3)  # its first workers are part of an idle Ray
+    time.sleep(3)  # until the workers have started that an idle Ray has
     ray.data.DataContext.get_current().enable_progress_bars = False
 
 
@@ -177,7 +182,7 @@ def shards_of(rows: int) -> list[Shard]:
 
 
 def write_scores(folder: str, shard: Shard) -> None:
-    """Pieces for ours; for the others one file a shard, since many files make them slow."""
+    """Writes score pieces for ours; for the others a file a shard, as many files slow them down."""
     pieces = []
     for unit in units_of(shard.row_groups, UNIT_ROWS):
         tokens = pa.chunked_array([np.full(unit.rows, 99, np.int32)])
@@ -197,16 +202,16 @@ def selection(sizes: list[int], folder: Path) -> None:
             list(processes.map(write_scores, [str(scores)] * 999, shards_of(rows)))
         ours = apart("ours", scores / "pieces", rows)
         assert ours
-        told = f"{rows:>11,} rows  ours 1.00x, {mib(ours['peak'])}, driver {mib(ours['driver'])}"
+        line = f"{rows:>11,} rows  ours 1.00x, {mib(ours['peak'])}, driver {mib(ours['driver'])}"
         for name in ("polars", "sort"):
             limit_s = 120 + GIVE_UP_TIMES * ours["wall_s"]
             other = apart(name, scores / "shards", rows, limit_s=limit_s)
             if other is None:
-                told += f"  {name}: stopped after {limit_s / ours['wall_s']:.0f}x the time of ours"
+                line += f"  {name}: stopped after {limit_s / ours['wall_s']:.0f}x the time of ours"
                 continue
             assert other["result"] == ours["result"], (name, other["result"], ours["result"])
-            told += f"  {name} {other['wall_s'] / ours['wall_s']:.2f}x, {mib(other['peak'])}"
-        print(f"{told}  (ours: {ours['wall_s']:.0f} s)", flush=True)
+            line += f"  {name} {other['wall_s'] / ours['wall_s']:.2f}x, {mib(other['peak'])}"
+        print(f"{line}  (ours: {ours['wall_s']:.0f} s)", flush=True)
         shutil.rmtree(scores)
 
 
@@ -303,7 +308,7 @@ def pipeline(sizes: list[int], folder: Path, repeat: int) -> None:
             parts = [min(SHARD_ROWS, rows - start) for start in range(0, rows, SHARD_ROWS)]
             list(processes.map(write_corpus, [str(corpus)] * 999, range(len(parts)), parts))
         plain, whole = [], []
-        for _ in range(repeat):  # in turns, so that a busy minute hits both
+        for _ in range(repeat):  # in turns, so that a busy minute slows both
             plain.append(apart("plain", corpus, folder / "plain"))
             whole.append(apart("whole", corpus, folder / "out", folder / "model"))
             page = (folder / "out/report.html").stat().st_size
@@ -314,10 +319,10 @@ def pipeline(sizes: list[int], folder: Path, repeat: int) -> None:
             f"rows/s of read, map, write  ({rows / median(whole, 'wall_s'):,.0f} against "
             f"{rows / median(plain, 'wall_s'):,.0f} rows/s; medians of {repeat})"
         )
-        for name, told in (("whole job", whole), ("read, map, write", plain)):
+        for name, runs in (("whole job", whole), ("read, map, write", plain)):
             print(
-                f"             {name}: driver {mib(median(told, 'driver'))}, largest worker "
-                f"{mib(median(told, 'largest_worker'))}, all {mib(median(told, 'peak'))}"
+                f"             {name}: driver {mib(median(runs, 'driver'))}, largest worker "
+                f"{mib(median(runs, 'largest_worker'))}, all {mib(median(runs, 'peak'))}"
             )
         stages = whole[-1]["result"]
         print(f"             stages: {stages}")
@@ -329,8 +334,8 @@ def pipeline(sizes: list[int], folder: Path, repeat: int) -> None:
         shutil.rmtree(corpus)
 
 
-def median(told: list[dict[str, Any]], what: str) -> float:
-    return statistics.median(one[what] for one in told)
+def median(runs: list[dict[str, Any]], figure: str) -> float:
+    return statistics.median(run[figure] for run in runs)
 
 
 def measure_plain(corpus: str, out: str) -> dict[str, Any]:
@@ -387,15 +392,15 @@ def planning(sizes: list[int], folder: Path) -> None:
 
             with ThreadPoolExecutor(32) as threads:
                 list(threads.map(put, range(shards)))
-            told = apart(
+            planned = apart(
                 "plan", bucket, json.dumps(storage_options), folder / "model", limit_s=WHOLE_S
             )
-            assert told
-            print(f"{shards:>7,} shards  {told['result']}", flush=True)
+            assert planned
+            print(f"{shards:>7,} shards  {planned['result']}", flush=True)
 
 
 def measure_plan(bucket: str, storage: str, model: str) -> dict[str, Any]:
-    """Plans; puts a score piece for every shard; then runs the job twice."""
+    """Plans the corpus and counts requests; then runs the job, and runs it again."""
     import ray
 
     from sf_ray.commands.pipeline import run
@@ -404,20 +409,20 @@ def measure_plan(bucket: str, storage: str, model: str) -> dict[str, Any]:
     storage_options = json.loads(storage)
     specs = free_scorer.specs()
     location = Location(f"{bucket}/corpus", storage_options)
-    asked: list[str] = []
+    urls: list[str] = []  # of all requests
     fs = location.fs
-    fs.exists(bucket)
-    fs._s3.meta.events.register("before-send.s3.*", lambda request, **_: asked.append(request.url))
+    fs.exists(bucket)  # connects
+    fs._s3.meta.events.register("before-send.s3.*", lambda request, **_: urls.append(request.url))
 
     start = time.perf_counter()
     corpus = plan_corpus(location)
     plan_s = time.perf_counter() - start
-    listings = sum("list-type" in url for url in asked)
-    footers = len(asked) - listings
+    listings = sum("list-type" in url for url in urls)
+    footers = len(urls) - listings
 
     start = time.perf_counter()
     start_ray()
-    ray_s = time.perf_counter() - start - 3  # that sleeps three seconds
+    ray_s = time.perf_counter() - start - 3  # start_ray sleeps for 3 s
     options = RunOptions(
         input=f"{bucket}/corpus", output=f"{bucket}/out", model=model, keep_fraction=KEEP,
         max_length=128, storage_options=storage_options, device="cpu",
@@ -425,18 +430,18 @@ def measure_plan(bucket: str, storage: str, model: str) -> dict[str, Any]:
     stdout = os.dup(1)
     os.dup2(2, 1)
     run(options, specs)
-    asked.clear()
+    urls.clear()
     start = time.perf_counter()
     run(options, specs)
     again_s = time.perf_counter() - start
     os.dup2(stdout, 1)
-    reads = [url for url in asked if "/corpus/" in url and "list-type" not in url]
+    reads = [url for url in urls if "/corpus/" in url and "list-type" not in url]
     ray.shutdown()
     return {
         "result": f"plan {plan_s:.1f} s: {listings} pages of one listing, "
         f"{footers / len(corpus.shards):.2f} requests a shard beyond; second run, nothing new: "
         f"{again_s / plan_s:.3f} of the plan's time without Ray's start ({ray_s:.1f} s), "
-        f"{len(asked)} requests, {len(reads)} of them to shards"
+        f"{len(urls)} requests, {len(reads)} of them to shards"
     }
 
 

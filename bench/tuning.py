@@ -1,9 +1,9 @@
-"""What the engine's defaults on CPU rest on, in one run: token budgets, lanes, processes.
+"""Reasons for the engine's defaults on CPU: token budgets, batch threads, processes.
 
 python bench/tuning.py [--corpus DIR] [--rows 60] [--model demo] [--dtype float32] [--repeat 3]
 
-Everything takes turns; medians of --repeat, as ratios to the default: one process in which each
-core computes batches of its own, at the default token budget.
+The default is one process in which each core computes batches of its own, at the default token
+budget. All settings take turns; the figures are medians of --repeat, as ratios to the default.
 """
 
 import argparse
@@ -26,16 +26,17 @@ from sf_ray.engine.model_files import load_tokenizer, resolve_model
 BUDGETS = (128, 256, 512, 1024, 2048, 4096)
 
 
-def serve(model: str, dtype: str, threads: int, told: Connection) -> None:
-    """Scores what it is told, as it is told, until it is told nothing."""
+def serve(model: str, dtype: str, threads: int, requests: Connection) -> None:
+    """Scores sequences on request, in a process of its own, until the request is None."""
     keep_freed_memory()
     engine = Engine(resolve_model(model).path, dtype=dtype, threads=threads)
-    told.send((engine._lanes.count, engine.token_budget))
-    while (work := told.recv()) is not None:
-        lanes, engine.token_budget, pool = work
-        engine._lanes = BatchThreads(threads, lanes)  # no user has a reason to choose them
+    requests.send((engine._lanes.count, engine.token_budget))
+    while (request := requests.recv()) is not None:
+        batch_threads, engine.token_budget, pool = request
+        # By the private attribute, because no user has a reason to choose their number.
+        engine._lanes = BatchThreads(threads, batch_threads)
         engine.losses(pool)
-        told.send(None)
+        requests.send(None)
 
 
 def main() -> None:
@@ -52,51 +53,52 @@ def main() -> None:
     pool = [
         part for row in rows if row.status is Status.OK for part in (*row.direct, *row.conditioned)
     ]
-    pool.sort(key=lambda s: len(s.ids))
+    pool.sort(key=lambda sequence: len(sequence.ids))
     cores = os.cpu_count() or 1
     spawn = multiprocessing.get_context("spawn")
     whole, singles, processes = [], [], []
     for group, count in ((whole, 1), (singles, cores)):
         for _ in range(count):
-            ours, theirs = spawn.Pipe()
-            threads = cores // count
-            arguments = (options.model, options.dtype, threads, theirs)
+            pipe, child_pipe = spawn.Pipe()
+            arguments = (options.model, options.dtype, cores // count, child_pipe)
             process = spawn.Process(target=serve, args=arguments)
             process.start()
             processes.append(process)
-            group.append(ours)
-    (lanes, default), *_ = [told.recv() for told in whole + singles]
+            group.append(pipe)
+    (batch_threads, default), *_ = [pipe.recv() for pipe in whole + singles]
 
     def score(group: list[Connection], budget: int, side_by_side: int) -> None:
-        for place, told in enumerate(group):  # every n-th by length: equal work
-            told.send((side_by_side, budget, pool[place :: len(group)]))
-        for told in group:
-            told.recv()
+        # Sorted by length, every n-th sequence gives each process the same work.
+        for place, pipe in enumerate(group):
+            pipe.send((side_by_side, budget, pool[place :: len(group)]))
+        for pipe in group:
+            pipe.recv()
 
     ways: dict[str, Callable[[], None]] = {
-        "default": lambda: score(whole, default, lanes),
+        "default": lambda: score(whole, default, batch_threads),
         "all cores on one batch": lambda: score(whole, default, 1),
         f"{cores} processes with one core": lambda: score(singles, default, 1),
     }
     for budget in BUDGETS:
-        ways[f"{budget} tokens a batch"] = lambda budget=budget: score(whole, budget, lanes)
+        ways[f"{budget} tokens a batch"] = lambda budget=budget: score(whole, budget, batch_threads)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    score(whole, default, lanes), score(singles, default, 1)  # first touch of the weights
+    for warm_up in ("default", f"{cores} processes with one core"):  # touches all weights
+        ways[warm_up]()
     for _ in range(options.repeat):
         for way, run in ways.items():
             start = perf_counter()
             run()
             seconds[way].append(perf_counter() - start)
-    for told in whole + singles:
-        told.send(None)
+    for pipe in whole + singles:
+        pipe.send(None)
     for process in processes:
         process.join()
     print(
         f"{len(rows)} rows, {options.model}, {options.dtype}, {cores} cores; "
         f"default: {default} tokens a batch"
     )
-    for way, each in seconds.items():
-        print(f"{way:32} {median(seconds['default']) / median(each):5.2f}x")
+    for way, times in seconds.items():
+        print(f"{way:32} {median(seconds['default']) / median(times):5.2f}x")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small corpora of words, for benches and tests."""
+"""Small synthetic corpora, for benches and tests."""
 
 import random
 from pathlib import Path
@@ -13,7 +13,10 @@ WORDS = (
 
 
 def make_rows(count: int, seed: int = 0) -> list[dict[str, str | None]]:
-    """Alpaca rows of words, some of them awkward."""
+    """Alpaca rows of random words.
+
+    Rows 7, 11, 13 and 17 have an empty answer, no answer, no instruction and no input.
+    """
     rng = random.Random(seed)
 
     def text(low: int, high: int) -> str:
@@ -37,7 +40,7 @@ def make_rows(count: int, seed: int = 0) -> list[dict[str, str | None]]:
 
 
 def write_shards(folder: Path, rows: list[dict[str, str | None]], shards: int = 3) -> Path:
-    """Writes rows as shards of several row groups each, in a nested directory."""
+    """Writes rows as Parquet shards below two folders, with row groups of 16 rows."""
     schema = pa.schema([(name, pa.string()) for name in ("id", "instruction", "input", "output")])
     size = -(-len(rows) // shards)
     for shard in range(shards):

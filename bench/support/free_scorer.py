@@ -1,7 +1,11 @@
-"""A scorer that costs nothing, in place of the model: what is left is the pipeline around it.
+"""A scorer that costs nothing, in place of the model, so that only the pipeline around it runs.
 
-`specs()` is what commands take in place of the real one. Its scores are a hash of a row's place,
-spread over all IFD bins as those of a large corpus are.
+Commands take `specs()` in place of the real specs. A score is a hash of the row's place, and the
+scores spread evenly over the IFD bins, as those of a large corpus do.
+
+    python free_scorer.py '{"unit_s": 0.1}' run INPUT OUTPUT ...
+
+runs a command line of `sf-ray` with this scorer and these `Settings`.
 """
 
 import hashlib
@@ -35,13 +39,13 @@ class Settings:
     """How the scorer behaves.
 
     Attributes:
-        unit_s: Seconds that it takes for a unit.
+        unit_s: Seconds that scoring a unit takes.
         read_s: Seconds that a read task takes for a unit.
-        log: File in which it writes down, before each unit, shard, first row, time and process.
-        on_poison: What it does about an answer with the word `POISON` in it: "", "raise" or "die".
-        dies_at_start: Ends the process instead of starting.
+        log: File to which it appends a line before each unit: shard, first row, time in ns, pid.
+        on_poison: On an answer with the word `POISON`, "raise" an error, "die", or "": score it.
+        dies_at_start: The actor's process ends instead of starting.
+        digests: Rows with equal answers get equal digests, so that they are copies.
         embeds: Embeddings cost nothing either.
-        digests: Tells rows of equal answers to be copies.
     """
 
     unit_s: float = 0
@@ -57,10 +61,13 @@ _settings = Settings()
 
 
 def specs(settings: Settings = Settings()) -> Specs:
-    """What a command takes to score for nothing, in this process's jobs from now on."""
+    """The specs for a command; the settings hold for all jobs that this process starts from now on.
+
+    They reach the workers with this module, which is pickled by value.
+    """
     global _settings
     _settings = settings
-    if __name__ != "__main__":  # the workers need not find this file
+    if __name__ != "__main__":  # by value, because workers cannot import this file
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     embedder = FreeEmbedderSpec if settings.embeds else EmbedderSpec
     return Specs(FreeEncodingSpec, FreeEngineSpec, embedder)
@@ -110,7 +117,7 @@ class FreeEngineSpec(EngineSpec):
 
 
 class FreeScorer:
-    """Gives scores at once."""
+    """Has the scores of a unit as soon as it begins."""
 
     notes = ()
 
@@ -160,11 +167,11 @@ class FreeEmbedderSpec(EmbedderSpec):
 
 
 class FreeEmbedder:
-    """Texts with many words in common are alike."""
+    """The embedding of a text is a sum over its words: texts that share many words are alike."""
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         sums = [sum(map(_of_word, text.split()), np.full(32, 1e-3)) for text in texts]
-        return np.array([one / np.linalg.norm(one) for one in sums], np.float16)
+        return np.array([vector / np.linalg.norm(vector) for vector in sums], np.float16)
 
 
 def _of_word(word: str) -> np.ndarray:
@@ -177,7 +184,10 @@ def _digest(answer: str | None) -> bytes | None:
 
 
 def free_scores(shard: str, start: int, rows: int, tokens: pa.ChunkedArray) -> pa.Table:
-    """A score table: IFD is spread evenly over (1/e, 1)."""
+    """The scores of rows from `start` on: conditioned losses are uniform on (0, 1) nat.
+
+    Direct losses are 1 nat, so the IFD lies in (1/e, 1).
+    """
     salt = np.uint64(int.from_bytes(shard.encode()[-14:-8], "little"))
     with np.errstate(over="ignore"):
         place = np.arange(start, start + rows, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -206,7 +216,6 @@ def free_scores(shard: str, start: int, rows: int, tokens: pa.ChunkedArray) -> p
 
 
 if __name__ == "__main__":
-    # python free_scorer.py '{"unit_s": 0.1}' run INPUT OUTPUT ...: as `sf-ray`, with this scorer
     from sf_ray.cli import main
 
     sys.exit(main(sys.argv[2:], specs(Settings(**json.loads(sys.argv[1])))))

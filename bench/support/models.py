@@ -1,4 +1,4 @@
-"""A model that is small and random, for benches and tests."""
+"""A small random model, for benches and tests."""
 
 from pathlib import Path
 
@@ -6,7 +6,14 @@ from .corpora import WORDS
 
 
 def make_model(folder: Path, bos: bool = False, seed: int = 0, window: int = 256) -> Path:
-    """A tiny random Llama with a byte-level BPE tokenizer, saved as any model is."""
+    """Saves a tiny random Llama with a byte-level BPE tokenizer in a folder; returns the folder.
+
+    Args:
+        folder: Where `from_pretrained` then finds both.
+        bos: The tokenizer puts a BOS token before every text.
+        seed: Of the weights.
+        window: Tokens of the context.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -37,7 +44,7 @@ def make_model(folder: Path, bos: bool = False, seed: int = 0, window: int = 256
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=window,
-        initializer_range=0.5,  # large enough that scores differ between rows
+        initializer_range=0.5,  # large, so that the scores of different rows differ
         bos_token_id=0,
         eos_token_id=1,
     )

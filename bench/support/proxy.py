@@ -1,6 +1,6 @@
 """A TCP proxy between an S3 client and its server that breaks requests, as networks and stores do.
 
-It knows just enough of HTTP: where a request's head ends, and that a connection closes after one.
+Of HTTP it knows only where the head of a request ends. It closes each connection after one request.
 """
 
 import random
@@ -16,25 +16,25 @@ _SLOW_DOWN = (
     b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Reduce your request rate.'
     b"</Message></Error>"
 )
-# What may become of a request, beside passing:
-#   reset   the connection is reset before the server sees the request
-#   busy    503 SlowDown
-#   half    the answer stops in its middle
-#   lost    the server does what was asked, and the answer never comes
-#   slow    it takes a while
-#   hang    nothing happens until the client gives up
+# What the proxy may do to a request instead of passing it on:
+#   reset   resets the connection before the server sees the request
+#   busy    answers 503 SlowDown
+#   half    breaks off in the middle of the server's answer
+#   lost    lets the server do the request, and drops the answer
+#   slow    waits half a second first
+#   hang    does nothing for a minute, longer than the client waits; not among FAULTS
 FAULTS = ("reset", "busy", "half", "lost", "slow")
 
 
 class Proxy:
-    """Listens on a port of its own from its making until `close`.
+    """Listens on a free port from its creation until `close`.
 
     Attributes:
-        endpoint: URL to give to the client.
-        faults: Fault -> share of the requests that it befalls; may be changed at any time.
-        requests: What was asked for: (method, path without query) -> times.
-        broken: Fault -> times.
-        puts: Path -> when its first put that succeeded was answered, by time.time_ns().
+        endpoint: URL of the proxy, for the client.
+        faults: Fault -> share of the requests that it breaks; may be changed at any time.
+        requests: (method, path without query) -> number of requests.
+        broken: Fault -> number of requests that it broke.
+        puts: Path -> when the server first answered a put of it with 200, by `time.time_ns()`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Takes no more connections."""
+        """Accepts no more connections."""
         self._listener.close()
 
     def _accept(self) -> None:
@@ -81,7 +81,7 @@ class Proxy:
         head, _, body = received.partition(b"\r\n\r\n")
         method, target = head.split(b" ", 2)[:2]
         self.requests[method.decode(), target.decode().partition("?")[0]] += 1
-        fault = self._fate()
+        fault = self._draw_fault()
         if fault:
             self.broken[fault] += 1
         if fault == "reset":
@@ -103,7 +103,8 @@ class Proxy:
                 self._watch_put(server, client, target.decode().partition("?")[0], fault)
             elif fault == "lost":
                 while data := server.recv(1 << 16):
-                    if data.startswith(b"HTTP/1.1 100"):  # else the client sends no body
+                    # Without "100 Continue" the client would not send its body.
+                    if data.startswith(b"HTTP/1.1 100"):
                         client.sendall(data)
                 _reset(client)
             elif fault == "half":
@@ -117,13 +118,13 @@ class Proxy:
     def _watch_put(
         self, server: socket.socket, client: socket.socket, path: str, fault: str | None
     ) -> None:
-        """Passes the answer on, all of it or not, and writes down when the server gave it."""
+        """Passes the server's answer on, unless a fault drops it, and notes when it came."""
         answered = b""
         while data := server.recv(1 << 16):
             answered += data
             if b"HTTP/1.1 200" in answered:
                 self.puts.setdefault(path, time.time_ns())
-            # Without word that it may go on, the client sends no body.
+            # "100 Continue" is always passed on: without it the client would not send its body.
             if fault is None or fault == "slow" or data.startswith(b"HTTP/1.1 100"):
                 client.sendall(data)
         if fault is None or fault == "slow":
@@ -131,7 +132,7 @@ class Proxy:
         else:
             _reset(client)
 
-    def _fate(self) -> str | None:
+    def _draw_fault(self) -> str | None:
         draw = self._random.random()
         for fault, share in self.faults.items():
             draw -= share
@@ -140,7 +141,8 @@ class Proxy:
         return None
 
     def _answer_busy(self, client: socket.socket, head: bytes, body: bytes) -> None:
-        # A server that answers before it has read all of the body would reset the connection.
+        # Reads the whole body first: closing a socket with unread data resets the connection, and
+        # the client would see that instead of the answer.
         length = next(
             (
                 int(line.split(b":")[1])
