@@ -1,4 +1,7 @@
-"""Examples as training frameworks read them: one JSON object a row. No files, no model."""
+"""Examples as training frameworks read them: one JSON object a row.
+
+Does not know where rows come from and exports go to. No Ray, no model.
+"""
 
 import json
 from collections.abc import Callable, Sequence
@@ -11,7 +14,8 @@ from sf_ray.output.shard_writer import WrittenShard
 
 ExportedRow = dict[str, Any]
 
-# What LLaMA-Factory has to be told of its files (its `data/README.md`, section on ShareGPT).
+# The description of the exported files that LLaMA-Factory needs (section on ShareGPT of the
+# `data/README.md` in its repository).
 LLAMA_FACTORY_INFO = {
     "formatting": "sharegpt",
     "columns": {"messages": "conversations", "system": "system", "tools": "tools"},
@@ -34,7 +38,7 @@ class Export:
 
 
 def openai_row(example: Example) -> ExportedRow:
-    """For OpenAI's fine-tuning API, and what reads its format: `messages`, and `tools`."""
+    """For OpenAI's fine-tuning API, and tools that read its format: `messages`, and `tools`."""
     row: ExportedRow = {"messages": _messages(example.messages)}
     if example.tools:
         row["tools"] = _parsed(example.tools)
@@ -42,7 +46,7 @@ def openai_row(example: Example) -> ExportedRow:
 
 
 def trl_pair_row(example: Example) -> ExportedRow:
-    """For TRL's `SFTTrainer`: a prompt and its completion, which alone is trained on."""
+    """For TRL's `SFTTrainer`: a prompt and a completion; only the completion is trained on."""
     messages = _messages(example.messages)
     return {"prompt": messages[:-1], "completion": messages[-1:]}
 
@@ -50,21 +54,24 @@ def trl_pair_row(example: Example) -> ExportedRow:
 def trl_chat_row(example: Example) -> ExportedRow:
     """For TRL's `SFTTrainer`: a chat.
 
-    Definitions of tools stay JSON text, which TRL parses: their shapes differ from row to row, and
-    a column of a dataset has one type.
+    Definitions of tools stay JSON text, which TRL parses, because their structure differs from row
+    to row, and a column of a dataset has one type.
     """
     return {"messages": _messages(example.messages), "tools": example.tools}
 
 
 def llama_factory_row(example: Example) -> ExportedRow | None:
-    """For LLaMA-Factory, in ShareGPT's keys; None where its roles do not alternate as it needs."""
+    """For LLaMA-Factory, with the keys of ShareGPT; None where a chat does not fit.
+
+    LLaMA-Factory wants a side that asks and a side that answers in turns, and one system prompt.
+    """
     system, messages = _split_system(example.messages)
     conversations = []
     for number, message in enumerate(messages):
         if (message.role == "assistant") != (number % 2 == 1) or message.role == "system":
             return None
         if message.calls and message.content:
-            return None  # it has either
+            return None  # a message of this format has calls or text, not both
         if message.calls:
             calls = [{"name": c.name, "arguments": c.arguments} for c in message.calls]
             value = as_json(calls[0] if len(calls) == 1 else calls)
@@ -76,9 +83,10 @@ def llama_factory_row(example: Example) -> ExportedRow | None:
 
 
 def alpaca_row(example: Example) -> ExportedRow | None:
-    """Alpaca's keys, earlier turns as `history`; None where there are tools or more system prompts.
+    """With the keys of Alpaca, earlier turns as `history`; None where a chat does not fit.
 
-    An input is part of the instruction, from which it was a line apart.
+    A chat with tools does not fit, nor one with a system prompt that is not the first message. The
+    input stays empty: an example has the input as a line of the prompt, not apart.
     """
     system, messages = _split_system(example.messages)
     expected = ["user", "assistant"] * (len(messages) // 2)
@@ -95,11 +103,22 @@ def alpaca_row(example: Example) -> ExportedRow | None:
 
 
 def exporter(name: str, row_format: Format) -> Callable[[Row], ExportedRow | None]:
-    """What a row of the corpus is exported as; None where the other side cannot hold it."""
-    if name == "alpaca" and row_format.name == "alpaca":  # whose input is apart
+    """The function that makes the exported row of a row of the corpus.
+
+    Args:
+        name: The framework: a value of `--export`.
+        row_format: The format of the rows.
+
+    Returns:
+        Row -> exported row; None where the format of the framework cannot hold the row, or where
+        the row does not render.
+    """
+    # The fields go over as they are: rendering would join the input to the instruction.
+    if name == "alpaca" and row_format.name == "alpaca":
 
         def own_fields(row: Row) -> ExportedRow:
-            values = {k: value_at(row, column) or "" for k, column in row_format.columns.items()}
+            columns = row_format.columns.items()
+            values = {field: value_at(row, column) or "" for field, column in columns}
             return {"input": "", "system": "", "history": []} | values
 
         return own_fields
@@ -118,7 +137,7 @@ def exporter(name: str, row_format: Format) -> Callable[[Row], ExportedRow | Non
 
 
 def _messages(messages: Sequence[Message]) -> list[ExportedRow]:
-    """As OpenAI's API has them, with ids for calls that have none."""
+    """Messages as OpenAI's API has them; tool calls without an id get one."""
     exported: list[ExportedRow] = []
     open_ids: list[str] = []
     for message in messages:
@@ -136,19 +155,22 @@ def _messages(messages: Sequence[Message]) -> list[ExportedRow]:
                 for call_id, c in zip(open_ids, message.calls, strict=True)
             ]
         if message.role == "tool":
-            given = open_ids.pop(0) if open_ids else ""
-            row["tool_call_id"] = message.answers or given
+            # Answers come in the order of the calls, unless they name the call that they answer.
+            next_id = open_ids.pop(0) if open_ids else ""
+            row["tool_call_id"] = message.answers or next_id
         exported.append(row)
     return exported
 
 
 def _split_system(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
+    """The system prompt, "" where there is none, and the other messages."""
     if messages[0].role == "system":
         return messages[0].content, messages[1:]
     return "", messages
 
 
 def _parsed(text: str) -> Any:
+    """The value of JSON text; text that is no JSON stays text."""
     try:
         return json.loads(text)
     except ValueError:

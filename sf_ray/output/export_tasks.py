@@ -1,10 +1,11 @@
-"""What was kept, once more in the form that a training framework reads; in Ray tasks.
+"""Filtered shards -> the files that a training framework reads, written in Ray tasks.
 
-Reads filtered shards, whatever order or kind they are of, and no model.
+Reads the filtered shards, of any file type and in any order; knows neither scores nor a model.
 """
 
 import functools
 import json
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -18,15 +19,33 @@ from sf_ray.storage.files import File, list_files, put_bytes, put_whole
 from sf_ray.storage.location import Location
 
 _BATCH_ROWS = 4096
+# LLaMA-Factory looks for a file of this name.
 _INFO = "dataset_info.json"
 
 
+class _ExportedShard(NamedTuple):
+    """The file that was made of one filtered shard.
+
+    Attributes:
+        file: The file.
+        left_out: Rows of the shard that the format of the framework cannot hold.
+    """
+
+    file: WrittenShard
+    left_out: int
+
+
 def export_names(name: str | None, shards: int) -> list[str]:
-    """What an export of so many filtered shards writes, below the folder of exports."""
+    """The files that an export of `shards` filtered shards writes, below the folder of exports.
+
+    Args:
+        name: The framework: a value of `--export`; None where nothing is exported.
+        shards: How many filtered shards there are.
+    """
     if name is None:
         return []
     info = [f"{name}/{_INFO}"] if name == "llama-factory" else []
-    return info + [_name(name, number) for number in range(shards)]
+    return info + [_file_name(name, number) for number in range(shards)]
 
 
 def export(
@@ -35,48 +54,53 @@ def export(
     """Exports all filtered shards, one file for each.
 
     Args:
-        name: One of `exports.exporter`.
-        row_format: Of the rows.
-        data: Where the filtered shards lie.
+        name: The framework: a value of `--export`.
+        row_format: The format of the rows.
+        data: The folder of the filtered shards.
         target: The folder of exports.
-        stall_s: How long to wait for the next file.
+        stall_s: Seconds to wait for the next file.
+
+    Raises:
+        SfRayError: A filtered shard cannot be read, or storage failed.
     """
     shards = list(enumerate(list_files(data)))
     task = functools.partial(_export_shard, name, row_format, data, target)
-    done = sorted(parallel_map(task, shards, stall_s), key=lambda one: one[0].relative)
-    files = [written for written, _ in done]
+    exported = sorted(parallel_map(task, shards, stall_s), key=lambda shard: shard.file.relative)
+    files = [shard.file for shard in exported]
     if name == "llama-factory":
-        files.append(_put_info(target.join(f"{name}/{_INFO}"), f"{name}/{_INFO}"))
-    return Export(name, tuple(files), sum(left_out for _, left_out in done))
+        files.append(_put_info(target, f"{name}/{_INFO}"))
+    return Export(name, tuple(files), sum(shard.left_out for shard in exported))
 
 
-def _name(name: str, number: int) -> str:
+def _file_name(name: str, number: int) -> str:
     return f"{name}/data/{number:05d}.jsonl"
 
 
 def _export_shard(
     name: str, row_format: Format, data: Location, target: Location, shard: tuple[int, File]
-) -> tuple[WrittenShard, int]:
+) -> _ExportedShard:
     number, file = shard
-    exported, rows, left_out = exporter(name, row_format), 0, 0
-    relative = _name(name, number)
+    export_row, rows, left_out = exporter(name, row_format), 0, 0
+    relative = _file_name(name, number)
     with put_whole(target.join(relative)) as path:
         with path.open("wb") as lines, open_shard(data, file) as reader:
             for batch in reader.batches(_BATCH_ROWS):
                 for row in rows_of(pa.Table.from_batches([batch])):
-                    made = None if isinstance(row, BadLine) else exported(row)
-                    if made is None:
+                    exported = None if isinstance(row, BadLine) else export_row(row)
+                    if exported is None:
                         left_out += 1
                         continue
-                    text = json.dumps(made, ensure_ascii=False)
+                    text = json.dumps(exported, ensure_ascii=False)
+                    # Half of a surrogate pair, which escapes in JSON can hold, has no UTF-8.
                     lines.write(text.encode("utf-8", "replace") + b"\n")
                     rows += 1
         size = path.stat().st_size
-    return WrittenShard(relative, rows, size), left_out
+    return _ExportedShard(WrittenShard(relative, rows, size), left_out)
 
 
-def _put_info(where: Location, relative: str) -> WrittenShard:
-    """Tells LLaMA-Factory of a dataset `sf_ray`, which is the folder beside."""
-    told = json.dumps({"sf_ray": {"file_name": "data"} | LLAMA_FACTORY_INFO}, indent=2).encode()
-    put_bytes(where, told)
-    return WrittenShard(relative, 0, len(told))
+def _put_info(target: Location, relative: str) -> WrittenShard:
+    """Describes the exported files to LLaMA-Factory: dataset `sf_ray`, in the folder `data`."""
+    datasets = {"sf_ray": {"file_name": "data"} | LLAMA_FACTORY_INFO}
+    text = json.dumps(datasets, indent=2).encode()
+    put_bytes(target.join(relative), text)
+    return WrittenShard(relative, 0, len(text))

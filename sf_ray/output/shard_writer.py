@@ -1,6 +1,7 @@
-"""Shards + scores + what is kept -> filtered shards, of the kind that came in. No Ray, no model.
+"""A shard and the IFD of its rows -> a filtered shard of the same file type. No Ray, no model.
 
-A shard and its own scores are zipped by row number: no join, no shuffle.
+Rows of a shard and their scores have the same order, so they are put side by side: no join, no
+shuffle. Does not know why a row is kept.
 """
 
 import json
@@ -23,14 +24,21 @@ from sf_ray.errors import SfRayError
 from sf_ray.storage.files import put_whole
 from sf_ray.storage.location import Location
 
-# Kept rows gather until they make a row group of this size, however few each input one leaves.
+# Kept rows are held until they make a row group of this size, because only a few rows of each row
+# group of the input may be kept.
 _ROW_GROUP_BYTES = 64 << 20
 _BATCH_ROWS = 65536
 
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """One filtered shard."""
+    """An output file.
+
+    Attributes:
+        relative: Its path, below the folder of such files.
+        rows: How many rows it has.
+        bytes: Its size.
+    """
 
     relative: str
     rows: int
@@ -38,10 +46,10 @@ class WrittenShard:
 
 
 class Writer(Protocol):
-    """Takes kept rows, in the order in which they are to lie in the file."""
+    """Writes rows to a file, in the order in which they come."""
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Takes some."""
+        """Writes some rows, or holds them until there are enough for a row group."""
 
 
 def write_shard(
@@ -55,11 +63,11 @@ def write_shard(
     """Writes the kept rows of one shard, in their order, with their IFD as one more column.
 
     Args:
-        corpus: Where the shard lies.
+        corpus: The folder of the shard.
         shard: The shard.
         ifd: [shard.rows]; NaN where there is no score.
         keep: [shard.rows] which rows are kept.
-        data: Where it goes, under the same relative name.
+        data: The folder that the filtered shard goes to, under the same relative path.
         ifd_column: Name of the added column.
 
     Raises:
@@ -81,7 +89,7 @@ def write_shard(
 
 
 def kept_schema(schema: pa.Schema, ifd_column: str) -> pa.Schema:
-    """That of `kept_batches`: a shard's own columns, and the added one."""
+    """The schema of `kept_batches`: the columns of the shard, then the added one."""
     return schema.append(pa.field(ifd_column, pa.float64()))
 
 
@@ -92,7 +100,14 @@ def kept_batches(
     keep: NDArray[np.bool_],
     ifd_column: str,
 ) -> Iterator[pa.RecordBatch]:
-    """The kept rows of an open shard, in their order, with their IFD; see `write_shard`.
+    """The kept rows of an open shard, in their order, with their IFD as one more column.
+
+    Args:
+        reader: The open shard.
+        shard: The shard.
+        ifd: [shard.rows]; NaN where there is no score.
+        keep: [shard.rows] which rows are kept.
+        ifd_column: Name of the added column.
 
     Raises:
         BadShardError: The shard cannot be read.
@@ -112,22 +127,26 @@ def kept_batches(
 def refuse_field(
     shard: Shard, kept: pa.RecordBatch | pa.Table, rows: NDArray[np.int64], name: str
 ) -> None:
-    """Sees to it that no kept JSON row has a field of the name of the added one.
+    """Refuses kept JSON rows that have a field of the added field's name already.
+
+    Rows of other file types are not looked at: their columns are known when the corpus is planned,
+    and were checked then.
 
     Args:
-        shard: Where the rows stand.
-        kept: The rows; those with columns of their own were looked at when they were planned.
-        rows: Their numbers.
-        name: Of the added field.
+        shard: The shard of the rows.
+        kept: The rows.
+        rows: [n] their numbers in the shard.
+        name: Name of the added field.
 
     Raises:
-        SfRayError: A row has one.
+        SfRayError: A row has such a field; the error names the row.
     """
     if not kept.schema.equals(LINES):
         return
     needle = json.dumps(name).encode()
     for row, line in zip(rows, kept[LINE].to_pylist(), strict=True):
-        # A name may be written with escapes; only then, and where it stands, is the row parsed.
+        # Parsing is slow: a row is parsed only where its text has the name, or has an escape, with
+        # which the name could be written in other letters.
         if (needle in line or b"\\u" in line) and name in json.loads(line):
             raise SfRayError(
                 f"row {row} of {shard.file.relative} has a field {name!r} already; name the added "
@@ -139,35 +158,35 @@ def refuse_field(
 def writer_for(
     name: str, path: Path, schema: pa.Schema, is_array: bool = False
 ) -> Iterator[Writer]:
-    """Opens a writer for a shard; the same rows make the same bytes.
+    """Opens a writer for a shard. The same rows in the same order make the same bytes.
 
     Args:
-        name: Of the shard, which tells kind and compression.
-        path: Where its bytes go.
-        schema: Of the batches. For JSON, `kept_schema(LINES, ...)`: columns after the line are
-            added to it as fields.
+        name: Name of the shard; its suffix says the file type and the compression.
+        path: The local file to write.
+        schema: Schema of the batches. For JSON it is `kept_schema(LINES, ...)`: the writer adds the
+            columns behind the line to the row as fields.
         is_array: JSON rows become one array instead of lines.
     """
-    kind = file_type_of(name)
-    if kind is FileType.JSON:
-        with _packed(path, codec_of(name)) as file:
+    file_type = file_type_of(name)
+    if file_type is FileType.JSON:
+        with _compressed(path, codec_of(name)) as file:
             rows = _JsonRows(file, schema, is_array)
             yield rows
             rows.finish()
         return
     file_writer = (
         pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
-        if kind is FileType.PARQUET
+        if file_type is FileType.PARQUET
         else pa.ipc.new_stream(path, schema)
     )
     with file_writer:
-        gathered = _Gathered(file_writer)
-        yield gathered
-        gathered.finish()
+        row_groups = _RowGroups(file_writer)
+        yield row_groups
+        row_groups.finish()
 
 
 @contextmanager
-def _packed(path: Path, codec: str | None) -> Iterator[pa.NativeFile]:
+def _compressed(path: Path, codec: str | None) -> Iterator[pa.NativeFile]:
     with pa.OSFile(str(path), "wb") as file:
         if codec is None:
             yield file
@@ -176,8 +195,8 @@ def _packed(path: Path, codec: str | None) -> Iterator[pa.NativeFile]:
             yield stream
 
 
-class _Gathered:
-    """Holds rows until they make a row group; what stays of one input row group may be few."""
+class _RowGroups:
+    """Writes Parquet or Arrow; holds rows until they make a row group."""
 
     def __init__(self, writer: pq.ParquetWriter | pa.ipc.RecordBatchStreamWriter) -> None:
         self._writer = writer
@@ -198,7 +217,7 @@ class _Gathered:
 
 
 class _JsonRows:
-    """Writes each row's own text, with fields added at its end."""
+    """Writes JSON: the text of each row as it was read, with fields added at its end."""
 
     def __init__(self, file: pa.NativeFile, schema: pa.Schema, is_array: bool) -> None:
         self._file, self._is_array = file, is_array
@@ -215,7 +234,9 @@ class _JsonRows:
             text = _with_fields(line, ", ".join(fields).encode())
             if self._is_array:
                 self._file.write((b",\n" if self._rows else b"[\n") + text)
-            else:  # an element may go over several lines; breaks stand between values only
+            else:
+                # A row that was the element of an array may have several lines. Valid JSON has line
+                # breaks between values only, so that a space can stand for each.
                 self._file.write(text.replace(b"\n", b" ") + b"\n")
             self._rows += 1
 
@@ -225,7 +246,10 @@ class _JsonRows:
 
 
 def _with_fields(line: bytes, fields: bytes) -> bytes:
-    """A JSON object's text with fields before its closing brace; every other byte as it was."""
+    """The text of a JSON object with fields added before the closing brace.
+
+    Every other byte stays as it is.
+    """
     inside = line[: line.rindex(b"}")].rstrip()
     comma = b"" if inside.endswith(b"{") else b", "
     return inside + comma + fields + line[len(inside) :]
