@@ -2,104 +2,14 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bench.support.corpora import make_rows, write_shards
 from bench.support.models import make_model
-from sf_ray.commands.compare.probe_sample import read_segments
-from sf_ray.corpus.planning import plan_corpus
-from sf_ray.corpus.sampling import Segment, spread_segments
-from sf_ray.errors import BadRowError, BadShardError, SfRayError
-from sf_ray.scoring.bad_rows import check_bad_rows
-from sf_ray.storage.location import Location
 from tests.support.cli import Cli
 
 OPTIONS = ("--max-length", "128", "--unit-rows", "24")
-
-
-@given(
-    st.lists(st.integers(0, 40), min_size=1, max_size=6),
-    st.integers(1, 200),
-    st.integers(0, 3),
-    st.integers(1, 9),
-)
-def test_stretches_are_in_order_and_as_many_rows_as_wanted(
-    shard_rows: list[int], wanted: int, seed: int, most: int
-) -> None:
-    found = spread_segments(shard_rows, wanted, seed, most)
-    assert found == spread_segments(shard_rows, wanted, seed, most)
-    rows = [(shard, row) for shard, unit in found for row in range(unit.start, unit.stop)]
-    assert rows == sorted(set(rows))
-    assert len(rows) == min(wanted, sum(shard_rows))
-    assert all(0 <= row < shard_rows[shard] for shard, row in rows)
-    assert all(unit.rows for _, unit in found)
-
-
-def test_stretches_are_spread_over_the_corpus_and_differ_by_seed() -> None:
-    rows = [10_000] * 8
-    found = spread_segments(rows, 1000, 0)
-    assert {shard for shard, _ in found} == set(range(8))
-    starts = np.array([shard * 10_000 + unit.start for shard, unit in found])
-    assert np.diff(starts).max() < 2 * 80_000 / len(found)
-    assert found != spread_segments(rows, 1000, 1)
-
-
-def test_the_sample_is_read_as_it_stands_in_the_corpus(corpus: Path) -> None:
-    plan = plan_corpus(Location(str(corpus)))
-    stretches = read_segments(plan, ["id"], 50, 0, skip_bad=False, skip_bad_lines=False)
-    assert sum(stretch.rows.num_rows for stretch in stretches) == 50
-    for stretch in stretches:
-        whole = pq.read_table(corpus / stretch.shard.file.relative)["id"]
-        part = whole[stretch.unit.start : stretch.unit.stop]
-        assert stretch.rows["id"].to_pylist() == part.to_pylist()
-
-
-def test_a_shard_that_cannot_be_read_fails_the_sample_or_is_passed_over(corpus: Path) -> None:
-    plan = plan_corpus(Location(str(corpus)))
-    (corpus / "extra" / "00000.parquet").unlink()
-    with pytest.raises(BadShardError, match=r"extra/00000\.parquet"):
-        read_segments(plan, ["id"], 50, 0, skip_bad=False, skip_bad_lines=False)
-    stretches = read_segments(plan, ["id"], 50, 0, skip_bad=True, skip_bad_lines=False)
-    assert {stretch.shard.file.relative for stretch in stretches} == {
-        "train/00001.parquet",
-        "train/00002.parquet",
-    }
-    for path in corpus.rglob("*.parquet"):
-        path.unlink()
-    with pytest.raises(SfRayError, match="not one row of the sample can be read"):
-        read_segments(plan, ["id"], 50, 0, skip_bad=True, skip_bad_lines=False)
-
-
-def test_a_broken_line_fails_the_sample_or_is_a_row_of_it(tmp_path: Path) -> None:
-    lines = [json.dumps({"instruction": "a", "output": "b"})] * 5
-    (tmp_path / "x.jsonl").write_text("\n".join([*lines, "{no", *lines]), encoding="utf-8")
-    plan = plan_corpus(Location(str(tmp_path)))
-    with pytest.raises(BadRowError, match="line 6"):
-        read_segments(plan, ["output"], 11, 0, skip_bad=False, skip_bad_lines=False)
-    stretches = read_segments(plan, ["output"], 11, 0, skip_bad=False, skip_bad_lines=True)
-    assert sum(stretch.rows.num_rows for stretch in stretches) == 11
-
-
-def test_too_many_bad_rows_are_refused_and_one_is_named(corpus: Path) -> None:
-    plan = plan_corpus(Location(str(corpus)))
-    shard, other = plan.shards[:2]
-    (_, unit), (_, last) = spread_segments([5, 5], 10, 0, 2)
-    stretches = [Segment(shard, unit, pa.table({})), Segment(other, last, pa.table({}))]
-    status = ["ok"] * 7 + ["bad_row", "ok", "empty_answer"]
-    scores = pa.table({"shard": [""] * 10, "row": range(10), "status": status})
-    check_bad_rows(stretches, scores, 0.2)
-    with pytest.raises(
-        SfRayError,
-        match=r"more than 10\.0% of 10 sampled rows .*1 bad_row, 1 empty_answer, "
-        rf"e\.g\. row 2 of {other.file.relative}",
-    ):
-        check_bad_rows(stretches, scores, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +22,7 @@ def test_too_many_bad_rows_are_refused_and_one_is_named(corpus: Path) -> None:
         (("--models", "/no/such/model,/nor/this"), "model /no/such/model: no such directory"),
     ],
 )
-def test_what_cannot_be_probed_is_told_before_anything_starts(
+def test_what_cannot_be_probed_is_refused_before_anything_starts(
     arguments: tuple[str, ...], words: str, corpus: Path, sf_ray_cli: Cli
 ) -> None:
     filled = [argument.format(corpus=corpus) for argument in arguments]
@@ -124,7 +34,7 @@ def test_what_cannot_be_probed_is_told_before_anything_starts(
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_models_are_held_against_the_last_one(
+def test_models_are_compared_with_the_last_one(
     tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = write_shards(tmp_path / "corpus", make_rows(120))
