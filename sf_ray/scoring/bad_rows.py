@@ -1,6 +1,10 @@
-"""When too many rows cannot be used: says so, with some of them and what is wrong with them."""
+"""Bad rows: counting them, and refusing a corpus or a sample with too many of them.
+
+Knows no Ray and no model. To explain a bad row, it reads the row again from the corpus.
+"""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -11,99 +15,139 @@ from sf_ray.corpus.rows import BadLine, read_units, rows_of
 from sf_ray.corpus.sampling import Segment
 from sf_ray.corpus.status import BAD, Status
 from sf_ray.corpus.units import Unit, group_reads
-from sf_ray.engine.pending import Usage
 from sf_ray.errors import SfRayError
-from sf_ray.scoring.stages.tally import UnitCounts
 
-_REASONS = {
+# Bad rows that an error shows, and so all that is collected of them.
+SHOWN = 3
+
+# What rendering the row again would not show.
+_REASONS: Mapping[str, str] = {
     Status.EMPTY_ANSWER: "the answer is empty",
     Status.NON_FINITE: "the model gives no finite loss",
     Status.ENGINE_ERROR: "the model fails on it",
 }
 
 
+class BadRow(NamedTuple):
+    """A row that cannot be used.
+
+    Attributes:
+        shard: Relative path of its shard.
+        row: Its number in the shard.
+        status: What is wrong with it.
+    """
+
+    shard: str
+    row: int
+    status: str
+
+
+def bad_rows_of(shard: str, start: int, status: pa.ChunkedArray) -> list[BadRow]:
+    """The first bad rows of a unit, `SHOWN` at most.
+
+    Args:
+        shard: Relative path of the shard.
+        start: Row number in the shard of the unit's first row.
+        status: [rows] strings.
+    """
+    rows = enumerate(status.to_pylist(), start)
+    return [BadRow(shard, row, value) for row, value in rows if value in BAD][:SHOWN]
+
+
+def count_statuses(status: pa.ChunkedArray) -> dict[str, int]:
+    """Rows by status."""
+    return {count["values"]: count["counts"] for count in status.value_counts().to_pylist()}
+
+
+def only_bad(status_counts: Mapping[str, int]) -> dict[str, int]:
+    """Rows by status, of those statuses that are bad and that some row has."""
+    return {status: rows for status, rows in status_counts.items() if status in BAD and rows}
+
+
 def check_bad_fraction(
     corpus: Corpus,
     row_format: Format,
     status_counts: Mapping[str, int],
-    examples: Sequence[tuple[str, int, str]],
+    examples: Sequence[BadRow],
     max_bad_fraction: float,
 ) -> None:
-    """Refuses a corpus of which more than a fraction is bad.
+    """Refuses a corpus in which too many rows are bad.
 
-    The fraction is one of all rows, so that what is counted while rows are still being scored can
-    only be right.
+    The limit is a fraction of all rows of the corpus, also while only some of them are counted:
+    rows that are counted later cannot lift a refusal.
 
     Args:
         corpus: The corpus.
-        row_format: How its rows render.
+        row_format: The format that its rows are rendered with.
         status_counts: Rows by status, of those counted so far.
-        examples: (shard, row, status) of some bad ones.
-        max_bad_fraction: How many may be bad.
+        examples: Some of the bad rows.
+        max_bad_fraction: The fraction of rows that may be bad.
 
     Raises:
-        SfRayError: Says how many, why, and where some of them are.
+        SfRayError: Says how many rows are bad, why, and where some of them are.
     """
-    bad = {status: rows for status, rows in status_counts.items() if status in BAD and rows}
+    bad = only_bad(status_counts)
     if sum(bad.values()) <= max_bad_fraction * corpus.rows:
         return
-    kinds = ", ".join(f"{rows:,} {status}" for status, rows in sorted(bad.items()))
     shown = "; ".join(
-        f"row {row} of {shard}: {_reason(corpus, row_format, shard, row, status)}"
-        for shard, row, status in examples
+        f"row {example.row} of {example.shard}: {_reason(corpus, row_format, example)}"
+        for example in examples
     )
     raise SfRayError(
-        f"more than {max_bad_fraction:.1%} of {corpus.rows:,} rows cannot be used: {kinds}, e.g. "
-        f"{shown}. Mend the corpus, map other columns with --columns, or allow more with "
-        "--max-bad-fraction"
+        f"more than {max_bad_fraction:.1%} of {corpus.rows:,} rows cannot be used: "
+        f"{_in_words(bad)}, e.g. {shown}. Mend the corpus, map other columns with --columns, or "
+        "allow more with --max-bad-fraction"
     )
 
 
-def _reason(corpus: Corpus, row_format: Format, relative: str, row: int, status: str) -> str:
-    if status in _REASONS:
-        return _REASONS[Status(status)]
-    shard = next(shard for shard in corpus.shards if shard.file.relative == relative)
-    columns = row_format.top_columns
-    plan = group_reads(shard, [Unit(row, row + 1)])[0]
+def check_bad_rows(segments: Sequence[Segment], scores: pa.Table, max_bad_fraction: float) -> None:
+    """Refuses a sample in which too many rows are bad.
+
+    Args:
+        segments: The sample.
+        scores: Scores of all of its rows, in their order.
+        max_bad_fraction: The fraction of its rows that may be bad.
+
+    Raises:
+        SfRayError: Says how many rows are bad, and where one of them is.
+    """
+    bad = only_bad(count_statuses(scores["status"]))
+    if sum(bad.values()) <= max_bad_fraction * scores.num_rows:
+        return
+    places = [
+        (segment.shard.file.relative, row)
+        for segment in segments
+        for row in range(segment.unit.start, segment.unit.stop)
+    ]
+    statuses = scores["status"].to_pylist()
+    shard, row = next(
+        place for place, status in zip(places, statuses, strict=True) if status in bad
+    )
+    raise SfRayError(
+        f"more than {max_bad_fraction:.1%} of {scores.num_rows:,} sampled rows cannot be used: "
+        f"{_in_words(bad)}, e.g. row {row} of {shard}. Mend the corpus, map other columns with "
+        "--columns, or allow more with --max-bad-fraction"
+    )
+
+
+def _in_words(bad: Mapping[str, int]) -> str:
+    return ", ".join(f"{rows:,} {status}" for status, rows in sorted(bad.items()))
+
+
+def _reason(corpus: Corpus, row_format: Format, example: BadRow) -> str:
+    """What is wrong with a row; most statuses say it only once the row is rendered again."""
+    if example.status in _REASONS:
+        return _REASONS[example.status]
+    shard = next(shard for shard in corpus.shards if shard.file.relative == example.shard)
+    (plan,) = group_reads(shard, [Unit(example.row, example.row + 1)])
     try:
-        table: pa.Table = next(read_units(corpus.location, plan, columns))
+        table: pa.Table = next(read_units(corpus.location, plan, row_format.top_columns))
     except SfRayError as error:
         return f"it cannot be read again ({error})"
     values = next(rows_of(table))
     if isinstance(values, BadLine):
         return values.reason
-    problem = row_format.render(values)
-    return (
-        problem.reason
-        if isinstance(problem, Problem)
-        else "the template fails on it; the log says where"
-    )
-
-
-def check_bad_rows(stretches: Sequence[Segment], scores: pa.Table, max_bad_fraction: float) -> None:
-    """Refuses a sample of which more than a fraction is bad.
-
-    Args:
-        stretches: The sample.
-        scores: Of all of its rows, in order.
-        max_bad_fraction: Of its rows, how many may be bad.
-
-    Raises:
-        SfRayError: Says how many, and where one of them is.
-    """
-    bad = UnitCounts.of(scores, Usage()).bad
-    if sum(bad.values()) <= max_bad_fraction * scores.num_rows:
-        return
-    places = [
-        (stretch.shard.file.relative, row)
-        for stretch in stretches
-        for row in range(stretch.unit.start, stretch.unit.stop)
-    ]
-    statuses = scores["status"].to_pylist()
-    shard, row = next(p for p, status in zip(places, statuses, strict=True) if status in bad)
-    kinds = ", ".join(f"{rows:,} {status}" for status, rows in sorted(bad.items()))
-    raise SfRayError(
-        f"more than {max_bad_fraction:.1%} of {scores.num_rows:,} sampled rows cannot be used: "
-        f"{kinds}, e.g. row {row} of {shard}. Mend the corpus, map other columns with --columns, "
-        "or allow more with --max-bad-fraction"
-    )
+    rendered = row_format.render(values)
+    if isinstance(rendered, Problem):
+        return rendered.reason
+    return "the template fails on it; the log says where"

@@ -1,4 +1,4 @@
-"""What decides how an actor holds the model; sent to the workers."""
+"""How an actor holds the model. The spec travels to workers; the model is loaded only there."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """All that decides how an actor holds the model.
+    """Everything that decides how an actor holds the model.
 
     Attributes:
         model: The model.
         device: "cpu" or "cuda".
-        dtype: float32, or what autocast computes products in.
-        token_budget: Tokens in one batch; None: the engine chooses.
-        compile: Compile the model's layers on CUDA.
-        threads: On CPU; None until the pool of actors has its size.
+        dtype: "float32", or the type in which autocast computes products.
+        token_budget: Tokens in one batch, padding included; None lets the engine choose.
+        compile: Whether to compile the model's layers on CUDA.
+        threads: Threads on CPU; None until the size of the actor pool is known.
     """
 
     model: ModelSpec
@@ -34,12 +34,16 @@ class EngineSpec:
     def of(
         cls, options: ScoringSpecOptions, model: ModelSpec, device: str, dtype: str
     ) -> "EngineSpec":
-        """What the options ask for."""
+        """The spec that the options ask for."""
         return cls(model, device, dtype, options.token_budget, not options.no_compile)
 
     def start(self) -> "UnitScorer":
-        """The model, loaded."""
-        # Only a scoring actor pays for importing torch.
+        """Loads the model.
+
+        Raises:
+            SfRayError: The model is not there, or cannot be loaded.
+        """
+        # Imported here, so that only processes that hold a model pay for importing torch.
         from sf_ray.engine.engine import Engine
         from sf_ray.engine.memory import keep_freed_memory
         from sf_ray.scoring.unit_scorer import UnitScorer

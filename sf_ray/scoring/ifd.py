@@ -1,6 +1,6 @@
-"""The score itself: losses -> perplexities -> IFD, and why a row has none.
+"""The score itself: losses -> perplexities -> IFD, or the status that says why there is none.
 
-Plain arrays; knows no model and no tables.
+Works on plain arrays. Knows no model and no tables.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of n rows; every array has shape [n], and NaN stands where there is no value.
+    """Scores of n rows. Every array has shape [n]; NaN where there is no value.
 
     Attributes:
-        status: `Status` values.
-        loss_direct, loss_conditioned: Nats per answer token.
-        ppl_direct, ppl_conditioned, ifd: Set only where the status is `ok`.
+        status: [n] `ok`, or why a row has no IFD.
+        loss_direct: Mean loss of the answer alone, in nats per answer token.
+        loss_conditioned: Mean loss of the answer after its prompt, in nats per answer token.
+        ppl_direct: exp(loss_direct), where the status is `ok`.
+        ppl_conditioned: exp(loss_conditioned), where the status is `ok`.
+        ifd: ppl_conditioned / ppl_direct, where the status is `ok`.
     """
 
     status: list[Status]
@@ -33,12 +36,14 @@ class Scores:
 
 @dataclass(frozen=True)
 class TurnLosses:
-    """What the engine says of the m turns of n rows; a row without turns has nothing to score.
+    """Losses of the m turns of n rows; a row without turns has nothing to score.
 
     Attributes:
-        row: [m] the row of each, ascending.
-        conditioned, direct: [m] nats per token; NaN where nothing is scored.
-        conditioned_tokens, direct_tokens: [m] tokens that they are means over.
+        row: [m] index of the row that each turn belongs to, ascending.
+        conditioned: [m] mean loss after the prompt, in nats per token; NaN where nothing is scored.
+        direct: [m] mean loss without the prompt, in nats per token; NaN where nothing is scored.
+        conditioned_tokens: [m] tokens that `conditioned` is a mean over.
+        direct_tokens: [m] tokens that `direct` is a mean over.
     """
 
     row: NDArray[np.int64]
@@ -55,35 +60,35 @@ def scores_of(status: list[Status], turns: TurnLosses) -> Scores:
         loss_conditioned = mean over answer tokens of -log p(a_i | Q, a_<i)
         IFD              = ppl(A|Q) / ppl(A) = exp(loss_conditioned - loss_direct)
 
-    In a chat Q is all that stands before a turn, a_<i is of the turn alone, and the means are over
-    the answer tokens of all turns that have a score: sum(n_t loss_t) / sum(n_t). A long chat is
-    not better for being long.
+    In a chat, Q is everything before a turn, a_<i are earlier tokens of the same turn, and the
+    means are over the answer tokens of all turns that have a score: sum(n_t loss_t) / sum(n_t).
+    A mean over tokens, not a sum over turns, so that a chat is not better for being long.
 
     Args:
-        status: [n] what is known before scoring; rows that are `ok` and turn out to have a value
-            that is not finite become `non_finite`.
-        turns: Their turns.
+        status: [n] statuses from encoding. A row that is `ok` and has a value that is not finite
+            becomes `non_finite`.
+        turns: The turns of the n rows.
     """
-    # A turn without one of the two has no score; a row of only such turns keeps what there is.
-    both = (turns.conditioned_tokens > 0) & (turns.direct_tokens > 0)
-    counts = both | ~np.isin(turns.row, turns.row[both])
-    loss_direct = _means(turns.row, turns.direct, turns.direct_tokens * counts, len(status))
-    loss_conditioned = _means(
-        turns.row, turns.conditioned, turns.conditioned_tokens * counts, len(status)
-    )
-    is_ok = np.array([s is Status.OK for s in status], dtype=bool)
+    # A turn has a score where both losses exist. A row without any such turn keeps the losses that
+    # there are.
+    has_score = (turns.conditioned_tokens > 0) & (turns.direct_tokens > 0)
+    counts = has_score | ~np.isin(turns.row, turns.row[has_score])
+    rows = len(status)
+    loss_direct = _means(turns.row, turns.direct, turns.direct_tokens * counts, rows)
+    loss_conditioned = _means(turns.row, turns.conditioned, turns.conditioned_tokens * counts, rows)
+    is_ok = np.array([value is Status.OK for value in status], dtype=bool)
     with np.errstate(over="ignore", invalid="ignore"):
         values = [
             np.exp(loss_direct),
             np.exp(loss_conditioned),
             np.exp(loss_conditioned - loss_direct),
         ]
-    finite = np.logical_and.reduce([np.isfinite(v) for v in values])
-    ppl_direct, ppl_conditioned, ifd = (np.where(is_ok & finite, v, np.nan) for v in values)
+    finite = np.logical_and.reduce([np.isfinite(value) for value in values])
+    ppl_direct, ppl_conditioned, ifd = (np.where(is_ok & finite, value, np.nan) for value in values)
     return Scores(
         status=[
-            Status.NON_FINITE if ok and not good else s
-            for s, ok, good in zip(status, is_ok, finite, strict=True)
+            Status.NON_FINITE if row_is_ok and not row_is_finite else value
+            for value, row_is_ok, row_is_finite in zip(status, is_ok, finite, strict=True)
         ],
         loss_direct=loss_direct,
         loss_conditioned=loss_conditioned,
@@ -94,7 +99,7 @@ def scores_of(status: list[Status], turns: TurnLosses) -> Scores:
 
 
 def _means(row: NDArray[np.int64], losses: Floats, tokens: NDArray[np.int32], rows: int) -> Floats:
-    """[rows] means of losses, weighted by tokens; NaN where a row has none, or one not finite."""
+    """[rows] means of losses, weighted by tokens; NaN for no tokens, or for a loss not finite."""
     has = tokens > 0
     row, losses, weights = row[has], losses[has], tokens[has].astype(np.float64)
     sums = np.bincount(row, losses * weights, minlength=rows)

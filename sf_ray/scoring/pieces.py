@@ -1,11 +1,12 @@
-"""Score pieces, read back as selection and writing need them. No Ray, no model."""
+"""Reads score pieces, and checks that each holds the rows of its unit. No Ray, no model."""
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sf_ray.corpus.units import Place
+from sf_ray.corpus.units import Place, Unit
 from sf_ray.errors import SfRayError
 from sf_ray.storage.files import map_requests, read_bytes
 from sf_ray.storage.location import Location
@@ -14,47 +15,65 @@ from sf_ray.storage.location import Location
 def read_tables(
     scores: Location, places: Sequence[Place], columns: Sequence[str]
 ) -> Iterator[pa.Table]:
-    """Reads columns of units whose pieces were checked, several at a time, in the units' order.
+    """Reads columns of the pieces of units, several at a time, in the units' order.
 
     Raises:
         SfRayError: A piece is missing, cannot be read, or has other rows than its name says.
     """
-    return map_requests(scores, lambda place: _read_piece(scores, place, list(columns)), places)
+    return map_requests(scores, lambda place: read_place(scores, place, columns), places)
 
 
-def _read_piece(scores: Location, place: Place, columns: list[str]) -> pa.Table:
+def read_place(scores: Location, place: Place, columns: Sequence[str]) -> pa.Table:
+    """Reads columns of the piece of one unit; see `read_unit_piece`.
+
+    Args:
+        scores: The folder of the pieces.
+        place: The unit, and its shard.
+        columns: Columns of the score table.
+    """
     shard, unit = place
-    table = read_piece(scores.join(shard.piece(unit)), columns)
-    if table.num_rows != unit.rows:
-        raise _other_rows(scores, place)
+    return read_unit_piece(scores.join(shard.piece(unit)), unit, columns)
+
+
+def read_unit_piece(piece: Location, unit: Unit, columns: Sequence[str]) -> pa.Table:
+    """Reads columns of a piece that must hold the rows of a unit.
+
+    The number of rows is checked. The row numbers are checked too where "row" is among the
+    columns; a piece that was checked once need not be checked so again.
+
+    Args:
+        piece: Where the piece lies.
+        unit: The unit that its name says.
+        columns: Columns of the score table.
+
+    Raises:
+        SfRayError: The piece is missing, cannot be read, or has other rows than its name says.
+    """
+    table = read_piece(piece, columns)
+    is_whole = table.num_rows == unit.rows
+    if is_whole and "row" in columns:
+        is_whole = np.array_equal(table["row"].to_numpy(), np.arange(unit.start, unit.stop))
+    if not is_whole:
+        raise SfRayError(
+            f"score piece {piece.public_uri} does not hold the rows that its name says; delete it "
+            "and score again"
+        )
     return table
 
 
-def read_piece(location: Location, columns: Sequence[str]) -> pa.Table:
-    """Columns of one piece.
+def read_piece(piece: Location, columns: Sequence[str]) -> pa.Table:
+    """Reads columns of a piece, whatever rows it holds.
 
     Raises:
-        SfRayError: It is missing or cannot be read.
+        SfRayError: The piece is missing or cannot be read.
     """
     try:
         with pq.ParquetFile(
-            pa.BufferReader(read_bytes(location)), page_checksum_verification=True
+            pa.BufferReader(read_bytes(piece)), page_checksum_verification=True
         ) as parquet:
+            # No threads: callers read several pieces at a time.
             return parquet.read(list(columns), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise SfRayError(
-            f"score piece {location.public_uri} cannot be read ({error}); delete it and score again"
+            f"score piece {piece.public_uri} cannot be read ({error}); delete it and score again"
         ) from error
-
-
-def _other_rows(scores: Location, place: Place) -> SfRayError:
-    shard, unit = place
-    return other_rows(scores.join(shard.piece(unit)))
-
-
-def other_rows(location: Location) -> SfRayError:
-    """A piece holds other rows than those of its unit."""
-    return SfRayError(
-        f"score piece {location.public_uri} does not hold the rows that its name says; delete it "
-        "and score again"
-    )

@@ -1,11 +1,20 @@
-"""Scoring units on a cluster until they all have scores, whatever is lost on the way."""
+"""Scores units on a cluster until every one has its piece, whatever is lost on the way.
+
+    UnitSource (CPU tasks: read, render, encode)
+      ->  ScoreUnits (actors: the model)  ->  PieceSink (CPU tasks: put pieces)
+
+Between the stages travel bundles of whole units.
+"""
 
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+import ray.data
 
 from sf_ray.config.options import ScoringOptions
-from sf_ray.corpus.planning import Corpus
+from sf_ray.corpus.planning import Corpus, say_skipped
 from sf_ray.corpus.units import group_reads, share_reads
 from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.errors import ClusterError, SfRayError
@@ -13,46 +22,33 @@ from sf_ray.runtime.actor_pool import ActorPool
 from sf_ray.runtime.log import duration, say
 from sf_ray.runtime.metrics import count_retries
 from sf_ray.runtime.signals import watched
-from sf_ray.runtime.tasks import Patience
+from sf_ray.runtime.tasks import set_context, until_done, user_errors
 from sf_ray.scoring.bad_rows import check_bad_fraction
 from sf_ray.scoring.engine_spec import EngineSpec
 from sf_ray.scoring.score_set import ScoreSet, ShardUnits, count_units
+from sf_ray.scoring.stages.actor import ScoreUnits
 from sf_ray.scoring.stages.progress import RunMetrics, ScoringProgress
-from sf_ray.scoring.stages.sink import scoring_dataset, write_pieces
-from sf_ray.scoring.stages.source import ScoringJob
-from sf_ray.scoring.stages.tally import RunCounts
+from sf_ray.scoring.stages.sink import PieceSink
+from sf_ray.scoring.stages.source import ScoringJob, UnitSource
+from sf_ray.scoring.stages.tally import RunCounts, Scored
 from sf_ray.storage.location import Location
 
-# Units that travel in one bundle, at most, and bundles for each actor, at least, so that all actors
-# are done at about the same time.
-_UNITS_A_BUNDLE, _BUNDLES_AN_ACTOR = 64, 8
-# Bundles that one task reads, one after another: Ray ends processes that idle, and a new one costs
-# seconds.
+# Units that travel in one bundle, at most.
+_UNITS_A_BUNDLE = 64
+# Bundles for each actor, at least, so that all actors are done at about the same time.
+_BUNDLES_AN_ACTOR = 8
+# Bundles that one task reads, one after another: Ray ends processes that idle, and starting a new
+# process takes seconds.
 _BUNDLES_A_READ = 4
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """All that decides the scores, and where they lie."""
+    """Everything that decides the scores, and where they lie."""
 
     encoding: EncodingSpec
     engine: EngineSpec
     score_set: ScoreSet
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What a run scored itself.
-
-    Attributes:
-        units: How many.
-        tokens: Their tokens, in both passes.
-        tokens_saved: Those of them that repeat others of their unit, and were not computed again.
-    """
-
-    units: int = 0
-    tokens: int = 0
-    tokens_saved: int = 0
 
 
 def score_units(
@@ -60,74 +56,78 @@ def score_units(
 ) -> tuple[Corpus, Scored]:
     """Scores units until every one has its piece.
 
-    What Ray loses and cannot make good is planned again from what is committed, on the cluster as
-    it is then: a piece that is there is never scored again.
+    What Ray loses and cannot make good is planned again from the pieces that are committed, on the
+    cluster as it is then. A unit whose piece is committed is never scored again.
 
     Args:
-        options: Of the run.
+        options: Options of the run.
         corpus: The corpus.
         scoring: What decides the scores.
-        todo: Its units without scores.
+        todo: Units of the corpus without scores.
 
     Returns:
         The corpus without the shards that could not be read to their end, and what was scored.
 
     Raises:
-        ClusterError: Three times in a row nothing got done.
-        SfRayError: What is wrong with a shard, with the model or with storage.
+        ClusterError: Three attempts in a row scored no unit.
+        SfRayError: Something is wrong with a shard, with the model or with storage.
     """
-    patience = Patience(count_units(todo))
     metrics = RunMetrics(
         Location(options.model).public_uri,
         corpus.location.public_uri,
         _count_rows(todo),
         count_units(todo),
     )
-    tries: list[ScoringProgress] = []
-    while True:
-        problem = ClusterError("some units have no scores after scoring")
-        try:
-            _score_once(options, corpus, scoring, todo, tries, metrics)
-        except ClusterError as error:
-            problem = ClusterError(str(error))  # without its traceback, which holds the actors
+    attempts: list[ScoringProgress] = []
+
+    def attempt(todo: ShardUnits) -> None:
+        _score_once(options, corpus, scoring, todo, attempts, metrics)
+
+    def missing() -> ShardUnits:
+        nonlocal corpus
         if options.on_bad_shard == "skip":
-            known = corpus.skipped
-            corpus = corpus.without(scoring.score_set.bad_shards())
-            for shard in corpus.skipped:
-                if shard not in known:
-                    say(
-                        f"note: skipping shard {shard.relative}: {shard.reason}",
-                        stage="score",
-                        shard=shard.relative,
-                    )
-            if not corpus.shards:
-                raise SfRayError(
-                    f"{corpus.location.public_uri}: no shard can be read to its end, e.g. "
-                    f"{corpus.skipped[0].relative}: {corpus.skipped[0].reason}"
-                )
-        todo = scoring.score_set.missing(scoring.score_set.units(corpus))
-        if not todo:
-            return corpus, _scored([progress.counts for progress in tries])
-        left = count_units(todo)
-        patience.after_try(left, problem)
+            corpus = _without_bad_shards(corpus, scoring.score_set)
+        return scoring.score_set.missing(scoring.score_set.units(corpus))
+
+    def before_retry(units: int, problem: ClusterError) -> None:
         count_retries("scoring")
         say(
-            f"note: {problem}; going on with the {left:,} units that have no scores",
+            f"note: {problem}; going on with the {units:,} units that have no scores",
             stage="score",
-            units=left,
+            units=units,
         )
+
+    unfinished = "some units have no scores after scoring"
+    until_done(todo, attempt, missing, count_units, before_retry, unfinished)
+    return corpus, _scored([progress.counts for progress in attempts])
+
+
+def _without_bad_shards(corpus: Corpus, score_set: ScoreSet) -> Corpus:
+    """The corpus without the shards that are marked bad by now.
+
+    Raises:
+        SfRayError: No shard is left.
+    """
+    left = corpus.without(score_set.bad_shards())
+    say_skipped(left.skipped, corpus.skipped, stage="score")
+    if not left.shards:
+        raise SfRayError(
+            f"{corpus.location.public_uri}: no shard can be read to its end, e.g. "
+            f"{left.skipped[0].relative}: {left.skipped[0].reason}"
+        )
+    return left
 
 
 def _count_rows(units: ShardUnits) -> int:
     return sum(unit.rows for _, shard_units in units for unit in shard_units)
 
 
-def _scored(tries: Sequence[RunCounts]) -> Scored:
-    """Adds up, and says what is worth knowing."""
+def _scored(attempts: Sequence[RunCounts]) -> Scored:
+    """Adds up the work of all attempts, and says how much was saved and where memory ran out."""
     scored = Scored(
-        sum(counts.units for counts in tries),
-        sum(counts.unit_tokens for counts in tries),
-        sum(counts.tokens_saved for counts in tries),
+        sum(counts.units for counts in attempts),
+        sum(counts.unit_tokens for counts in attempts),
+        sum(counts.tokens_saved for counts in attempts),
     )
     if scored.tokens_saved:
         say(
@@ -138,7 +138,7 @@ def _scored(tries: Sequence[RunCounts]) -> Scored:
             tokens=scored.tokens,
             tokens_saved=scored.tokens_saved,
         )
-    if splits := sum(counts.oom_splits for counts in tries):
+    if splits := sum(counts.oom_splits for counts in attempts):
         say(
             f"note: the device ran out of memory {splits} times; those batches were halved and "
             "scored; a lower --token-budget saves the tries",
@@ -153,11 +153,12 @@ def _score_once(
     corpus: Corpus,
     scoring: Scoring,
     todo: ShardUnits,
-    tries: list[ScoringProgress],
+    attempts: list[ScoringProgress],
     metrics: RunMetrics,
 ) -> None:
-    # Ray ends an actor when nobody holds it any more: those of an execution that was stopped hang
-    # in the cycles of its traceback, and keep the CPUs that the new ones wait for.
+    """One attempt; adds its progress to `attempts` before it begins, and so also where it fails."""
+    # Ray ends an actor when nothing refers to it any more. The actors of an attempt that was
+    # stopped hang in the cycles of its traceback, and keep the CPUs that the new ones wait for.
     gc.collect()
     units = count_units(todo)
     pool = ActorPool.of(options, scoring.engine.device, units, options.actors)
@@ -183,9 +184,26 @@ def _score_once(
         "`ray status`, or raise --stall-s"
     )
     with ScoringProgress(_count_rows(todo), units, check, metrics) as progress:
-        tries.append(progress)
+        attempts.append(progress)
         engine = replace(scoring.engine, threads=pool.threads)
         scored = scoring_dataset(job, scoring.encoding, engine, pool, progress.tally)
-        with watched(lambda: progress.counts.signs_of_life, options.stall_s, stalled):
-            write_pieces(scored, job.pieces, pool.write_cpus)
+        with (
+            watched(lambda: progress.counts.signs_of_life, options.stall_s, stalled),
+            user_errors(),
+        ):
+            scored.write_datasink(
+                PieceSink(job.pieces), ray_remote_args={"num_cpus": pool.write_cpus}
+            )
     check(progress.counts)
+
+
+def scoring_dataset(
+    job: ScoringJob, encoding: EncodingSpec, engine: EngineSpec, pool: ActorPool, tally: Any
+) -> ray.data.Dataset:
+    """The dataset of bundles of scored units; nothing runs until it is written."""
+    set_context()
+    return ray.data.read_datasource(
+        UnitSource(job, encoding),
+        override_num_blocks=len(job.tasks),
+        num_cpus=pool.for_reading,
+    ).map_batches(ScoreUnits, fn_constructor_args=(engine, job.pieces, tally), **pool.of_bundles)

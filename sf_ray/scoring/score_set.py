@@ -1,21 +1,30 @@
-"""Scores of one identity: what decided them, where they lie, and which units have them."""
+"""A score set: the scores of one identity, where they lie, and which units have them.
+
+    SCORES/<scoring id>/identity.json                                   what decided the scores
+    SCORES/<scoring id>/<shard>.<shard id>.<first row>-<last row>.parquet     the piece of a unit
+    SCORES/<scoring id>/_bad/<shard>.<shard id>.json           a shard that ends before it should
+
+Knows the names of pieces, not what is in them; no Ray, no model.
+"""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sf_ray.corpus.formats import Format, resolve_format
 from sf_ray.corpus.planning import Corpus
-from sf_ray.corpus.units import Shard, Unit, units_of
-from sf_ray.errors import SfRayError
+from sf_ray.corpus.units import ReadPlan, Shard, Unit, units_of
+from sf_ray.errors import BadShardError, SfRayError
 from sf_ray.storage.files import list_files, put_bytes, read_bytes, read_bytes_or_none
 from sf_ray.storage.location import Location
 
-# Raised when the same tokens would get other scores; scores of another version are not reused.
+# A higher number where the same tokens would get other scores: scores of another version have
+# another identity, and are not reused.
 _SCORING_VERSION = 2
-# Says in an identity that some rows of a corpus were scored only, and which.
+# The key of an identity that says that only a sample of the corpus was scored, and which rows.
 SAMPLE = "sample"
 _BAD, _IDENTITY = "_bad", "identity.json"
 
@@ -29,7 +38,7 @@ class ScoreSet:
     Attributes:
         location: SCORES, which may hold several sets.
         scoring_id: Hash of the identity.
-        identity: All that decides a score.
+        identity: Everything that decides a score.
     """
 
     location: Location
@@ -38,16 +47,17 @@ class ScoreSet:
 
     @property
     def pieces(self) -> Location:
-        """Folder of this set's pieces."""
+        """The folder of the pieces."""
         return self.location.join(self.scoring_id)
 
     def units(self, corpus: Corpus) -> ShardUnits:
-        """The units that this identity cuts a corpus into."""
+        """The units of a corpus, cut as the identity says."""
         unit_rows = self.identity["unit_rows"]
         return [(shard, units_of(shard.row_groups, unit_rows)) for shard in corpus.shards]
 
     def missing(self, units: ShardUnits) -> ShardUnits:
-        """The units without a piece, as one listing tells."""
+        """The units without a piece, by one listing of the folder."""
+        # An empty file is no piece: a piece has at least its footer.
         pieces = {file.relative for file in list_files(self.pieces) if file.size}
         missing = [
             (shard, [unit for unit in shard_units if shard.piece(unit) not in pieces])
@@ -56,12 +66,12 @@ class ScoreSet:
         return [(shard, shard_units) for shard, shard_units in missing if shard_units]
 
     def bad_shards(self) -> dict[str, str]:
-        """Shards that could not be read to their end: shard id -> what is wrong with it."""
+        """Shards that are marked bad: shard id -> what is wrong with the shard."""
         return bad_shards(self.pieces)
 
 
 def bad_shards(pieces: Location) -> dict[str, str]:
-    """Shards that are marked beside the pieces: shard id -> what is wrong with it."""
+    """Shards that are marked bad beside the pieces: shard id -> what is wrong with the shard."""
     folder = pieces.join(_BAD)
     marks = [file.relative for file in list_files(folder, ".json")]
     return {
@@ -71,34 +81,65 @@ def bad_shards(pieces: Location) -> dict[str, str]:
 
 
 def mark_bad(pieces: Location, stem: str, reason: str) -> None:
-    """Leaves word beside the pieces that a shard cannot be read to its end.
+    """Marks beside the pieces that a shard cannot be read to its end.
 
-    Only runs with `--on-bad-shard skip` leave and read such marks; they hold for this version of
-    the shard. Remove one to have the shard tried again.
+    Only runs with `--on-bad-shard skip` write and read marks. A mark holds for one version of the
+    shard; a run tries the shard again once the mark is removed.
+
+    Args:
+        pieces: The folder of the pieces.
+        stem: `Shard.stem`.
+        reason: What is wrong with the shard.
     """
     mark = json.dumps({"reason": reason}, ensure_ascii=False).encode()
     put_bytes(pieces.join(f"{_BAD}/{stem}.json"), mark)
 
 
+@contextmanager
+def or_mark(pieces: Location, skip_bad: bool, shards: Iterable[Shard | ReadPlan]) -> Iterator[None]:
+    """Marks a shard that turns out to be bad, and ends the block without an error.
+
+    Args:
+        pieces: The folder of the pieces, where the mark goes.
+        skip_bad: False: the error is raised, and nothing is marked.
+        shards: The shards that the block reads.
+
+    Raises:
+        BadShardError: A shard is bad, and bad shards are not to be skipped.
+    """
+    try:
+        yield
+    except BadShardError as error:
+        if not skip_bad:
+            raise
+        shard = next(shard for shard in shards if shard.file.relative == error.shard)
+        mark_bad(pieces, shard.stem, error.reason)
+
+
 def count_units(units: ShardUnits) -> int:
-    """Units of all shards."""
+    """The number of units of all shards."""
     return sum(len(shard_units) for _, shard_units in units)
 
 
 def digest(value: object) -> str:
-    """A short name for anything that JSON can say."""
+    """A short hash of any value that JSON can hold; equal values have equal hashes."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def score_set_of(location: Location, identity: dict[str, Any]) -> ScoreSet:
-    """The set of an identity, below SCORES."""
+    """The set of an identity.
+
+    Args:
+        location: SCORES.
+        identity: Everything that decides a score, without the version of scoring itself.
+    """
     identity = {"scoring_version": _SCORING_VERSION, **identity}
     return ScoreSet(location, digest(identity), identity)
 
 
 def describe(score_set: ScoreSet, model_name: str) -> None:
-    """Leaves word of what a scoring id stands for beside its pieces."""
+    """Writes beside the pieces what the scoring id stands for, unless it is written there."""
     described = {
         "scoring_id": score_set.scoring_id,
         "identity": score_set.identity,
@@ -110,58 +151,95 @@ def describe(score_set: ScoreSet, model_name: str) -> None:
 
 
 def model_name(score_set: ScoreSet) -> str:
-    """The name by which the model was given that made the scores."""
+    """The name of the model that made the scores, as the first run of the set was given it."""
     name: str = json.loads(read_bytes(score_set.pieces.join(_IDENTITY)))["model_name"]
     return name
+
+
+def format_of(score_set: ScoreSet) -> Format:
+    """The format that the rows had when they were scored."""
+    identity = score_set.identity
+    columns = identity["columns"]
+    return resolve_format(list(columns.values()), identity["format"], columns)
 
 
 def find_score_set(
     location: Location, scoring_id: str | None, flag: str = "--scoring-id"
 ) -> ScoreSet:
-    """An existing set.
+    """A set that exists.
 
     Args:
-        location: SCORES, or the folder of one set in it.
-        scoring_id: Which one; None where there is only one, or only one that is no sample.
-        flag: The option that chooses one, as errors name it.
+        location: SCORES, or the folder of one set in SCORES.
+        scoring_id: The id of the set; None chooses the only set, or the only set that is not of a
+            sample.
+        flag: The option that chooses a set, as errors name it.
 
     Raises:
-        SfRayError: There is none, or there are several and none was chosen.
+        SfRayError: No set is there, or several are and none was chosen.
     """
-    found = {}
+    sets = _described_sets(location)
+    if scoring_id is None:
+        whole = [key for key, one in sets.items() if SAMPLE not in one.identity]
+        candidates = whole or list(sets)
+        scoring_id = candidates[0] if len(candidates) == 1 else None
+    if scoring_id is not None and scoring_id in sets:
+        chosen = sets[scoring_id]
+        if chosen.folder != scoring_id:
+            location = _above(location.join(chosen.folder), scoring_id)
+        return ScoreSet(location, scoring_id, chosen.identity)
+    if not sets:
+        raise SfRayError(f"{location.public_uri}: no scores there; make some with `sf-ray score`")
+    names = "\n".join(f"  {key}  {sets[key].line}" for key in sorted(sets))
+    problem = "holds several score sets" if scoring_id is None else f"has no scores {scoring_id!r}"
+    raise SfRayError(f"{location.public_uri} {problem}; choose one with {flag}:\n{names}")
+
+
+@dataclass(frozen=True)
+class _DescribedSet:
+    """A set as its `identity.json` describes it.
+
+    Attributes:
+        folder: Where that file lies, below the place that was searched.
+        identity: Everything that decides a score.
+        model_name: As `describe` wrote it.
+    """
+
+    folder: str
+    identity: dict[str, Any]
+    model_name: str
+
+    @property
+    def line(self) -> str:
+        """One line by which a person tells the sets of a corpus apart."""
+        identity = self.identity
+        line = (
+            f"{self.model_name}, {identity['dtype']}, {identity['alignment']}, "
+            f"max_length {identity['max_length']}"
+        )
+        return line + f", {identity[SAMPLE]['rows']:,} rows" if SAMPLE in identity else line
+
+
+def _described_sets(location: Location) -> dict[str, _DescribedSet]:
+    """The sets below a place, by scoring id."""
+    sets = {}
     for file in list_files(location, _IDENTITY):
         folder, _, name = file.relative.rpartition("/")
         if name == _IDENTITY:
             described = json.loads(read_bytes(location.join(file.relative)))
-            found[described["scoring_id"]] = folder, described
-    whole = [key for key, (_, value) in found.items() if SAMPLE not in value["identity"]]
-    of_interest = whole or list(found)
-    if scoring_id is None and len(of_interest) == 1:
-        scoring_id = of_interest[0]
-    if scoring_id is not None and scoring_id in found:
-        folder, described = found[scoring_id]
-        if folder != scoring_id:
-            location = _above(location.join(folder), scoring_id)
-        return ScoreSet(location, scoring_id, described["identity"])
-    if not found:
-        raise SfRayError(f"{location.public_uri}: no scores there; make some with `sf-ray score`")
-    names = "\n".join(
-        f"  {key}  {value['model_name']}, {value['identity']['dtype']}, "
-        f"{value['identity']['alignment']}, max_length {value['identity']['max_length']}"
-        + (f", {value['identity'][SAMPLE]['rows']:,} rows" if SAMPLE in value["identity"] else "")
-        for key, (_, value) in sorted(found.items())
-    )
-    wanted = "holds several score sets" if scoring_id is None else f"has no scores {scoring_id!r}"
-    raise SfRayError(f"{location.public_uri} {wanted}; choose one with {flag}:\n{names}")
+            sets[described["scoring_id"]] = _DescribedSet(
+                folder, described["identity"], described["model_name"]
+            )
+    return sets
 
 
 def _above(folder: Location, scoring_id: str) -> Location:
-    """SCORES, of the folder of one set in it.
+    """SCORES, which is one level above the folder of a set.
 
     Raises:
         SfRayError: The folder has another name than the set.
     """
-    path = folder.uri if folder.is_remote else folder.path  # which is absolute: "." has a name too
+    # `path` is absolute, so that "." has a name too.
+    path = folder.uri if folder.is_remote else folder.path
     above, _, name = path.rstrip("/").rpartition("/")
     if name != scoring_id:
         raise SfRayError(
@@ -169,10 +247,3 @@ def _above(folder: Location, scoring_id: str) -> Location:
             f"folder to {scoring_id}"
         )
     return replace(folder, uri=above)
-
-
-def _format_of(score_set: ScoreSet) -> Format:
-    """The format that the rows had when they were scored."""
-    identity = score_set.identity
-    columns = identity["columns"]
-    return resolve_format(list(columns.values()), identity["format"], columns)

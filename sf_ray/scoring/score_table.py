@@ -1,4 +1,4 @@
-"""Arrow tables at the boundaries: rows ready for the engine, and the score table.
+"""The score table: one Arrow row for each row of a unit, as a score piece holds it.
 
 Knows neither files nor models.
 """
@@ -8,9 +8,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sf_ray.corpus.status import Status
-from sf_ray.encoding.encoded_table import _flat
 from sf_ray.scoring.ifd import TurnLosses, scores_of
 
+# A turn of a chat.
 TURN_TYPE = pa.struct(
     [
         pa.field("answer_tokens", pa.int32(), nullable=False),
@@ -32,15 +32,16 @@ SCORE_SCHEMA = pa.schema(
         pa.field("ppl_direct", pa.float64()),
         pa.field("ppl_conditioned", pa.float64()),
         pa.field("ifd", pa.float64()),
-        # Of the example's own text: rows with equal ones are copies of each other.
+        # Of the text of the example: rows with equal digests are copies of each other.
         pa.field("digest", pa.binary(16)),
-        # Where an example is a chat with all of its turns scored: each of them.
+        # The turns of a row with several scored turns; null for other rows.
         pa.field("turns", pa.list_(TURN_TYPE)),
     ]
 )
 
-# How a score table is best written: counts as differences, repeated text by number, mantissas of
-# losses as they are. Nearly as small as with zstd over all of it, and less work.
+# How Parquet stores a score table: counts as differences, repeated text by number, and losses
+# plain, because their mantissas have no pattern. Nearly as small as zstd over all columns makes it,
+# and less work.
 SCORE_ENCODING = {
     "compression": "none",
     "use_dictionary": ["shard", "status"],
@@ -56,11 +57,11 @@ def score_table(shard: str, start: int, encoded: pa.Table, losses: NDArray[np.fl
     Args:
         shard: Relative path of the shard.
         start: Row number in the shard of the first encoded row.
-        encoded: From `encoded_table`, n rows.
-        losses: Nats of the spans of `sequences_of`, in order.
+        encoded: [n] rows of `encoded_table`.
+        losses: [spans] mean loss of each span of `sequences_of`, in nats per token, in their order.
 
     Returns:
-        n rows of `SCORE_SCHEMA`; null where there is no value, never NaN.
+        [n] rows of `SCORE_SCHEMA`; null where there is no value, never NaN.
     """
     rows = encoded.num_rows
     turns = _turn_losses(encoded, losses)
@@ -80,21 +81,26 @@ def score_table(shard: str, start: int, encoded: pa.Table, losses: NDArray[np.fl
 
 
 def _turn_losses(encoded: pa.Table, losses: NDArray[np.float64]) -> TurnLosses:
-    counts = encoded["conditioned_tokens"].combine_chunks().value_lengths().to_numpy()
-    row = np.repeat(np.arange(len(counts)), counts)
-    # Of each row, its turns' conditioned losses stand before the direct ones.
-    first = np.arange(len(row)) + np.repeat(np.cumsum(counts) - counts, counts)
+    """The losses of all turns. A row with t turns has 2 t spans: t conditioned, then t direct."""
+    conditioned_tokens, direct_tokens = (
+        encoded[name].combine_chunks() for name in ("conditioned_tokens", "direct_tokens")
+    )
+    turns = conditioned_tokens.value_lengths().to_numpy()  # [n] of each row
+    row = np.repeat(np.arange(len(turns)), turns)  # [m] of each turn
+    # Before the conditioned span of a turn stand one conditioned span for each turn before it, and
+    # one direct span for each turn of the rows before its own.
+    conditioned = np.arange(len(row)) + np.repeat(np.cumsum(turns) - turns, turns)
     return TurnLosses(
         row=row,
-        conditioned=losses[first],
-        direct=losses[first + np.repeat(counts, counts)],
-        conditioned_tokens=_flat(encoded["conditioned_tokens"]).to_numpy(),
-        direct_tokens=_flat(encoded["direct_tokens"]).to_numpy(),
+        conditioned=losses[conditioned],
+        direct=losses[conditioned + np.repeat(turns, turns)],
+        conditioned_tokens=conditioned_tokens.flatten().to_numpy(),
+        direct_tokens=direct_tokens.flatten().to_numpy(),
     )
 
 
 def _turn_column(turns: TurnLosses, rows: int) -> pa.Array:
-    """Of each row with several turns, a list of them."""
+    """[rows] the turns of each row with several turns; null for other rows."""
     counts = np.bincount(turns.row, minlength=rows)
     several = counts > 1
     kept = several[turns.row]
@@ -116,4 +122,5 @@ def _turn_column(turns: TurnLosses, rows: int) -> pa.Array:
 
 
 def _nullable(values: NDArray[np.float64]) -> pa.Array:
+    """The values, with null in place of those that are not finite."""
     return pa.array(np.where(np.isfinite(values), values, np.nan), pa.float64(), from_pandas=True)

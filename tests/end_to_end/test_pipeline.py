@@ -330,7 +330,7 @@ def test_reading_and_scoring_stay_apart_whatever_ray_would_fuse(tiny_model: Path
     from sf_ray.engine.model_files import resolve_model
     from sf_ray.runtime.actor_pool import ActorPool
     from sf_ray.scoring.engine_spec import EngineSpec
-    from sf_ray.scoring.stages.sink import scoring_dataset
+    from sf_ray.scoring.run import scoring_dataset
     from sf_ray.scoring.stages.source import ScoringJob
     from sf_ray.storage.files import File
     from sf_ray.storage.location import Location

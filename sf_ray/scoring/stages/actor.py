@@ -1,54 +1,72 @@
-"""The Ray part: units in, score pieces out.
+"""The second stage: Ray actors that hold the model score bundles of encoded units.
 
-    UnitSource (CPU tasks: read, render, encode) -> ScoreUnits (actors: model) -> PieceSink
-
-What travels between them are `bundles` of whole units.
+What an actor must remember beyond its own death, it asks of the `Tally`.
 """
 
 import os
 from collections.abc import Iterator, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import ray
 import ray.data
 
-from sf_ray.corpus.bundles import rewrap_unit, unwrap_bundle, unwrap_unit, wrap_bundle
+from sf_ray.corpus.bundles import UnitRows, bundle_of, units_of_bundle
 from sf_ray.encoding.encoded_table import without_rows
 from sf_ray.engine.pending import Pending, one_ahead
 from sf_ray.errors import EngineFailedError, SfRayError
 from sf_ray.runtime.log import say
 from sf_ray.scoring.engine_spec import EngineSpec
-from sf_ray.scoring.stages.tally import UnitCounts, UnitState
+from sf_ray.scoring.stages.failures import UnitState
+from sf_ray.scoring.stages.tally import UnitCounts
 from sf_ray.storage.files import is_there
 from sf_ray.storage.location import Location
 
-# Starts of an actor that end before the model is loaded.
+# Starts of an actor that end before the model is loaded, after which the run fails.
 _STARTS = 3
-# The tally answers at once; its node may be busy.
+# Seconds to wait for an answer of the tally, which answers at once unless its node is busy.
 _TALLY_S = 120.0
-# Units that are scored faster than this are committed together.
+# Units that are scored within this many seconds are committed together.
 _HOLD_S = 2.0
-# Units that are scored faster than this are reported together.
+# Units that are scored within this many seconds are reported together.
 _REPORT_S = 0.2
 
 
-# A unit, what to be careful with, and what the engine does with it; None where it does nothing yet.
-_Begun = tuple[pa.Table, UnitState, Pending[pa.Table] | None]
+class _BegunUnit(NamedTuple):
+    """A unit that is in work.
+
+    Attributes:
+        unit: With its encoded rows.
+        state: How careful to be with it.
+        pending: The score table that the engine works on; None where nothing was begun.
+    """
+
+    unit: UnitRows
+    state: UnitState
+    pending: Pending[pa.Table] | None
 
 
 class ScoreUnits:
     """An actor that holds the model and scores units.
 
-    Ray may start it, or hand it a bundle, again and again; the `Tally` remembers, and tells what to
-    be careful with.
+    Ray may start it, or hand it a bundle, again and again: the `Tally` remembers what was started
+    before.
     """
 
-    def __init__(self, rules: EngineSpec, pieces: Location, tally: Any) -> None:
+    def __init__(self, engine: EngineSpec, pieces: Location, tally: Any) -> None:
+        """
+        Args:
+            engine: The model, and how to hold it.
+            pieces: The folder of the score pieces.
+            tally: Handle of the `Tally` actor.
+
+        Raises:
+            SfRayError: The model cannot be loaded, or loading it ended the process three times.
+        """
         self._pieces, self._tally = pieces, tally
         self._unreported: dict[str, UnitCounts] = {}
-        self._reported = monotonic()
+        self._reported_s = monotonic()
         context = ray.get_runtime_context()
         starts = self._ask("actor_starting", context.get_actor_id())
         if starts > _STARTS:
@@ -57,105 +75,110 @@ class ScoreUnits:
                 f"{ray.util.get_node_ip_address()}; most often memory ran out: use a smaller "
                 "model, or fewer actors a node (--actors, --cpus-per-actor, --gpus-per-actor)"
             )
-        self._scorer = rules.start()
+        self._scorer = engine.start()
         for note in self._scorer.notes:
             say(f"note: {note}", stage="score")
         self._ask("actor_ready", context.get_actor_id())
 
     def __call__(self, bundle: pa.Table) -> Iterator[pa.Table]:
-        """Encoded units -> their score tables, as soon as some seconds' worth are done."""
+        """A bundle of encoded units -> bundles of their scores, one every few seconds."""
         assert bundle.num_rows == 1, "a batch is one bundle"
-        scored, since = [], monotonic()
-        for table in self._score(unwrap_bundle(bundle)):
-            scored.append(table)
-            if monotonic() - since >= _HOLD_S:
-                yield wrap_bundle(scored)
-                scored, since = [], monotonic()
+        scored, since_s = [], monotonic()
+        for unit in self._score(units_of_bundle(bundle)):
+            scored.append(unit)
+            if monotonic() - since_s >= _HOLD_S:
+                yield bundle_of(scored)
+                scored, since_s = [], monotonic()
         self._report()
         if scored:
-            yield wrap_bundle(scored)
+            yield bundle_of(scored)
 
-    def _score(self, units: Sequence[pa.Table]) -> Iterator[pa.Table]:
-        """Scores units in order; those that need care have the device to themselves."""
-        pieces = [unit["piece"][0].as_py() for unit in units]
-        cares = self._ask("bundle_started", pieces)
-        # What was started before may have been committed by a task that was lost since.
+    def _score(self, units: Sequence[UnitRows]) -> Iterator[UnitRows]:
+        """Scores units in order; each that was started before has the device to itself."""
+        states = self._ask("bundle_started", [unit.piece for unit in units])
+        # A unit that was started before may be committed: the task that did so was lost afterwards.
         todo = (
-            (unit, care)
-            for unit, piece, care in zip(units, pieces, cares, strict=True)
-            if care is UnitState.NEW or not is_there(self._pieces.join(piece))
+            (unit, state)
+            for unit, state in zip(units, states, strict=True)
+            if state is UnitState.NEW or not is_there(self._pieces.join(unit.piece))
         )
-        return one_ahead(todo, self._begin, self._finish, lambda each: each[1] is not UnitState.NEW)
+        return one_ahead(todo, self._begin, self._finish, lambda item: item[1] is not UnitState.NEW)
 
-    def _begin(self, what: tuple[pa.Table, UnitState]) -> _Begun:
-        """Begins with a unit; not where the process ended in it again and again."""
-        unit, care = what
-        shard, start = (unit[name][0].as_py() for name in ("shard", "start"))
-        encoded = unwrap_unit(unit)
-        if care is UnitState.HOPELESS:
+    def _begin(self, item: tuple[UnitRows, UnitState]) -> _BegunUnit:
+        """Begins to score a unit, unless its bad rows are to be searched for."""
+        unit, state = item
+        if state is UnitState.HOPELESS:
             raise SfRayError(
-                f"scoring rows {start} to {start + encoded.num_rows} of shard {shard} ends the "
-                "process, though none of them does alone; most often memory runs out: lower "
-                "--token-budget, or have more memory for each actor"
+                f"scoring rows {unit.start} to {unit.start + unit.rows.num_rows} of shard "
+                f"{unit.shard} ends the process, though none of them does alone; most often memory "
+                "runs out: lower --token-budget, or have more memory for each actor"
             )
-        if care is UnitState.SUSPECT:
-            return unit, care, None
-        return unit, care, self._scorer.begin(shard, start, encoded, self._count_batch)
+        if state is UnitState.SUSPECT:
+            return _BegunUnit(unit, state, None)
+        return _BegunUnit(unit, state, self._begin_scoring(unit))
 
-    def _finish(self, begun: _Begun) -> pa.Table:
-        """The score table of a unit; where the engine fails, the others of its rows are scored."""
-        unit, care, pending = begun
-        shard, start, piece = (unit[name][0].as_py() for name in ("shard", "start", "piece"))
-        table = None
+    def _finish(self, begun: _BegunUnit) -> UnitRows:
+        """The scores of a unit; where the engine fails on some rows, those of the other rows."""
+        unit, state, pending = begun
+        scores = None
         if pending:
             try:
-                table = pending.result()
+                scores = pending.result()
             except EngineFailedError as error:
-                self._engine_failed(piece, error)
-        if pending is None or table is None:
-            encoded = self._without_bad_rows(piece, shard, start, unwrap_unit(unit))
-            pending = self._scorer.begin(shard, start, encoded, self._count_batch)
-            table = pending.result()
-        self._unreported[piece] = UnitCounts.of(table, pending.usage)
-        # With care, at once: who dies next shall not be blamed on a unit that is done.
-        if care is not UnitState.NEW or monotonic() - self._reported >= _REPORT_S:
+                self._engine_failed(unit.piece, error)
+        if pending is None or scores is None:
+            pending = self._begin_scoring(self._without_bad_rows(unit))
+            scores = pending.result()
+        self._unreported[unit.piece] = UnitCounts.of(scores, pending.usage)
+        # At once for a unit that was started before: if the process dies over the next unit, the
+        # tally must not blame the one that is done.
+        if state is not UnitState.NEW or monotonic() - self._reported_s >= _REPORT_S:
             self._report()
-        return rewrap_unit(unit, table)
+        return unit.with_rows(scores)
+
+    def _begin_scoring(self, unit: UnitRows) -> Pending[pa.Table]:
+        return self._scorer.begin(unit.shard, unit.start, unit.rows, self._count_batch)
 
     def _report(self) -> None:
         if self._unreported:
             self._tally.units_scored.remote(self._unreported)
-        self._unreported, self._reported = {}, monotonic()
+        self._unreported, self._reported_s = {}, monotonic()
 
-    def _without_bad_rows(self, piece: str, shard: str, start: int, encoded: pa.Table) -> pa.Table:
-        """Finds the rows that the engine cannot score, by halves; their scores are thrown away."""
+    def _without_bad_rows(self, unit: UnitRows) -> UnitRows:
+        """The unit without the rows that the engine cannot score, which are found by bisection.
+
+        The scores of the ranges that are tried are thrown away: the rows of a unit are scored
+        together, so that its scores do not depend on the search.
+        """
         reason = "the process ends"
-        while found := self._ask("next_range", piece, encoded.num_rows):
-            first, stop = found
+        while bounds := self._ask("next_range", unit.piece, unit.rows.num_rows):
+            start, stop = bounds
             try:
-                rows = encoded.slice(first, stop - first)
-                self._scorer.begin(shard, start + first, rows).result()
+                rows = unit.rows.slice(start, stop - start)
+                self._scorer.begin(unit.shard, unit.start + start, rows).result()
             except EngineFailedError as error:
                 reason = str(error)
-                self._engine_failed(piece, error)
+                self._engine_failed(unit.piece, error)
             else:
-                self._ask("range_passed", piece)
-        bad: list[int] = self._ask("bad_rows", piece)
+                self._ask("range_passed", unit.piece)
+        bad: list[int] = self._ask("bad_rows", unit.piece)
         if bad:
             say(
-                f"note: the engine fails on {len(bad)} rows of {shard}, first on row "
-                f"{start + bad[0]} ({reason}); they get the status engine_error",
+                f"note: the engine fails on {len(bad)} rows of {unit.shard}, first on row "
+                f"{unit.start + bad[0]} ({reason}); they get the status engine_error",
                 stage="score",
-                shard=shard,
-                unit=piece,
+                shard=unit.shard,
+                unit=unit.piece,
                 rows=len(bad),
             )
-        return without_rows(encoded, bad)
+        return unit.with_rows(without_rows(unit.rows, bad))
 
     def _engine_failed(self, piece: str, error: EngineFailedError) -> None:
+        """Ends the process where the device is lost, because nothing runs on it any more in here.
+
+        Ray then starts another process, which goes on with the search for bad rows.
+        """
         if error.device_is_lost:
-            # Nothing runs on this device any more in this process: Ray starts another one, which
-            # goes on with the search.
             self._ask("unit_failed", piece)
             say(f"note: {error}; the scoring actor starts again", stage="score", unit=piece)
             os._exit(1)
@@ -164,4 +187,5 @@ class ScoreUnits:
         self._tally.batch_scored.remote(sequences, tokens)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
+        """Calls a method of the tally, and waits for what it returns."""
         return ray.get(getattr(self._tally, method).remote(*arguments), timeout=_TALLY_S)

@@ -1,19 +1,39 @@
-"""Which rows of a unit the engine cannot score: found by halving. Pure; knows no engine."""
+"""Which units processes died of, and which rows of such a unit are to blame.
 
+Ray starts an actor that died again, and hands it the same units: without a memory outside of it, a
+row that ends its process would end every process. Pure bookkeeping: knows no Ray and no engine.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
-# A single row must fail this often: the node of its first try may have been taken away by chance.
+# Processes that may die over one unit before its rows are suspected: a machine that is taken away
+# ends a process too.
+_DEATHS = 3
+# Times that a single row must fail before it is bad, for the same reason.
 _TRIES = 2
+
+
+class UnitState(Enum):
+    """What a scoring actor must know of a unit before it starts on it."""
+
+    NEW = "never started before"
+    RETRIED = "started before, and not finished"
+    SUSPECT = "several processes died over it: search for its bad rows"
+    HOPELESS = "a process died over it although its bad rows were taken out"
 
 
 @dataclass
 class Bisection:
-    """The search for bad rows among `rows` rows.
+    """The search for the bad rows among n rows, by scoring ranges of them.
 
-    Ask for the `next` range, score it, and say that it `passed`. A range that was handed out and
-    did not pass has failed, also where the process that had it is gone.
+    Ask for the `next` range, score it, and call `passed`. A range that was handed out and did not
+    pass has failed: the process that scored it may have died, and can report nothing.
 
     Attributes:
+        rows: n.
         bad: Rows that failed on their own.
     """
 
@@ -21,7 +41,7 @@ class Bisection:
     bad: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._left = [(0, self.rows, 0)]
+        self._left = [(0, self.rows, 0)]  # a stack of (start, stop, failures of a single row)
         self._handed_out: tuple[int, int, int] | None = None
 
     def next(self) -> tuple[int, int] | None:
@@ -40,11 +60,76 @@ class Bisection:
         """The range that was handed out last could be scored."""
         self._handed_out = None
 
-    def _failed(self, start: int, stop: int, tries: int) -> None:
+    def _failed(self, start: int, stop: int, failures: int) -> None:
         if stop - start > 1:
             middle = (start + stop) // 2
             self._left += [(middle, stop, 0), (start, middle, 0)]
-        elif tries + 1 < _TRIES:
-            self._left.append((start, stop, tries + 1))
+        elif failures + 1 < _TRIES:
+            self._left.append((start, stop, failures + 1))
         else:
             self.bad.append(start)
+
+
+class Failures:
+    """Remembers what was started and not finished, for actors and for units.
+
+    Units are named by their pieces.
+    """
+
+    def __init__(self) -> None:
+        self._actor_starts: Counter[str] = Counter()
+        self._unfinished: set[str] = set()
+        self._deaths: Counter[str] = Counter()
+        self._bisections: dict[str, Bisection] = {}
+
+    def actor_starting(self, actor: str) -> int:
+        """An actor begins to load the model; returns which attempt in a row this is."""
+        self._actor_starts[actor] += 1
+        return self._actor_starts[actor]
+
+    def actor_ready(self, actor: str) -> None:
+        """An actor has loaded the model."""
+        self._actor_starts.pop(actor, None)
+
+    def units_started(self, pieces: Sequence[str]) -> list[UnitState]:
+        """An actor starts on units, in this order; returns the state of each."""
+        again = [piece in self._unfinished for piece in pieces]
+        # The first unit that was started and not finished was in work when the process died. Or
+        # the unit after it was, which begins while the first is still in work. Units that are
+        # started again run alone, so the next death falls on the unit that causes it.
+        if True in again:
+            self._deaths[pieces[again.index(True)]] += 1
+        self._unfinished.update(pieces)
+        return [
+            self._state(piece) if is_again else UnitState.NEW
+            for piece, is_again in zip(pieces, again, strict=True)
+        ]
+
+    def _state(self, piece: str) -> UnitState:
+        if self._deaths[piece] < _DEATHS:
+            return UnitState.RETRIED
+        if piece in self._bisections and self._bisections[piece].is_done:
+            return UnitState.HOPELESS
+        return UnitState.SUSPECT
+
+    def unit_scored(self, piece: str) -> None:
+        """A unit is finished: what happened over it before no longer matters."""
+        self._unfinished.discard(piece)
+        self._deaths.pop(piece, None)
+        self._bisections.pop(piece, None)
+
+    def unit_failed(self, piece: str) -> None:
+        """The engine reported that it cannot score a unit, which is suspect without more deaths."""
+        self._deaths[piece] = max(self._deaths[piece], _DEATHS)
+
+    def next_range(self, piece: str, rows: int) -> tuple[int, int] | None:
+        """The next range [start, stop) of a suspect unit to score, as `Bisection.next` gives it."""
+        return self._bisections.setdefault(piece, Bisection(rows)).next()
+
+    def range_passed(self, piece: str) -> None:
+        """The range of a unit that was handed out last could be scored."""
+        self._bisections[piece].passed()
+
+    def bad_rows(self, piece: str) -> list[int]:
+        """The rows of a unit that the engine cannot score, in order."""
+        return sorted(self._bisections[piece].bad)

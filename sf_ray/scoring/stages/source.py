@@ -1,4 +1,4 @@
-"""Units in: CPU tasks of Ray read, render and encode them."""
+"""The first stage: CPU tasks of Ray read units from the corpus, render and encode them."""
 
 import functools
 import os
@@ -12,42 +12,30 @@ import ray.data
 from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from sf_ray.corpus.bundles import wrap_bundle, wrap_unit
-from sf_ray.corpus.readers.file_types import FileType, file_type_of
-from sf_ray.corpus.rows import first_bad_row, read_units
+from sf_ray.corpus.bundles import UnitRows, bundles_of
+from sf_ray.corpus.rows import read_units, refuse_bad_lines
 from sf_ray.corpus.status import Status
 from sf_ray.corpus.units import ReadPlan, Unit
 from sf_ray.encoding.specs import EncodingSpec
-from sf_ray.errors import BadShardError
-from sf_ray.scoring.score_set import mark_bad
+from sf_ray.scoring.score_set import or_mark
 from sf_ray.storage.files import map_requests
 from sf_ray.storage.location import Location
-
-# A bundle travels when it has this size: enough to be worth its task, whatever its rows are.
-_BUNDLE_BYTES = 16 << 20
 
 # Small reads of one task that wait for storage together, and the units that they may hold.
 _READS_AT_ONCE, _UNITS_AHEAD = 8, 64
 
 
-# Rules made from a pickle are new objects; keep one for each, with its tokenizer.
-@functools.lru_cache(maxsize=4)
-def _rules(pickled: bytes) -> EncodingSpec:
-    rules: EncodingSpec = pickle.loads(pickled)
-    return rules
-
-
 @dataclass(frozen=True)
 class ScoringJob:
-    """What is scored, from where to where.
+    """The units to score, where they are read from, and where their scores go.
 
     Attributes:
         corpus: Where the shards lie.
         pieces: Where the scores go.
-        tasks: What each read task reads.
+        tasks: The plans that each read task reads.
         units_a_bundle: Units that travel together, at most.
-        skip_bad: A shard that cannot be read gets a mark beside the pieces, instead of failing.
-        skip_bad_lines: A line that is no JSON object is a bad row, instead of failing.
+        skip_bad: A shard that cannot be read is marked beside the pieces, instead of an error.
+        skip_bad_lines: A line that is no JSON object is a bad row, instead of an error.
     """
 
     corpus: Location
@@ -59,12 +47,12 @@ class ScoringJob:
 
 
 class UnitSource(Datasource):  # type: ignore[misc]
-    """Reads, renders and encodes units."""
+    """A Ray data source of bundles of encoded units."""
 
-    def __init__(self, job: ScoringJob, rules: EncodingSpec) -> None:
+    def __init__(self, job: ScoringJob, encoding: EncodingSpec) -> None:
         super().__init__()
         self._job = job
-        self._rules = ray.cloudpickle.dumps(rules.for_workers())
+        self._encoding = ray.cloudpickle.dumps(encoding.for_workers())
 
     def get_name(self) -> str:
         """Name of the operator in Ray's plan and dashboard."""
@@ -81,11 +69,11 @@ class UnitSource(Datasource):  # type: ignore[misc]
         per_task_row_limit: int | None = None,
         data_context: DataContext | None = None,
     ) -> list[ReadTask]:
-        """One task for each of the job's, whatever parallelism Ray asks for."""
-        job = replace(self._job, tasks=())
+        """One task for each task of the job, whatever parallelism Ray asks for."""
+        job = replace(self._job, tasks=())  # each read task carries its own plans only
         tasks = []
         for plans in self._job.tasks:
-            read = functools.partial(_read_encoded, job, plans, self._rules)
+            read = functools.partial(_read_bundles, job, plans, self._encoding)
             metadata = BlockMetadata(
                 num_rows=sum(len(plan.units) for plan in plans),
                 size_bytes=None,
@@ -96,47 +84,44 @@ class UnitSource(Datasource):  # type: ignore[misc]
         return tasks
 
 
-def _read_encoded(job: ScoringJob, plans: Sequence[ReadPlan], pickled: bytes) -> Iterator[pa.Table]:
-    # Ray runs many of these side by side; threads inside each would only be in the way.
+def _read_bundles(
+    job: ScoringJob, plans: Sequence[ReadPlan], encoding: bytes
+) -> Iterator[pa.Table]:
+    # Ray runs many of these tasks side by side: threads inside each would only be in the way.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    rules = _rules(pickled)
-    held: list[pa.Table] = []
-    held_bytes = 0
-    for plan, unit, rows in _read(job, plans, rules.columns):
-        encoded = rules.encode(rows, plan.file.relative, unit.start)
-        if not job.skip_bad_lines and file_type_of(plan.file.relative) is FileType.JSON:
-            _refuse_bad_lines(job.corpus, plan, unit, rows, encoded["status"])
-        held.append(wrap_unit(plan, unit, encoded))
-        held_bytes += held[-1].nbytes
-        if len(held) == job.units_a_bundle or held_bytes >= _BUNDLE_BYTES:
-            yield wrap_bundle(held)
-            held, held_bytes = [], 0
-    if held:
-        yield wrap_bundle(held)
+    return bundles_of(_encoded_units(job, plans, _unpickled(encoding)), job.units_a_bundle)
 
 
-def _refuse_bad_lines(
-    corpus: Location, plan: ReadPlan, unit: Unit, rows: pa.Table, status: pa.ChunkedArray
-) -> None:
-    """Only bad rows are parsed again, to tell those that are not even JSON from the others."""
-    bad = [i for i, value in enumerate(status.to_pylist()) if value == Status.BAD_ROW.value]
-    if error := first_bad_row(corpus, plan.file, unit.start, rows, bad):
-        raise error
+@functools.lru_cache(maxsize=4)
+def _unpickled(encoding: bytes) -> EncodingSpec:
+    """The spec of a pickle: the same object for the same pickle, because it holds its tokenizer."""
+    spec: EncodingSpec = pickle.loads(encoding)
+    return spec
+
+
+def _encoded_units(
+    job: ScoringJob, plans: Sequence[ReadPlan], encoding: EncodingSpec
+) -> Iterator[UnitRows]:
+    """The encoded rows of each unit of a task's plans."""
+    for plan, unit, rows in _read(job, plans, encoding.columns):
+        encoded = encoding.encode(rows, plan.file.relative, unit.start)
+        if not job.skip_bad_lines:
+            # A bad row is a line that is no JSON object, or an object without the right values.
+            status = encoded["status"].to_pylist()
+            suspects = (i for i, value in enumerate(status) if value == Status.BAD_ROW.value)
+            refuse_bad_lines(job.corpus, plan.file, unit.start, rows, suspects)
+        yield UnitRows.of(plan, unit, encoded)
 
 
 def _read(
     job: ScoringJob, plans: Sequence[ReadPlan], columns: Sequence[str]
 ) -> Iterator[tuple[ReadPlan, Unit, pa.Table]]:
-    """The rows of each unit of a task's plans."""
+    """The rows of each unit of a task's plans; a bad shard gives the units before the damage."""
 
     def read(plan: ReadPlan) -> Iterator[tuple[ReadPlan, Unit, pa.Table]]:
-        try:
+        with or_mark(job.pieces, job.skip_bad, [plan]):
             for unit, rows in zip(plan.units, read_units(job.corpus, plan, columns), strict=True):
                 yield plan, unit, rows
-        except BadShardError as error:
-            if not job.skip_bad:
-                raise
-            mark_bad(job.pieces, plan.stem, error.reason)
 
     at_once = min(_READS_AT_ONCE, _UNITS_AHEAD // max(len(plan.units) for plan in plans))
     if at_once < 2:  # streams through large row groups

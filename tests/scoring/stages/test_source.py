@@ -1,53 +1,91 @@
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pytest
 
-from sf_ray.corpus.bundles import unwrap_unit, wrap_bundle, wrap_unit
-from sf_ray.corpus.status import Status
-from sf_ray.corpus.units import ReadPlan, Unit
-from sf_ray.encoding.encoded_table import encoded_table, sequences_of
-from sf_ray.encoding.encoder import EncodedRow
-from sf_ray.engine.sequences import TokenSequence
-from sf_ray.scoring.score_table import SCORE_SCHEMA, score_table
-from sf_ray.scoring.stages.sink import PieceSink
-from sf_ray.storage.files import File
+from bench.support.corpora import make_rows, write_shards
+from sf_ray.corpus.bundles import UnitRows
+from sf_ray.corpus.planning import Corpus, plan_corpus
+from sf_ray.corpus.rows import BadLine, rows_of
+from sf_ray.corpus.units import group_reads, share_reads, units_of
+from sf_ray.encoding.specs import EncodingSpec
+from sf_ray.errors import BadRowError, BadShardError
+from sf_ray.scoring.score_set import bad_shards
+from sf_ray.scoring.stages.source import ScoringJob, _encoded_units
 from sf_ray.storage.location import Location
 
-
-def encoded(lengths: list[int]) -> pa.Table:
-    def sequence(length: int) -> TokenSequence:
-        return TokenSequence.scored_from(np.arange(length, dtype=np.int32), 1)
-
-    return encoded_table(
-        [EncodedRow(Status.OK, 1, n, False, (sequence(n),), (sequence(n + 1),)) for n in lengths]
-    )
+UNIT_ROWS = 8
 
 
-def unit_row(number: int, rows: pa.Table) -> pa.Table:
-    plan = ReadPlan(File("s", "s", 1, "1"), f"a/p{number}", (), range(1), 0)
-    return wrap_unit(plan, Unit(2 * number, 2 * number + 2), rows)
+class Statuses:
+    """Encodes a row as its status."""
+
+    columns = ("id",)
+
+    def encode(self, rows: pa.Table, shard: str, start: int) -> pa.Table:
+        are_bad = [isinstance(row, BadLine) or "output" not in row for row in rows_of(rows)]
+        return pa.table({"status": ["bad_row" if bad else "ok" for bad in are_bad]})
 
 
-def test_sequences_survive_the_table() -> None:
-    sequences = sequences_of(unwrap_unit(unit_row(0, encoded([3, 0, 5]))))
-    assert [len(s.ids) for s in sequences] == [3, 4, 0, 1, 5, 6]
-    assert sequences[4].ids.tolist() == [0, 1, 2, 3, 4]
-    assert sequences_of(encoded([])) == []
+class Ids:
+    """Encodes a row as its id."""
+
+    columns = ("id",)
+
+    def encode(self, rows: pa.Table, shard: str, start: int) -> pa.Table:
+        return rows.append_column("status", [["ok"] * rows.num_rows])
 
 
-def test_the_sink_puts_each_unit_of_a_block_and_may_do_so_twice(tmp_path: Path) -> None:
-    losses = np.array([0.5, 1.0, 0.25, np.nan])
-    tables = [score_table("s", start, encoded([3, 3]), losses) for start in (0, 2)]
-    bundles = [wrap_bundle([unit_row(i, table)]) for i, table in enumerate(tables)]
-    for blocks in (bundles, [wrap_bundle([unit_row(i, t) for i, t in enumerate(tables)])]):
-        PieceSink(Location(str(tmp_path))).write(blocks, None)
-        for i, table in enumerate(tables):
-            name = f"a/p{i}.{2 * i:012d}-{2 * i + 2:012d}.parquet"
-            written = pq.read_table(tmp_path / name)
-            assert written.equals(table)
-            assert written.schema.equals(SCORE_SCHEMA)
-            assert written["row"].to_pylist() == [2 * i, 2 * i + 1]
-            assert written["status"].to_pylist() == ["ok", "non_finite"]
-            assert written["ifd"].to_pylist() == [np.exp(-0.5), None]
+def encoded_units(
+    corpus: Corpus, encoding: object, skip_bad: bool = False, skip_bad_lines: bool = False
+) -> list[UnitRows]:
+    """The units of one task that reads the whole corpus."""
+    plans = [
+        plan
+        for shard in corpus.shards
+        for plan in group_reads(shard, units_of(shard.row_groups, UNIT_ROWS))
+    ]
+    pieces = Location(f"{corpus.location.uri}-scores")
+    job = ScoringJob(corpus.location, pieces, share_reads(plans, 999), 9, skip_bad, skip_bad_lines)
+    (task,) = job.tasks
+    return list(_encoded_units(job, task, cast(EncodingSpec, encoding)))
+
+
+def ids(units: Sequence[UnitRows]) -> list[str]:
+    return [name for unit in units for name in unit.rows["id"].to_pylist()]
+
+
+def test_a_task_reads_its_units_in_order(tmp_path: Path) -> None:
+    corpus = plan_corpus(Location(str(write_shards(tmp_path / "corpus", make_rows(60)))))
+    units = encoded_units(corpus, Ids())
+    assert ids(units) == [f"row-{number}" for number in range(60)]
+    assert [unit.start for unit in units] == [0, 8, 16] * 3
+    assert all(unit.piece.startswith(unit.shard.removesuffix(".parquet")) for unit in units)
+
+
+def test_a_bad_shard_fails_the_task_or_is_marked_and_passed_over(tmp_path: Path) -> None:
+    corpus = plan_corpus(Location(str(write_shards(tmp_path / "corpus", make_rows(60)))))
+    bad = corpus.shards[1]
+    (tmp_path / "corpus" / bad.file.relative).unlink()
+    marks = Location(str(tmp_path / "corpus-scores"))
+    with pytest.raises(BadShardError, match=bad.file.relative):
+        encoded_units(corpus, Ids())
+    assert bad_shards(marks) == {}
+    units = encoded_units(corpus, Ids(), skip_bad=True)
+    assert ids(units) == [f"row-{number}" for number in range(60) if not 20 <= number < 40]
+    assert bad_shards(marks) == {bad.shard_id: "disappeared while the job ran"}
+
+
+def test_a_line_that_is_no_object_fails_the_task_or_is_a_bad_row(tmp_path: Path) -> None:
+    lines = [json.dumps({"output": "b"})] * 5
+    text = "\n".join([*lines, json.dumps({"input": "a"}), "{no", *lines])
+    (tmp_path / "x.jsonl").write_text(text, encoding="utf-8")
+    corpus = plan_corpus(Location(str(tmp_path)))
+    with pytest.raises(BadRowError, match="line 7"):  # line 6 is an object, if a useless one
+        encoded_units(corpus, Statuses())
+    units = encoded_units(corpus, Statuses(), skip_bad_lines=True)
+    statuses = [status for unit in units for status in unit.rows["status"].to_pylist()]
+    assert statuses == ["ok"] * 5 + ["bad_row"] * 2 + ["ok"] * 5

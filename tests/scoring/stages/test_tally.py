@@ -1,9 +1,11 @@
 import pyarrow as pa
 
 from sf_ray.engine.pending import Usage
-from sf_ray.scoring.stages.tally import RunCounts, Tally, UnitCounts, UnitState
+from sf_ray.scoring.bad_rows import BadRow
+from sf_ray.scoring.stages.failures import UnitState
+from sf_ray.scoring.stages.tally import RunCounts, Tally, UnitCounts
 
-UNIT = UnitCounts(3, 1, 50, 10, {"ok": 2, "bad_row": 1}, (("s", 7, "bad_row"),))
+UNIT = UnitCounts(3, 1, 50, 10, {"ok": 2, "bad_row": 1}, (BadRow("s", 7, "bad_row"),))
 
 
 def test_the_tally_adds_up() -> None:
@@ -24,7 +26,7 @@ def test_the_tally_adds_up() -> None:
         by_status={"ok": 8, "bad_row": 4},
         signs_of_life=6,
         bad={"bad_row": 4},
-        examples=(("s", 7, "bad_row"),) * 3,
+        examples=(BadRow("s", 7, "bad_row"),) * 3,
     )
 
 
@@ -70,9 +72,9 @@ def test_the_unit_that_processes_die_of_becomes_suspect() -> None:
     assert tally.next_range("b", 2) == (0, 2)
     assert tally.bundle_started(["b", "c"]) == [UnitState.SUSPECT, UnitState.RETRIED]
     ranges = []
-    while found := tally.next_range("b", 2):
-        ranges.append(found)
-        if found == (1, 2):
+    while bounds := tally.next_range("b", 2):
+        ranges.append(bounds)
+        if bounds == (1, 2):
             tally.range_passed("b")
     assert ranges == [(0, 1), (0, 1), (1, 2)]
     assert tally.bad_rows("b") == [0]

@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sf_ray.corpus.bundles import UnitRows, bundle_of
+from sf_ray.corpus.status import Status
+from sf_ray.encoding.encoded_table import encoded_table
+from sf_ray.encoding.encoder import EncodedRow
+from sf_ray.engine.sequences import TokenSequence
+from sf_ray.scoring.score_table import SCORE_SCHEMA, score_table
+from sf_ray.scoring.stages.sink import PieceSink
+from sf_ray.storage.location import Location
+
+
+def encoded(lengths: list[int]) -> pa.Table:
+    def sequence(length: int) -> TokenSequence:
+        return TokenSequence.scored_from(np.arange(length, dtype=np.int32), 1)
+
+    return encoded_table(
+        [EncodedRow(Status.OK, 1, n, False, (sequence(n),), (sequence(n + 1),)) for n in lengths]
+    )
+
+
+def test_the_sink_puts_each_unit_of_a_block_and_may_do_so_twice(tmp_path: Path) -> None:
+    losses = np.array([0.5, 1.0, 0.25, np.nan])
+    tables = [score_table("s", start, encoded([3, 3]), losses) for start in (0, 2)]
+    names = [f"a/p{i}.{2 * i:012d}-{2 * i + 2:012d}.parquet" for i in range(2)]
+    units = [UnitRows("s", 2 * i, names[i], table) for i, table in enumerate(tables)]
+    bundles = [bundle_of([unit]) for unit in units]
+    for blocks in (bundles, [bundle_of(units)], [pa.concat_tables(bundles)]):
+        PieceSink(Location(str(tmp_path))).write(blocks, None)
+        for i, table in enumerate(tables):
+            written = pq.read_table(tmp_path / names[i])
+            assert written.equals(table)
+            assert written.schema.equals(SCORE_SCHEMA)
+            assert written["row"].to_pylist() == [2 * i, 2 * i + 1]
+            assert written["status"].to_pylist() == ["ok", "non_finite"]
+            assert written["ifd"].to_pylist() == [np.exp(-0.5), None]
