@@ -1,4 +1,7 @@
-"""`sf-ray demo`: the whole job on text from Python's own library, with damage that is known."""
+"""`sf-ray demo`: the whole job on a small corpus of which it is known what is wrong with each row.
+
+The corpus is made of the docstrings of Python's own library, so that nothing need be downloaded.
+"""
 
 import importlib
 import inspect
@@ -6,13 +9,14 @@ import random
 import shutil
 import sys
 import warnings
-from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -35,18 +39,19 @@ _MODULES = (
     "xml.etree.ElementTree", "zipfile", "zlib",
 )  # fmt: skip
 _ROWS, _SHARDS, _SEED = 300, 4, 0
+# Shares of the rows that are damaged, and how.
 _EXCHANGED, _EMPTY, _NULL = 0.15, 0.03, 0.02
 _KEEP = 0.25
 
 
 def demo(options: DemoOptions) -> None:
-    """Makes the corpus, runs the main job on it and says what became of each kind of row."""
+    """Makes the corpus, runs `sf-ray run` on it and prints what became of each kind of row."""
     root = Path(options.output)
     corpus, output = root / "corpus", root / "output"
     if not corpus.exists():
         write_corpus(corpus)
     console = Console()
-    # As a person can type it here, also where the environment is not activated.
+    # A command that works when typed here, also where the environment is not activated.
     command = "sf-ray" if shutil.which("sf-ray") else sys.argv[0]
     asked = f"run {corpus} {output} --model demo --keep-fraction {_KEEP} --report-by planted"
     console.print(
@@ -66,7 +71,7 @@ def demo(options: DemoOptions) -> None:
         )
     )
     console.print()
-    _print_kinds(console, corpus, output)
+    _print_outcome(console, _outcomes(corpus, output))
     console.print(
         "\nTry next:\n"
         "  # the page that shows what was kept: open it in a browser\n"
@@ -87,8 +92,11 @@ def demo(options: DemoOptions) -> None:
 def write_corpus(folder: Path) -> None:
     """Writes the demo's corpus as Parquet shards: instruction, input, output, planted.
 
-    The same Python gives the same corpus. `planted` says what was done to a row; the job does
-    not look at it.
+    The same Python gives the same corpus. `planted` says what was done to a row; it does not
+    influence scores or selection.
+
+    Raises:
+        SfRayError: This Python has too few docstrings.
     """
     pairs = _documented()
     if len(pairs) < _ROWS:
@@ -104,7 +112,7 @@ def write_corpus(folder: Path) -> None:
     order = rng.sample(range(_ROWS), _ROWS)
     counts = [round(_ROWS * share) for share in (_EXCHANGED, _EMPTY, _NULL)]
     exchanged, empty, null, _ = np.split(np.array(order), np.cumsum(counts))
-    # Each takes its neighbour's answer, so that nobody keeps its own.
+    # Each row takes the answer of its neighbour, so that none keeps its own.
     for row, other in zip(exchanged, np.roll(exchanged, 1), strict=True):
         answers[row], planted[row] = pairs[other][1], "exchanged"
     for row in empty:
@@ -128,7 +136,7 @@ def write_corpus(folder: Path) -> None:
 
 def _documented() -> list[tuple[str, str]]:
     """(question, docstring) of public functions and classes, each docstring once, sorted."""
-    found: dict[str, str] = {}
+    questions: dict[str, str] = {}  # by docstring
     for module_name in _MODULES:
         try:
             module = importlib.import_module(module_name)
@@ -137,43 +145,63 @@ def _documented() -> list[tuple[str, str]]:
         for name, member in sorted(vars(module).items()):
             if name.startswith("_") or not (inspect.isroutine(member) or inspect.isclass(member)):
                 continue
-            with warnings.catch_warnings(action="ignore"):  # a look at what is deprecated warns
+            with warnings.catch_warnings(action="ignore"):  # deprecated members warn when read
                 text = inspect.getdoc(member)
             # Long enough to be an answer, short enough for the demo's three minutes.
-            if text and 60 <= len(text) <= 400 and text not in found:
+            if text and 60 <= len(text) <= 400 and text not in questions:
                 what = "class" if inspect.isclass(member) else "function"
-                found[text] = f"What does the {what} {module_name}.{name} in Python do?"
-    return sorted((question, text) for text, question in found.items())
+                questions[text] = f"What does the {what} {module_name}.{name} in Python do?"
+    return sorted((question, text) for text, question in questions.items())
 
 
-def _print_kinds(console: Console, corpus: Path, output: Path) -> None:
-    """What became of each planted kind, and how well IFD tells exchanged rows from intact ones."""
+@dataclass
+class _Outcome:
+    """What became of the rows of one planted kind.
+
+    Attributes:
+        ifd: IFD of each row, or None where it has none.
+        kept: Rows that were kept.
+    """
+
+    ifd: list[float | None]
+    kept: int = 0
+
+    @property
+    def scored(self) -> NDArray[np.float64]:
+        """IFD of the rows that have one."""
+        return np.array([ifd for ifd in self.ifd if ifd is not None], float)
+
+
+def _outcomes(corpus: Path, output: Path) -> dict[str, _Outcome]:
+    """Planted kind -> what became of its rows; the most frequent kind first."""
     scores = ds.dataset(sorted((output / "scores").rglob("*.parquet")), format="parquet")
-    by_row = {
-        (row["shard"], row["row"]): row
-        for row in scores.to_table(columns=["shard", "row", "status", "ifd"]).to_pylist()
+    ifd_by_row = {
+        (row["shard"], row["row"]): row["ifd"]
+        for row in scores.to_table(columns=["shard", "row", "ifd"]).to_pylist()
     }
-    kept: Counter[str] = Counter()
-    kinds: dict[str, list[dict[str, object]]] = {}
-    for path in sorted(corpus.glob("*.parquet")):
-        for number, kind in enumerate(pq.read_table(path)["planted"].to_pylist()):
-            kinds.setdefault(kind, []).append(by_row[path.name, number])
-        kept.update(pq.read_table(output / "data" / path.name)["planted"].to_pylist())
+    outcomes: dict[str, _Outcome] = {}
+    for shard in sorted(corpus.glob("*.parquet")):
+        for row, kind in enumerate(pq.read_table(shard)["planted"].to_pylist()):
+            outcomes.setdefault(kind, _Outcome([])).ifd.append(ifd_by_row[shard.name, row])
+        for kind in pq.read_table(output / "data" / shard.name)["planted"].to_pylist():
+            outcomes[kind].kept += 1
+    return dict(sorted(outcomes.items(), key=lambda item: -len(item[1].ifd)))
 
+
+def _print_outcome(console: Console, outcomes: dict[str, _Outcome]) -> None:
+    """Prints a table of the kinds, and how well IFD separates exchanged rows from intact ones."""
     table = Table(title="what became of the planted rows", box=None, pad_edge=False)
     for column in ("kind", "rows", "scored", "median IFD", "IFD >= 1", "kept"):
         table.add_column(column, justify="left" if column == "kind" else "right")
-    ifd = {}
-    for kind in sorted(kinds, key=lambda kind: -len(kinds[kind])):
-        rows = kinds[kind]
-        ifd[kind] = np.array([row["ifd"] for row in rows if row["ifd"] is not None], float)
-        scored = len(ifd[kind])
-        median = f"{np.median(ifd[kind]):.3f}" if scored else ""
-        above = f"{int((ifd[kind] >= 1).sum())}" if scored else ""
-        table.add_row(kind, f"{len(rows)}", f"{scored}", median, above, f"{kept[kind]}")
+    for kind, outcome in outcomes.items():
+        ifd = outcome.scored
+        median = f"{np.median(ifd):.3f}" if len(ifd) else ""
+        above = f"{int((ifd >= 1).sum())}" if len(ifd) else ""
+        table.add_row(kind, f"{len(outcome.ifd)}", f"{len(ifd)}", median, above, f"{outcome.kept}")
     console.print(table)
-    higher = ifd["exchanged"][:, None] > ifd["intact"][None, :]
-    dropped = (ifd["exchanged"] >= 1).mean()
+    exchanged, intact = outcomes["exchanged"].scored, outcomes["intact"].scored
+    higher = exchanged[:, None] > intact[None, :]
+    dropped = (exchanged >= 1).mean()
     console.print(
         f"\nAn exchanged answer has a higher IFD than an intact one in {higher.mean():.0%} of\n"
         f"pairs, but only {dropped:.0%} of them reach 1.0, where the method drops a row. Below it\n"
