@@ -38,8 +38,9 @@ from sf_ray.output.report.terminal import print_scores_summary
 from sf_ray.runtime.cluster import start_ray
 from sf_ray.runtime.log import WallTimes, say, timed
 from sf_ray.runtime.signals import stoppable
-from sf_ray.scoring.run import Scored, Scoring, score_units
+from sf_ray.scoring.run import Scoring, score_units
 from sf_ray.scoring.score_set import ScoreSet, count_units, describe, find_score_set, score_set_of
+from sf_ray.scoring.stages.tally import Scored
 from sf_ray.selection.diversity.embedder import EmbedderSpec, require_library
 from sf_ray.storage.lease import lease, refuse_if_held
 from sf_ray.storage.location import Location

@@ -8,14 +8,14 @@ from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.errors import UsageError
 from sf_ray.output.export_tasks import export
 from sf_ray.output.layout import Output
-from sf_ray.output.manifest import manifest_of
 from sf_ray.output.report.files import write_report
 from sf_ray.output.report.survey_tasks import summarise
 from sf_ray.output.report.terminal import print_manifest
+from sf_ray.output.run_manifest import RunRequest, RunResult, manifest_of
 from sf_ray.output.shard_tasks import write_kept
 from sf_ray.runtime.log import WallTimes, say, timed
-from sf_ray.scoring.run import Scored
 from sf_ray.scoring.score_set import ScoreSet, digest, format_of
+from sf_ray.scoring.stages.tally import Scored
 from sf_ray.selection.corpus_pass import MarkedBadError
 from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.group_column import GroupColumn, find_column
@@ -77,19 +77,18 @@ def select_and_write(
     with timed("survey", wall_s):
         summary = summarise(selection, row_format, _column_to_report(options, corpus))
     manifest = manifest_of(
-        request_id=_request_id(options, corpus, score_set, embedder),
-        command=command_line(options, lambda uri: Location(uri).public_uri),
-        corpus=corpus,
-        score_set=score_set,
-        scored=scored,
-        options=options,
-        ranking=selection.ranking,
-        dropped_duplicates=None if selection.duplicates is None else len(selection.duplicates),
-        diversity=selection.diversity,
-        embedder=embedder,
-        written=written,
-        exported=exported,
-        wall_s=wall_s,
+        _request(options, corpus, score_set, embedder),
+        corpus,
+        score_set,
+        RunResult(
+            scored=scored,
+            ranking=selection.ranking,
+            dropped_duplicates=None if selection.duplicates is None else len(selection.duplicates),
+            diversity=selection.diversity,
+            shards=written,
+            export=exported,
+        ),
+        wall_s,
     )
     write_report(output, manifest, summary)
     output.finish(manifest)
@@ -99,6 +98,19 @@ def select_and_write(
 
 def _output(options: SelectionOptions) -> Output:
     return Output(location_of(options, options.output))
+
+
+def _request(
+    options: SelectionOptions, corpus: Corpus, score_set: ScoreSet, embedder: EmbedderSpec | None
+) -> RunRequest:
+    """What was asked for, as the manifest says it."""
+    return RunRequest(
+        request_id=_request_id(options, corpus, score_set, embedder),
+        command=command_line(options, lambda uri: Location(uri).public_uri),
+        options=options,
+        encoder=Location(embedder.model.name).public_uri if embedder else "",
+        encoder_fingerprint=embedder.model.fingerprint if embedder else "",
+    )
 
 
 def _request_id(

@@ -1,19 +1,22 @@
-"""A run or a score set, in the terminal."""
+"""`sf-ray show`: a finished run or a score set, in the terminal."""
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
+from sf_ray.commands.locations import location_of
 from sf_ray.config.options import ShowOptions
 from sf_ray.corpus.status import Status
 from sf_ray.errors import SfRayError, UsageError
 from sf_ray.output.layout import Output
 from sf_ray.output.report.files import read_run
-from sf_ray.output.report.survey import PICKS
+from sf_ray.output.report.row_kinds import RowKind, ScoreKind, StatusKind
+from sf_ray.output.report.surveyed_rows import PICKS
 from sf_ray.output.report.terminal import as_terminal_text, print_manifest, print_row
 from sf_ray.scoring.pieces import read_piece
 from sf_ray.scoring.score_set import ScoreSet, find_score_set
@@ -25,50 +28,64 @@ _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
 def show(options: ShowOptions) -> None:
-    """Prints what a run kept, with rows to read; or what a score set holds."""
-    location = Location(options.place, options.storage_options, options.storage_retry_s)
+    """Prints what a run kept, or what a score set holds; with some of the rows.
+
+    Raises:
+        UsageError: An option does not fit what lies there.
+        SfRayError: There is neither a finished run nor a score set, or it cannot be read.
+    """
+    location = location_of(options, options.place)
     output = Output(location)
     if output.manifest() is None:
         _show_scores(options, location)
-        return
+    else:
+        _show_run(options, output)
+
+
+@dataclass(frozen=True)
+class _Section:
+    """Rows to show: a heading, their kind, and how many at most."""
+
+    title: str
+    kind: RowKind
+    rows: int
+
+
+def _show_run(options: ShowOptions, output: Output) -> None:
     manifest, summary = read_run(output)
-    print_manifest(manifest, location)
-    counts = manifest["status_counts"]
+    print_manifest(manifest, output.location)
+    counts = manifest.status_counts
     if options.status is not None and not counts.get(options.status):
-        there = ", ".join(name for name, count in counts.items() if count)
-        raise UsageError(f"--status {options.status}: no row has it; rows have {there}")
+        occurring = ", ".join(name for name, count in counts.items() if count)
+        raise UsageError(f"--status {options.status}: no row has it; rows have {occurring}")
     console = Console(highlight=False, markup=False)
-    for title, kind, count in _wanted(options):
-        console.rule(title)
-        rows = [row for row in summary.rows if kind in row.kinds]
-        rows.sort(key=lambda row: (_sign(kind) * row.scores.get("ifd", 0), row.shard, row.row))
-        for row in rows[:count]:
+    for section in _sections(options):
+        console.rule(section.title)
+        rows = summary.rows_of(section.kind)
+        for row in rows[: section.rows]:
             print_row(console, row)
         if not rows:
             console.print("none")
 
 
-def _sign(kind: str) -> int:
-    return -1 if kind in ("best", "first missed") else 1
-
-
-def _wanted(options: ShowOptions) -> list[tuple[str, str, int]]:
-    """Title, kind and number of the rows that were asked for."""
-    wanted = []
+def _sections(options: ShowOptions) -> list[_Section]:
+    """What the options ask to show of a run."""
+    sections = []
     if options.top is not None:
-        wanted.append(("highest IFD of the kept", "best", options.top))
+        sections.append(_Section("highest IFD of the kept", ScoreKind.BEST, options.top))
     if options.around_cut is not None:
-        wanted.append(("last kept", "last kept", options.around_cut))
-        wanted.append(("first left out", "first missed", options.around_cut))
+        sections.append(_Section("last kept", ScoreKind.LAST_KEPT, options.around_cut))
+        sections.append(_Section("first left out", ScoreKind.FIRST_MISSED, options.around_cut))
     if options.status == Status.OK:
-        wanted.append(("status ok, lowest IFD", "lowest", PICKS))
+        sections.append(_Section("status ok, lowest IFD", ScoreKind.LOWEST, PICKS))
     elif options.status is not None:
-        wanted.append((f"status {options.status}", f"status {options.status}", PICKS))
-    return wanted
+        kind = StatusKind(Status(options.status))
+        sections.append(_Section(f"status {options.status}", kind, PICKS))
+    return sections
 
 
 def _show_scores(options: ShowOptions, location: Location) -> None:
-    """Counts and quantiles of a score set; which rows they are of, without their texts."""
+    """Prints counts and quantiles of a score set, and the places of rows; scores have no texts."""
     try:
         score_set = find_score_set(location, options.scoring_id)
     except SfRayError as error:
@@ -77,14 +94,14 @@ def _show_scores(options: ShowOptions, location: Location) -> None:
         ) from None
     if options.around_cut is not None:
         raise UsageError("--around-cut: scores have no cut-off; give the OUTPUT of a run")
-    found = [one for one in _read_pieces(score_set) if one.num_rows]
-    table = pa.concat_tables(found) if found else SCORE_SCHEMA.empty_table()
+    pieces = [piece for piece in _read_pieces(score_set) if piece.num_rows]
+    table = pa.concat_tables(pieces) if pieces else SCORE_SCHEMA.empty_table()
     console = Console(highlight=False, markup=False)
     console.print(f"{score_set.pieces.public_uri}", soft_wrap=True)
     for name, value in score_set.identity.items():
         console.print(f"  {name:16} {value}", soft_wrap=True)
     counts = Counter(table["status"].to_pylist())
-    console.print(f"{table.num_rows:,} rows in {len(found):,} pieces")
+    console.print(f"{table.num_rows:,} rows in {len(pieces):,} pieces")
     for status in Status:
         if counts[status]:
             console.print(f"  {status.value:20} {counts[status]:>12,}")
@@ -103,6 +120,7 @@ def _show_scores(options: ShowOptions, location: Location) -> None:
 
 
 def _rows_of_scores(options: ShowOptions, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """What the options ask to show of a score table: headings and rows."""
     if options.top is not None:
         below = table.filter(pc.less(table["ifd"], 1.0))
         order = [("ifd", "descending"), ("shard", "ascending"), ("row", "ascending")]
@@ -116,7 +134,6 @@ def _rows_of_scores(options: ShowOptions, table: pa.Table) -> Iterator[tuple[str
 
 def _read_pieces(score_set: ScoreSet) -> Iterator[pa.Table]:
     columns = ["shard", "row", "status", "ppl_direct", "ppl_conditioned", "ifd"]
-
     names = [file.relative for file in list_files(score_set.pieces, ".parquet") if file.size]
     return map_requests(
         score_set.pieces, lambda name: read_piece(score_set.pieces.join(name), columns), names

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sf_ray.output.report.survey import SurveyedRows
+from sf_ray.output.report.surveyed_rows import SurveyedRows
 
 
 def make_rows(count: int, seed: int, ties: bool = False) -> SurveyedRows:

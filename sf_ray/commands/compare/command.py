@@ -7,7 +7,7 @@ from sf_ray.commands.compare.page import render_page
 from sf_ray.commands.compare.tables import tables_of
 from sf_ray.commands.locations import location_of
 from sf_ray.config.options import CompareOptions
-from sf_ray.output.report.terminal import print_tables
+from sf_ray.output.report.text_table import print_tables
 from sf_ray.runtime.log import say
 from sf_ray.scoring.score_set import find_score_set
 from sf_ray.storage.files import put_bytes

@@ -34,7 +34,7 @@ from sf_ray.corpus.planning import Corpus, SkippedShards
 from sf_ray.corpus.sampling import Segment
 from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.errors import SfRayError
-from sf_ray.output.report.terminal import TextTable, print_tables
+from sf_ray.output.report.text_table import TextTable, print_tables
 from sf_ray.runtime.actor_pool import ActorPool
 from sf_ray.runtime.log import say
 from sf_ray.runtime.signals import stoppable

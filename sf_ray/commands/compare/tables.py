@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from sf_ray.commands.compare.consistency import Agreement, Consistency
 from sf_ray.commands.compare.join import Comparison
-from sf_ray.output.report.terminal import TextTable
+from sf_ray.output.report.text_table import TextTable
 
 _STATUS_PAIRS_SHOWN = 8
 

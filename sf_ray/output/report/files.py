@@ -1,9 +1,8 @@
-"""The report of a run: the page, the data card, and what both show, put beside the output."""
-
-from typing import Any
+"""The files of a run's report, beside the output: report.html, README.md and summary.json."""
 
 from sf_ray.errors import SfRayError
 from sf_ray.output.layout import Output
+from sf_ray.output.manifest import Manifest
 from sf_ray.output.report.card import MARK, render_card
 from sf_ray.output.report.page import render_page
 from sf_ray.output.report.summary import Summary
@@ -11,22 +10,23 @@ from sf_ray.runtime.log import say
 from sf_ray.storage.files import put_bytes, read_bytes_or_none
 
 
-def write_report(output: Output, manifest: dict[str, Any], summary: Summary) -> None:
-    """Puts report.html, README.md and summary.json; a README of somebody else stays as it is."""
+def write_report(output: Output, manifest: Manifest, summary: Summary) -> None:
+    """Writes the three files; a README that sf_ray has not written stays, and a note says so."""
     data = summary.to_json()
     put_bytes(output.summary, data)
-    # From what is kept, so that the page can be made again as it was.
+    # summary.json rounds. The page is made from the rounded numbers, so that `sf-ray report`, which
+    # has no others, makes the same page again.
     summary = Summary.from_json(data, output.summary.public_uri)
     put_bytes(output.page, render_page(manifest, summary).encode())
-    there = read_bytes_or_none(output.card)
-    if there is not None and MARK.encode() not in there:
+    card = read_bytes_or_none(output.card)
+    if card is not None and MARK.encode() not in card:
         say(f"note: {output.card.public_uri} is not of our writing, and stays as it is")
         return
     put_bytes(output.card, render_card(manifest).encode())
 
 
-def read_run(output: Output) -> tuple[dict[str, Any], Summary]:
-    """The manifest of a finished run, and what its report shows.
+def read_run(output: Output) -> tuple[Manifest, Summary]:
+    """Reads the manifest of a finished run, and its summary.
 
     Raises:
         SfRayError: There is no finished run, or one that this version cannot read.

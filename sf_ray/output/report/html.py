@@ -1,6 +1,7 @@
-"""Templates of the package -> pages that hold all they need, run no script and load nothing.
+"""Templates of the package -> whole HTML pages that run no script and load nothing.
 
-A policy in the frame of every page forbids both, whatever a corpus says; what is put in is escaped.
+Texts of a corpus stand in the pages, and nobody knows what they contain. So every text is escaped,
+and a content security policy in the frame of every page forbids scripts and loading.
 """
 
 from typing import Any
@@ -9,11 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(template: str, **values: Any) -> str:
-    """A page, as HTML.
+    """Renders a page.
 
     Args:
-        template: Its name, without `.html.jinja`; it extends the frame.
-        values: What stands in it; all text is escaped that is no `Markup`.
+        template: Name of a template that extends the frame, without `.html.jinja`.
+        values: The variables of the template. Every text is escaped, unless it is `Markup`.
     """
     loader = PackageLoader("sf_ray.output.report", "templates")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)

@@ -1,55 +1,29 @@
-"""Plots as SVG text to stand in a page, in the page's own colours.
+"""Plots of reports: a histogram of bars, and a density of rows by two values. As SVG text.
 
-Drawn by matplotlib with stand-in colours, which become CSS variables: one drawing is readable on a
-light screen, a dark one and on paper. Knows nothing of runs.
+This module does not know what a run is: it draws counts and points between axes.
 """
 
-import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sf_ray.output.report.svg import KEPT, MARK, MUTED, REST, as_svg, drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
-# What is drawn in these colours takes those of the page's variables.
-INK, MUTED, LINE, KEPT, REST, MARK = (f"#00000{number}" for number in range(1, 7))
-VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    LINE: "--line",
-    KEPT: "--kept",
-    REST: "--rest",
-    MARK: "--mark",
-}
-# A density is a picture, which cannot take the page's colours: one that is seen on white and black.
+# A density is an image of pixels, which cannot use the page's colours: this blue can be seen on
+# white and on black.
 _DENSITY_RGB = (0.22, 0.49, 0.78)
-# Fewer rows than this are shown as points.
+# At most this many rows are shown as points.
 MOST_POINTS = 2000
 _MOST_TICKS = 6
-_STYLE = {
-    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's font
-    "font.family": "sans-serif",
-    "font.size": 11,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "text.color": INK,
-    "grid.color": LINE,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.linewidth": 0.6,
-    "axes.linewidth": 0.8,
-}
 
 
 @dataclass(frozen=True)
@@ -58,9 +32,9 @@ class Axis:
 
     Attributes:
         label: What it shows.
-        edges: [bins + 1] of a density's bins, evenly spaced in what is drawn.
-        ticks: Where there is a number; none: where matplotlib wants one.
-        texts: What stands there.
+        edges: [bins + 1] of the bins, evenly spaced, in the units of what is drawn.
+        ticks: Where numbers stand; empty leaves that to matplotlib.
+        texts: One for each tick.
     """
 
     label: str
@@ -69,7 +43,7 @@ class Axis:
     texts: Sequence[str] = ()
 
     def within(self, low: float, high: float) -> "Axis":
-        """The same axis with no more ticks than there is room for, of those in sight."""
+        """The same axis with the ticks between two values, thinned out where they are many."""
         seen = [at for at, tick in enumerate(self.ticks) if low <= tick <= high]
         seen = seen[:: -(-len(seen) // _MOST_TICKS) or 1]
         return replace(
@@ -79,17 +53,17 @@ class Axis:
 
 @dataclass(frozen=True)
 class Line:
-    """A line through a plot, told by a text at its end.
+    """A dashed line through a plot.
 
     Attributes:
-        at: Its x, or its y where it is level; of a diagonal anything.
-        text: What it stands for.
-        kind: "upright", "level" or "diagonal".
+        at: Its x where it is upright, its y where it is level; not used for a diagonal.
+        text: Stands at its upper end where it is upright.
+        kind: Its direction.
     """
 
     at: float
     text: str = ""
-    kind: str = "upright"
+    kind: Literal["upright", "level", "diagonal"] = "upright"
 
 
 @dataclass(frozen=True)
@@ -97,8 +71,9 @@ class Scatter:
     """Rows as points.
 
     Attributes:
-        x, y: [n] in the units of the axes.
-        kept: [n] are drawn in another colour.
+        x: [n] in the units of the axis.
+        y: [n] in the units of the axis.
+        kept: [n] points in the colour of kept rows; [0] for no point.
     """
 
     x: Floats
@@ -107,31 +82,31 @@ class Scatter:
 
 
 def histogram(
-    name: str,
-    axis: Axis,
-    rest: NDArray[np.int64],
-    kept: NDArray[np.int64],
-    lines: Sequence[Line],
-    width: float = 7.8,
+    name: str, axis: Axis, rest: Ints, kept: Ints, lines: Sequence[Line], width: float
 ) -> str:
-    """Stacked bars: [bins] kept rows, and [bins] others on top of them; as SVG.
+    """Draws bars: kept rows, and the rest on top of them.
 
     Args:
-        name: Tells this plot from the others of a page.
-        axis: Across.
-        rest, kept: [bins] rows.
-        lines: To draw through it.
-        width: In inches, at the size of the text: a narrow one is for narrow screens.
+        name: Distinguishes this plot from others of the page.
+        axis: The axis across.
+        rest: [bins] rows that are not kept.
+        kept: [bins] rows that are kept.
+        lines: Lines through the plot.
+        width: In inches, at the size of the text.
     """
-    with _drawing() as new:
-        figure, axes = new(width, 2.9)
+    with drawing(width, 2.9) as (figure, axes):
         left, widths = axis.edges[:-1], np.diff(axis.edges)
-        bars = {"align": "edge", "linewidth": 0}
-        axes.bar(left, kept, widths, color=KEPT, label="kept", **bars)
-        axes.bar(left, rest, widths, bottom=kept, color=REST, label="not kept", **bars)
+        for counts, bottom, colour, label in (
+            (kept, 0, KEPT, "kept"),
+            (rest, kept, REST, "not kept"),
+        ):
+            axes.bar(
+                left, counts, widths, bottom, align="edge", linewidth=0, color=colour, label=label
+            )
         axes.set_ylabel("rows")
+        # Room above the bars for the texts of the lines and the legend.
         axes.set_ylim(0, max(1, int((rest + kept).max(initial=0))) * 1.18)
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="y", integer=True)
         axes.yaxis.set_major_formatter(_thousands)
         axes.grid(axis="x", visible=False)
         _label(axes, axis, None)
@@ -146,55 +121,58 @@ def histogram(
                 labelcolor=MUTED,
                 fontsize=10,
             )
-        return _svg(figure, name)
+        return as_svg(figure, name)
 
 
 def density(
-    name: str,
-    x: Axis,
-    y: Axis,
-    counts: NDArray[np.int64],
-    points: Scatter,
-    lines: Sequence[Line] = (),
+    name: str, x: Axis, y: Axis, counts: Ints, points: Scatter, lines: Sequence[Line] = ()
 ) -> str:
-    """Rows by two of their values, as SVG: points where they are few, else darker where many are.
+    """Draws rows by two of their values: few rows as points, many as an image of their density.
 
     Args:
-        name: Tells this plot from the others of a page.
-        x, y: The axes.
+        name: Distinguishes this plot from others of the page.
+        x: The axis across.
+        y: The axis upward.
         counts: [x bins, y bins] rows.
-        points: The rows one by one; drawn where they are all of the rows.
-        lines: To draw through it.
+        points: The rows one by one, or a sample of them, which is drawn only if it has all rows.
+        lines: Lines through the plot.
     """
-    with _drawing() as new:
-        figure, axes = new(3.6, 3.1)
-        limits = _limits(x, counts.sum(axis=1)), _limits(y, counts.sum(axis=0))
+    with drawing(3.6, 3.1) as (figure, axes):
+        x_limits, y_limits = _limits(x, counts.sum(axis=1)), _limits(y, counts.sum(axis=0))
         if int(counts.sum()) <= min(MOST_POINTS, len(points.x)):
-            kept = points.kept if len(points.kept) else np.zeros(len(points.x), np.bool_)
-            at = np.clip(points.x, *x.edges[[0, -1]]), np.clip(points.y, *y.edges[[0, -1]])
-            dots = {"s": 9, "linewidths": 0, "alpha": 0.75}
-            axes.scatter(at[0][~kept], at[1][~kept], color=REST, **dots)
-            axes.scatter(at[0][kept], at[1][kept], color=KEPT, **dots)
+            _draw_points(axes, x, y, points)
         else:
-            alpha = np.log1p(counts.T) / np.log1p(counts.max())
-            pixels = np.empty((*alpha.shape, 4))
-            pixels[..., :3] = _DENSITY_RGB
-            # One row is seen at all.
-            pixels[..., 3] = np.where(counts.T > 0, 0.12 + 0.88 * alpha, 0)
-            extent = (*x.edges[[0, -1]], *y.edges[[0, -1]])
-            axes.imshow(
-                pixels, origin="lower", extent=extent, aspect="auto", interpolation="nearest"
-            )
-        # Ticks may widen an axis.
-        _label(axes, x.within(*limits[0]), y.within(*limits[1]))
-        axes.set_xlim(limits[0])
-        axes.set_ylim(limits[1])
+            _draw_pixels(axes, x, y, counts)
+        # Ticks may widen an axis, so the limits are set after them.
+        _label(axes, x.within(*x_limits), y.within(*y_limits))
+        axes.set_xlim(x_limits)
+        axes.set_ylim(y_limits)
         _draw_lines(axes, lines)
-        return _svg(figure, name)
+        return as_svg(figure, name)
 
 
-def _limits(axis: Axis, counts: NDArray[np.int64]) -> tuple[float, float]:
-    """From the first to the last bin that has rows, and a little more."""
+def _draw_points(axes: "Axes", x: Axis, y: Axis, points: Scatter) -> None:
+    """Draws points; those beyond an axis stand at its end."""
+    kept = points.kept if len(points.kept) else np.zeros(len(points.x), np.bool_)
+    xs, ys = np.clip(points.x, *x.edges[[0, -1]]), np.clip(points.y, *y.edges[[0, -1]])
+    # Kept rows last: they are fewer, and must not be hidden.
+    for shown, colour in ((~kept, REST), (kept, KEPT)):
+        axes.scatter(xs[shown], ys[shown], s=9, linewidths=0, alpha=0.75, color=colour)
+
+
+def _draw_pixels(axes: "Axes", x: Axis, y: Axis, counts: Ints) -> None:
+    """Draws [x bins, y bins] rows as pixels: the more rows, the less transparent."""
+    opacity = np.log1p(counts.T) / np.log1p(counts.max())
+    pixels = np.empty((*opacity.shape, 4))
+    pixels[..., :3] = _DENSITY_RGB
+    # From 0.12 on, so that a bin of one row among millions can be seen.
+    pixels[..., 3] = np.where(counts.T > 0, 0.12 + 0.88 * opacity, 0)
+    extent = (*x.edges[[0, -1]], *y.edges[[0, -1]])
+    axes.imshow(pixels, origin="lower", extent=extent, aspect="auto", interpolation="nearest")
+
+
+def _limits(axis: Axis, counts: Ints) -> tuple[float, float]:
+    """From the first to the last bin that has rows, and a little more on both sides."""
     occur = np.flatnonzero(counts)
     if not len(occur):
         return float(axis.edges[0]), float(axis.edges[-1])
@@ -204,6 +182,7 @@ def _limits(axis: Axis, counts: NDArray[np.int64]) -> tuple[float, float]:
 
 
 def _label(axes: "Axes", x: Axis, y: Axis | None) -> None:
+    """Writes labels and ticks; the y axis keeps those that it has where None is given."""
     axes.set_xlabel(x.label)
     if len(x.ticks):
         axes.set_xticks(list(x.ticks), list(x.texts))
@@ -214,7 +193,7 @@ def _label(axes: "Axes", x: Axis, y: Axis | None) -> None:
 
 
 def _draw_lines(axes: "Axes", lines: Sequence[Line]) -> None:
-    # A line never widens an axis.
+    # matplotlib widens an axis to show a line; the limits of before are put back at the end.
     x_limits, y_limits = axes.get_xlim(), axes.get_ylim()
     style: dict[str, Any] = {"color": MARK, "linewidth": 1.1, "linestyle": (0, (4, 3))}
     upright = [line for line in lines if line.kind == "upright"]
@@ -227,8 +206,9 @@ def _draw_lines(axes: "Axes", lines: Sequence[Line]) -> None:
         if not x_limits[0] <= line.at <= x_limits[1]:
             continue
         axes.axvline(line.at, **style)
-        # Away from the other lines, as long as there is room.
-        is_left = line.at == min(one.at for one in upright) and line.at > np.mean(x_limits) / 2
+        # The text of the leftmost line stands at its left, as long as there is room, so that it
+        # does not run into the text of the next line.
+        is_left = line.at == min(other.at for other in upright) and line.at > np.mean(x_limits) / 2
         axes.annotate(
             line.text,
             (line.at, 0.98),
@@ -254,46 +234,3 @@ def short(number: float) -> str:
 
 def _thousands(value: float, _: object) -> str:
     return f"{value:,.0f}"
-
-
-class _drawing:  # noqa: N801 - used as a function
-    """A context in which figures are drawn in our style, and none is left open."""
-
-    def __enter__(self) -> Any:
-        # Imports for most of a second: nobody pays who draws nothing.
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-
-        self._style = mpl.rc_context(_STYLE)
-        self._style.__enter__()
-
-        def new(width: float, height: float) -> tuple[Figure, "Axes"]:
-            figure = Figure(figsize=(width, height), layout="constrained")
-            return figure, figure.add_subplot()
-
-        return new
-
-    def __exit__(self, *error: Any) -> None:
-        self._style.__exit__(*error)
-
-
-def _svg(figure: Any, name: str) -> str:
-    import matplotlib as mpl
-
-    file = io.StringIO()
-    # The same drawing is the same text, and ids of two drawings in a page differ.
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.patch.set_visible(False)
-        for axes in figure.axes:
-            axes.patch.set_visible(False)
-        figure.savefig(
-            file, format="svg", metadata=dict.fromkeys(["Date", "Creator", "Format", "Type"])
-        )
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
-    for colour, variable in VARIABLES.items():
-        text = text.replace(colour, f"var({variable})")
-    # Ids such as axes_1 are no hashes.
-    text = re.sub(r'id="(?=[\w.]+_\d+")', f'id="{name}-', text)
-    text = re.sub(r" font-family: [^;]+;", "", text)
-    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'role="img"', text, count=1)

@@ -1,6 +1,6 @@
-"""What a report shows of one run, kept beside its output: a survey, and rows to read.
+"""What a report shows beside the manifest, as summary.json keeps it: a survey, and rows to read.
 
-Of bounded size: long texts are cut. Knows neither Ray nor where it is kept.
+Its size is bounded: long texts are cut. This module does not know where the file lies. No Ray.
 """
 
 import json
@@ -12,23 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sf_ray.errors import SfRayError
-from sf_ray.output.report.survey import GroupCounts, Points, Survey
+from sf_ray.output.report.row_kinds import RowKind, kind_of
+from sf_ray.output.report.survey import GroupCounts, Survey
+from sf_ray.output.report.surveyed_rows import Points
 
 _VERSION = 1
-# Of a row, characters; messages and fields.
-_MOST_CHARACTERS, _MOST_PARTS = 2400, 8
+# The most that is kept of one row: characters of all texts, and texts.
+_MOST_CHARACTERS, _MOST_TEXTS = 2400, 8
+# Fields of a survey that are arrays of counts, and those that are numbers.
 _COUNTS = ("ok", "eligible", "kept", "ppl", "by_answer", "by_prompt")
 _NUMBERS = ("prompt_tokens", "answer_tokens", "truncated")
 
 
 @dataclass(frozen=True)
 class ShownText:
-    """What one side says in a row, or the value of a field.
+    """A message of a row, or the value of a field.
 
     Attributes:
         name: The role, or the field.
-        text: Its first characters.
-        omitted: How many characters were left out behind those.
+        text: The first characters.
+        omitted: Characters behind those that are left out.
     """
 
     name: str
@@ -36,8 +39,8 @@ class ShownText:
     omitted: int = 0
 
     def cut(self, most: int) -> "ShownText":
-        """No more than so many characters of it."""
-        # Half of a surrogate pair, which JSON can smuggle in, is no text that can be written.
+        """The same with `most` characters at most."""
+        # JSON can hold half of a surrogate pair, which UTF-8 cannot: it becomes a question mark.
         shown = self.text[:most].encode("utf-8", "replace").decode()
         return ShownText(self.name, shown, self.omitted + len(self.text) - len(shown))
 
@@ -48,16 +51,18 @@ class ShownRow:
 
     Attributes:
         kinds: Why it is shown.
-        shard, row: Where it is.
-        status: Of its score.
-        reason: Why it has none; "" where it has.
+        shard: Path of its shard, below the corpus.
+        row: Its number in the shard.
+        status: Its status.
+        reason: Why the row has no score; "" where it has one.
         is_kept: Whether the output has it.
-        scores: Its losses, perplexities, IFD and tokens, of those that it has.
-        texts: Its messages, or its fields where it has none; the first ones.
-        omitted: How many of them were left out.
+        scores: Its losses, perplexities, IFD and tokens: those columns of the score table that
+            have a value.
+        texts: Its messages, or its fields where it cannot be read as an example.
+        omitted: How many texts are left out.
     """
 
-    kinds: tuple[str, ...]
+    kinds: tuple[RowKind, ...]
     shard: str
     row: int
     status: str
@@ -69,11 +74,21 @@ class ShownRow:
 
     @classmethod
     def of(cls, texts: Sequence[ShownText], **values: Any) -> "ShownRow":
-        """Cuts long texts, and leaves out what stands between the first of many and the last."""
-        shown = [*texts[: _MOST_PARTS - 1], *texts[-1:]] if len(texts) > _MOST_PARTS else texts
+        """Makes a row that is not too long.
+
+        Args:
+            texts: All of its texts. Long ones are cut; of many, the first ones and the last stay.
+            values: The other attributes.
+        """
+        shown = [*texts[: _MOST_TEXTS - 1], *texts[-1:]] if len(texts) > _MOST_TEXTS else texts
         most = _MOST_CHARACTERS // max(1, len(shown))
         cut = tuple(text.cut(most) for text in shown)
         return cls(texts=cut, omitted=len(texts) - len(shown), **values)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Shard and row."""
+        return self.shard, self.row
 
 
 @dataclass(frozen=True)
@@ -81,72 +96,90 @@ class Summary:
     """What a report shows beside the manifest.
 
     Attributes:
-        survey: Of all rows; without picks.
-        column: Whose values the survey tells apart; "" for none.
-        rows: To read.
+        survey: Of all rows. One that was read back has no picks: `rows` has what they stand for.
+        column: The column whose values the survey counts; "" for none.
+        rows: Rows to read.
     """
 
     survey: Survey
     column: str
     rows: tuple[ShownRow, ...]
 
+    def rows_of(self, kind: RowKind) -> list[ShownRow]:
+        """The rows of a kind, in the kind's order; equal ones by place."""
+        sign = -1 if kind.highest_first else 1
+        return sorted(
+            (row for row in self.rows if kind in row.kinds),
+            key=lambda row: (sign * row.scores.get("ifd", 0.0), row.place),
+        )
+
     def to_json(self) -> bytes:
-        """As it is kept."""
+        """The content of summary.json; perplexities and IFD of the points are rounded."""
         survey = self.survey
-        told = {
+        payload = {
             "summary_version": _VERSION,
             "column": self.column,
-            "rows": [asdict(row) for row in self.rows],
+            "rows": [_row_as_json(row) for row in self.rows],
             "groups": None if survey.groups is None else _as_lists(survey.groups),
             "points": [[_short(value) for value in row] for row in survey.points.values.tolist()],
             **{name: getattr(survey, name) for name in _NUMBERS},
             **{name: _sparse(getattr(survey, name)) for name in _COUNTS},
         }
-        return json.dumps(told, ensure_ascii=False, allow_nan=False).encode()
+        return json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> "Summary":
-        """Reads one back.
+        """Reads a summary.
+
+        Args:
+            data: The content of summary.json.
+            where: Where it lies, for the error.
 
         Raises:
-            SfRayError: It is not one that this version can read.
+            SfRayError: It is not a summary that this version can read.
         """
         try:
-            told = json.loads(data)
-            if told["summary_version"] != _VERSION:
-                raise KeyError
-            rows = tuple(
-                ShownRow(
-                    **row
-                    | {
-                        "kinds": tuple(row["kinds"]),
-                        "texts": tuple(ShownText(**text) for text in row["texts"]),
-                    }
-                )
-                for row in told["rows"]
-            )
-            points = np.array(told["points"], np.float64).reshape(-1, 6)
-            groups = told["groups"]
-            survey = Survey(
-                ok=_dense(told["ok"]),
-                eligible=_dense(told["eligible"]),
-                kept=_dense(told["kept"]),
-                ppl=_dense(told["ppl"]),
-                by_answer=_dense(told["by_answer"]),
-                by_prompt=_dense(told["by_prompt"]),
-                prompt_tokens=told["prompt_tokens"],
-                answer_tokens=told["answer_tokens"],
-                truncated=told["truncated"],
-                picks={},
-                points=Points(np.arange(len(points), dtype=np.uint64), points),
-                groups=None if groups is None else {v: GroupCounts(*g) for v, g in groups.items()},
-            )
-            return cls(survey, told["column"], rows)
+            payload = json.loads(data)
+            if payload["summary_version"] != _VERSION:
+                raise ValueError
+            rows = tuple(_row_from_json(row) for row in payload["rows"])
+            return cls(_survey_from_json(payload), payload["column"], rows)
         except (ValueError, KeyError, TypeError):
             raise SfRayError(
                 f"{where} is not a summary that this version of sf_ray can read; run the same "
                 "command again after removing it and manifest.json: no row is scored again"
             ) from None
+
+
+def _row_as_json(row: ShownRow) -> dict[str, Any]:
+    return asdict(row) | {"kinds": [kind.value for kind in row.kinds]}
+
+
+def _row_from_json(row: Mapping[str, Any]) -> ShownRow:
+    kinds = tuple(kind_of(value) for value in row["kinds"])
+    texts = tuple(ShownText(**text) for text in row["texts"])
+    return ShownRow(**{**row, "kinds": kinds, "texts": texts})
+
+
+def _survey_from_json(payload: Mapping[str, Any]) -> Survey:
+    points = np.array(payload["points"], np.float64).reshape(-1, 6)
+    groups = payload["groups"]
+    return Survey(
+        ok=_dense(payload["ok"]),
+        eligible=_dense(payload["eligible"]),
+        kept=_dense(payload["kept"]),
+        ppl=_dense(payload["ppl"]),
+        by_answer=_dense(payload["by_answer"]),
+        by_prompt=_dense(payload["by_prompt"]),
+        prompt_tokens=payload["prompt_tokens"],
+        answer_tokens=payload["answer_tokens"],
+        truncated=payload["truncated"],
+        picks={},
+        points=Points(np.arange(len(points), dtype=np.uint64), points),
+        groups=None
+        if groups is None
+        else {value: GroupCounts(*counts) for value, counts in groups.items()},
+    )
 
 
 def _short(value: float) -> float:
@@ -158,6 +191,7 @@ def _as_lists(groups: Mapping[str, GroupCounts]) -> dict[str, list[int]]:
 
 
 def _sparse(counts: NDArray[np.int64]) -> dict[str, Any]:
+    """Counts without the zeros: the steps from one that is not zero to the next, and those."""
     flat = counts.reshape(-1)
     at = np.flatnonzero(flat)
     return {
@@ -167,7 +201,7 @@ def _sparse(counts: NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
-def _dense(told: dict[str, Any]) -> NDArray[np.int64]:
-    flat = np.zeros(int(np.prod(told["shape"])), np.int64)
-    flat[np.cumsum(np.array(told["steps"], np.int64))] = told["counts"]
-    return flat.reshape(told["shape"])
+def _dense(sparse: Mapping[str, Any]) -> NDArray[np.int64]:
+    flat = np.zeros(int(np.prod(sparse["shape"])), np.int64)
+    flat[np.cumsum(np.array(sparse["steps"], np.int64))] = sparse["counts"]
+    return flat.reshape(sparse["shape"])

@@ -1,7 +1,8 @@
-"""What a report shows of all scores: counts in fixed bins, and the rows that are worth a look.
+"""What a report shows of all scores: counts in fixed bins, and a few rows one by one.
 
-Of fixed size, whatever the corpus is: parts of it are surveyed apart and put together in any order.
-Plain arrays: knows neither where scores lie nor how they are shown.
+A survey has a bounded size, however large the corpus is: parts of the corpus are surveyed
+separately, and their surveys are added in any order. Plain arrays: this module does not know where
+scores lie or how a survey is shown.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,110 +10,39 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sf_ray.selection.cutoffs import Positions
+from sf_ray.output.report.row_kinds import RowKind
+from sf_ray.output.report.surveyed_rows import (
+    Flags,
+    Floats,
+    Ints,
+    Picks,
+    Points,
+    SurveyedRows,
+    picks_of,
+    points_of,
+)
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Ints = NDArray[np.int64]
-
-# Bins of IFD are this wide and end at 2; one more holds what lies above.
+# Bins of IFD are this wide and end at 2; one more bin holds the rows above.
 IFD_WIDTH, IFD_BINS = 1 / 4096, 8192
-# Axes of the densities: log10 of a perplexity, IFD, log2 of tokens. Ends hold what lies beyond.
+# Bins of the densities: log10 of a perplexity, IFD, log2 of a number of tokens. The first and the
+# last bin also hold the rows beyond them.
 PPL_EDGES = np.linspace(0, 5, 101)
 IFD_EDGES = np.linspace(0, 1.5, 76)
 TOKEN_EDGES = np.linspace(0, 14, 57)
-# Rows that stand for all of them in a plot of points, and rows to read of each kind.
-POINTS, PICKS = 2000, 10
-# Values of a column that are told apart; more are no groups, but names or texts.
+# A column with more values than this is not counted by value: it holds names or texts, not groups.
 MOST_GROUPS = 1000
 
 
 @dataclass(frozen=True)
-class SurveyedRows:
-    """Some rows of a corpus and what became of them.
-
-    Attributes:
-        positions: [n] in the corpus.
-        status: [n] strings.
-        prompt_tokens, answer_tokens: [n]; -1 where a row has none.
-        ppl_direct, ppl_conditioned, ifd: [n]; NaN where a row has none.
-        eligible: [n] could be kept.
-        kept: [n]
-        cutoff: [n] IFD of the cut-off of each row's group; NaN where its group keeps nothing.
-    """
-
-    positions: Positions
-    status: NDArray[np.object_]
-    prompt_tokens: Ints
-    answer_tokens: Ints
-    ppl_direct: Floats
-    ppl_conditioned: Floats
-    ifd: Floats
-    eligible: Flags
-    kept: Flags
-    cutoff: Floats
-
-    @property
-    def ok(self) -> Flags:
-        """[n] have a score."""
-        return ~np.isnan(self.ifd)
-
-
-@dataclass(frozen=True)
-class Picks:
-    """The few rows of a kind that come first.
-
-    Attributes:
-        keys: [<= PICKS] by which they do, lowest first; ties by position.
-        positions: [<= PICKS]
-        kept: [<= PICKS] whether they are.
-    """
-
-    keys: Floats
-    positions: Positions
-    kept: Flags
-
-    @classmethod
-    def of(cls, keys: Floats, rows: SurveyedRows, among: Flags) -> "Picks":
-        """The first of [n] rows by [n] keys, among those that are flagged."""
-        at = np.flatnonzero(among)
-        if len(at) > PICKS:  # all that may be among the first, ties included
-            at = at[keys[at] <= np.partition(keys[at], PICKS - 1)[PICKS - 1]]
-        return cls(keys[at], rows.positions[at], rows.kept[at])._first()
-
-    def __add__(self, other: "Picks") -> "Picks":
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Picks(*map(np.concatenate, pairs))._first()
-
-    def _first(self) -> "Picks":
-        order = np.lexsort((self.positions, self.keys))[:PICKS]
-        return Picks(self.keys[order], self.positions[order], self.kept[order])
-
-
-@dataclass(frozen=True)
-class Points:
-    """Rows that stand for all of those with a score, chosen by a hash of their positions.
-
-    Attributes:
-        hashes: [<= POINTS], sorted.
-        values: [<= POINTS, 6] direct and conditioned perplexity, IFD, prompt and answer tokens, 1
-            where a row is kept.
-    """
-
-    hashes: NDArray[np.uint64]
-    values: Floats
-
-    def __add__(self, other: "Points") -> "Points":
-        hashes = np.concatenate([self.hashes, other.hashes])
-        order = np.argsort(hashes, kind="stable")[:POINTS]
-        return Points(hashes[order], np.concatenate([self.values, other.values])[order])
-
-
-@dataclass(frozen=True)
 class GroupCounts:
-    """Rows that share a value of a column: all, those with a score, those that are kept."""
+    """Counts of the rows that share a value of a column.
+
+    Attributes:
+        rows: All of them.
+        ok: Rows with a score.
+        kept: Rows that are kept.
+    """
 
     rows: int
     ok: int
@@ -124,17 +54,22 @@ class GroupCounts:
 
 @dataclass(frozen=True)
 class Survey:
-    """Counts and examples of some rows; adding two is the survey of both.
+    """Counts and examples of some rows; the sum of two is the survey of both.
 
     Attributes:
-        ok, eligible, kept: [IFD_BINS + 1] rows by IFD.
-        ppl: [100, 100] rows with a score by log10 of direct and of conditioned perplexity.
-        by_answer, by_prompt: [56, 75] rows with a score by log2 of tokens and by IFD.
-        prompt_tokens, answer_tokens: Of rows with a score.
-        truncated: Rows of which the window cut the answer.
+        ok: [IFD_BINS + 1] rows with a score, by IFD.
+        eligible: [IFD_BINS + 1] rows that may be kept, by IFD.
+        kept: [IFD_BINS + 1] rows that are kept, by IFD.
+        ppl: [100, 100] rows with a score, by log10 of direct and of conditioned perplexity.
+        by_answer: [56, 75] rows with a score, by log2 of answer tokens and by IFD.
+        by_prompt: [56, 75] rows with a score, by log2 of prompt tokens and by IFD.
+        prompt_tokens: Of all rows with a score.
+        answer_tokens: Of all rows with a score.
+        truncated: Rows whose answer is cut by the window.
         picks: Kind -> rows to read.
-        points: Rows for plots of points.
-        groups: Value -> its rows; None where no column was asked for, or it has too many values.
+        points: A sample of the rows with a score.
+        groups: Value of a column -> its rows; None where no column was asked for, or where the
+            column has more than `MOST_GROUPS` values.
     """
 
     ok: Ints
@@ -146,7 +81,7 @@ class Survey:
     prompt_tokens: int
     answer_tokens: int
     truncated: int
-    picks: Mapping[str, Picks]
+    picks: Mapping[RowKind, Picks]
     points: Points
     groups: Mapping[str, GroupCounts] | None
 
@@ -161,15 +96,15 @@ class Survey:
             self.prompt_tokens + other.prompt_tokens,
             self.answer_tokens + other.answer_tokens,
             self.truncated + other.truncated,
-            _added(self.picks, other.picks),
+            _add_picks(self.picks, other.picks),
             self.points + other.points,
-            _groups_added(self.groups, other.groups),
+            _add_groups(self.groups, other.groups),
         )
 
     def cutoff_of_best(self, rows: int) -> float | None:
-        """About the IFD of the last of the so many best eligible rows; None where none is kept.
+        """The IFD from which on the best `rows` eligible rows would be kept; None for no row.
 
-        Too low by `IFD_WIDTH` at most.
+        Read from the bins: too low by `IFD_WIDTH` at most.
         """
         best_first = np.cumsum(self.eligible[::-1])
         wanted = min(rows, int(best_first[-1]))
@@ -184,9 +119,9 @@ def survey_of(
     """Surveys rows.
 
     Args:
-        rows: They.
-        truncated: How many of them the window cut.
-        groups: What they come to by the values of a column.
+        rows: The rows.
+        truncated: How many of them have an answer that the window cuts.
+        groups: Counts of the rows by the values of a column; None without a column.
     """
     ok, log_direct = rows.ok, _log10(rows.ppl_direct)
     shown = ok & (rows.answer_tokens > 0)
@@ -200,8 +135,8 @@ def survey_of(
         int(rows.prompt_tokens[ok].sum()),
         int(rows.answer_tokens[ok].sum()),
         truncated,
-        _picks_of(rows),
-        _points_of(rows),
+        picks_of(rows),
+        points_of(rows),
         groups,
     )
 
@@ -217,7 +152,7 @@ def nothing(with_groups: bool) -> Survey:
 
 
 def total(parts: Iterable[Survey], with_groups: bool) -> Survey:
-    """The survey of all parts."""
+    """Adds the surveys of all parts of a corpus."""
     return reduce(lambda one, other: one + other, parts, nothing(with_groups))
 
 
@@ -226,8 +161,9 @@ def groups_of(values: Sequence[str], which: Ints, ok: Flags, kept: Flags) -> dic
 
     Args:
         values: The values that occur.
-        which: [n] which of them each row has.
-        ok, kept: [n]
+        which: [n] index of each row's value.
+        ok: [n] whether a row has a score.
+        kept: [n] whether a row is kept.
     """
     count = len(values)
     columns = (
@@ -250,13 +186,13 @@ def _by_tokens(tokens: Ints, ifd: Floats) -> Ints:
 
 
 def _density(x: Floats, x_edges: Floats, y: Floats, y_edges: Floats) -> Ints:
-    """[n] and [n] -> [x bins, y bins]; what lies beyond an end counts in the last bin there."""
+    """Counts rows by two values: [n] and [n] -> [x bins, y bins], all with edges evenly spaced."""
     shape = len(x_edges) - 1, len(y_edges) - 1
-    at = [
-        np.clip(((v - e[0]) / (e[1] - e[0])).astype(np.int64), 0, len(e) - 2)
-        for v, e in ((x, x_edges), (y, y_edges))
-    ]
-    flat = np.bincount(at[0] * shape[1] + at[1], minlength=shape[0] * shape[1])
+    x_bins, y_bins = (
+        np.clip(((values - edges[0]) / (edges[1] - edges[0])).astype(np.int64), 0, len(edges) - 2)
+        for values, edges in ((x, x_edges), (y, y_edges))
+    )
+    flat = np.bincount(x_bins * shape[1] + y_bins, minlength=shape[0] * shape[1])
     return flat.reshape(shape).astype(np.int64)
 
 
@@ -265,54 +201,21 @@ def _log10(values: Floats) -> Floats:
         return np.log10(values)
 
 
-def _picks_of(rows: SurveyedRows) -> dict[str, Picks]:
-    ok, ifd = rows.ok, rows.ifd
-    missed = ok & rows.eligible & ~rows.kept & (ifd <= rows.cutoff)
-    kinds = {
-        "best": (-ifd, rows.kept),
-        "last kept": (ifd - rows.cutoff, rows.kept),
-        "first missed": (rows.cutoff - ifd, missed),
-        "below 1": (-ifd, ok & (ifd < 1)),
-        "above 1": (ifd, ok & (ifd >= 1)),
-        "lowest": (ifd, ok),
-    }
-    picks = {name: Picks.of(keys, rows, among) for name, (keys, among) in kinds.items()}
-    by_place = rows.positions.astype(np.float64)
-    for status in np.unique(rows.status[~ok].astype(str)):
-        picks[f"status {status}"] = Picks.of(by_place, rows, ~ok & (rows.status == status))
-    return picks
-
-
-def _points_of(rows: SurveyedRows) -> Points:
-    with np.errstate(over="ignore"):  # a hash: each bit of a position decides half of all bits
-        hashes = (rows.positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        hashes = (hashes ^ (hashes >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
-    at = np.flatnonzero(rows.ok)
-    if len(at) > POINTS:
-        at = at[np.argpartition(hashes[at], POINTS)[:POINTS]]
-    at = at[np.argsort(hashes[at], kind="stable")]
-    columns = (
-        *(rows.ppl_direct, rows.ppl_conditioned, rows.ifd),
-        *(rows.prompt_tokens, rows.answer_tokens, rows.kept),
-    )
-    return Points(hashes[at], np.stack([column[at].astype(np.float64) for column in columns], 1))
-
-
-def _added(one: Mapping[str, Picks], other: Mapping[str, Picks]) -> dict[str, Picks]:
+def _add_picks(
+    one: Mapping[RowKind, Picks], other: Mapping[RowKind, Picks]
+) -> dict[RowKind, Picks]:
     return {
-        name: one[name] + other[name]
-        if name in one and name in other
-        else one.get(name) or other[name]
-        for name in {**one, **other}
+        kind: one[kind] + other[kind]
+        if kind in one and kind in other
+        else one.get(kind) or other[kind]
+        for kind in {**one, **other}
     }
 
 
-def _groups_added(
+def _add_groups(
     one: Mapping[str, GroupCounts] | None, other: Mapping[str, GroupCounts] | None
 ) -> dict[str, GroupCounts] | None:
     if one is None or other is None or len({*one, *other}) > MOST_GROUPS:
         return None
-    return {
-        value: one.get(value, GroupCounts(0, 0, 0)) + other.get(value, GroupCounts(0, 0, 0))
-        for value in {**one, **other}
-    }
+    none = GroupCounts(0, 0, 0)
+    return {value: one.get(value, none) + other.get(value, none) for value in {**one, **other}}

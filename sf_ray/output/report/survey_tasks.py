@@ -177,9 +177,9 @@ def _read_rows(
         yield from rows
 
 
-def _picked_of_units(units: ShardUnits, picks: Mapping[str, Picks]) -> list[_PickedOfUnit]:
+def _picked_of_units(units: ShardUnits, picks: Mapping[RowKind, Picks]) -> list[_PickedOfUnit]:
     """The picked rows by unit, in the order of the corpus; a row of several kinds is there once."""
-    kinds_of_rows: dict[tuple[int, bool], list[str]] = defaultdict(list)
+    kinds_of_rows: dict[tuple[int, bool], list[RowKind]] = defaultdict(list)
     for kind, picked in picks.items():
         for row_key in zip(picked.positions.tolist(), picked.kept.tolist(), strict=True):
             kinds_of_rows[row_key].append(kind)

@@ -1,0 +1,227 @@
+"""A run -> its manifest. Plain records go in: this module does not know how they were computed."""
+
+import bisect
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sf_ray
+from sf_ray.config.options import SelectionOptions
+from sf_ray.config.quotas import Quota
+from sf_ray.corpus.planning import Corpus
+from sf_ray.corpus.status import Status
+from sf_ray.output.export_formats import Export
+from sf_ray.output.manifest import (
+    MANIFEST_VERSION,
+    Diversity,
+    ExportedFiles,
+    GroupResult,
+    Identity,
+    Input,
+    LastKept,
+    Manifest,
+    OutputFiles,
+    ScoredTokens,
+    ScoredUnits,
+    Scores,
+    SelectionResult,
+    SkippedInput,
+    WrittenFile,
+)
+from sf_ray.output.shard_writer import WrittenShard
+from sf_ray.runtime.log import run_id
+from sf_ray.scoring.score_set import ScoreSet, count_units, model_name
+from sf_ray.scoring.stages.tally import Scored
+from sf_ray.selection.cutoffs import Cutoff
+from sf_ray.selection.diversity.partition import Diversified
+from sf_ray.selection.ranking import Ranking
+from sf_ray.storage.files import now_utc
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a run was asked for.
+
+    Attributes:
+        request_id: Hash of all that decides what is written.
+        command: A command line that makes the output again.
+        options: Of the selection.
+        encoder: Public name of the encoder; "" without `--diversify-to`.
+        encoder_fingerprint: Hash of the encoder's files; "" without `--diversify-to`.
+    """
+
+    request_id: str
+    command: str
+    options: SelectionOptions
+    encoder: str = ""
+    encoder_fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run has kept and written.
+
+    Attributes:
+        scored: The units that this run scored itself.
+        ranking: The cut-offs, and the counts that they were found by.
+        dropped_duplicates: Copies of better rows; None where none were looked for.
+        diversity: The rows chosen among those that the cut-offs keep; None where all are kept.
+        shards: Filtered shards.
+        export: The exported files; None without `--export`.
+    """
+
+    scored: Scored
+    ranking: Ranking
+    dropped_duplicates: int | None
+    diversity: Diversified | None
+    shards: Sequence[WrittenShard]
+    export: Export | None
+
+
+def manifest_of(
+    request: RunRequest,
+    corpus: Corpus,
+    score_set: ScoreSet,
+    result: RunResult,
+    wall_s: Mapping[str, float],
+) -> Manifest:
+    """Fills the manifest of a run that ends now.
+
+    Args:
+        request: What was asked for.
+        corpus: The corpus, without the shards that turned out to be bad.
+        score_set: Scores of all of its units.
+        result: What was kept and written.
+        wall_s: Stage -> seconds.
+    """
+    status_counts = result.ranking.status_counts
+    # Every key is given, also where its value is the default: only such keys are written.
+    return Manifest(
+        manifest_version=MANIFEST_VERSION,
+        sf_ray_version=sf_ray.__version__,
+        run_id=run_id(),
+        request_id=request.request_id,
+        command=request.command,
+        finished=now_utc(),
+        wall_s={stage: round(seconds, 3) for stage, seconds in wall_s.items()},
+        input=_input(corpus),
+        scores=_scores(corpus, score_set, result.scored),
+        selection=_selection(request, corpus, result),
+        status_counts={status.value: status_counts.get(status.value, 0) for status in Status},
+        output=OutputFiles(
+            ifd_column=request.options.ifd_column,
+            shards=_files(sorted(result.shards, key=lambda shard: shard.relative)),
+            export=_exported(result.export),
+        ),
+    )
+
+
+def _input(corpus: Corpus) -> Input:
+    return Input(
+        uri=corpus.location.public_uri,
+        fingerprint=corpus.fingerprint,
+        shards=len(corpus.shards),
+        rows=corpus.rows,
+        bytes=corpus.bytes,
+        skipped_shards=tuple(
+            SkippedInput(path=shard.relative, reason=shard.reason) for shard in corpus.skipped
+        ),
+    )
+
+
+def _scores(corpus: Corpus, score_set: ScoreSet, scored: Scored) -> Scores:
+    total = count_units(score_set.units(corpus))
+    return Scores(
+        uri=score_set.location.public_uri,
+        scoring_id=score_set.scoring_id,
+        model_name=model_name(score_set),
+        identity=Identity(**score_set.identity),
+        units=ScoredUnits(total=total, scored=scored.units, reused=total - scored.units),
+        tokens=ScoredTokens(scored=scored.tokens, saved=scored.tokens_saved),
+    )
+
+
+def _selection(request: RunRequest, corpus: Corpus, result: RunResult) -> SelectionResult:
+    options, ranking, diversity = request.options, result.ranking, result.diversity
+    quota = options.quota
+    return SelectionResult(
+        keep_fraction=options.keep_fraction,
+        keep_fraction_of="all input rows",
+        keep_count=options.keep_count,
+        quota=None if quota is None else {quota.column: dict(quota.shares)},
+        min_ifd=options.min_ifd,
+        max_ifd=options.max_ifd,
+        min_prompt_tokens=options.min_prompt_tokens,
+        max_prompt_tokens=options.max_prompt_tokens,
+        min_answer_tokens=options.min_answer_tokens,
+        max_answer_tokens=options.max_answer_tokens,
+        dropped_duplicates=result.dropped_duplicates,
+        order=options.order,
+        wanted_rows=ranking.wanted,
+        eligible_rows=ranking.eligible,
+        cutoff=None if quota is not None else _last_kept(corpus, ranking.groups[0].cutoff),
+        groups=None if quota is None else _groups(corpus, ranking, quota),
+        diversity=_diversity(request, ranking.kept, diversity),
+        kept_rows=ranking.kept if diversity is None else len(diversity.rows),
+    )
+
+
+def _groups(corpus: Corpus, ranking: Ranking, quota: Quota) -> dict[str, GroupResult]:
+    return {
+        group.name: GroupResult(
+            asked=quota.share(group.name),
+            rows=group.rows,
+            eligible=group.eligible,
+            wanted=group.wanted,
+            kept=group.kept,
+            cutoff=_last_kept(corpus, group.cutoff),
+        )
+        for group in ranking.groups
+    }
+
+
+def _last_kept(corpus: Corpus, cutoff: Cutoff | None) -> LastKept | None:
+    """Position in the corpus -> shard and row in it."""
+    if cutoff is None:
+        return None
+    at = bisect.bisect_right(corpus.shards, cutoff.position, key=lambda shard: shard.position) - 1
+    shard = corpus.shards[at]
+    return LastKept(ifd=cutoff.ifd, shard=shard.file.relative, row=cutoff.position - shard.position)
+
+
+def _diversity(
+    request: RunRequest, of_rows: int, diversity: Diversified | None
+) -> Diversity | None:
+    diversify_to = request.options.diversify_to
+    if diversify_to is None:
+        return None
+    asked = functools.partial(
+        Diversity,
+        diversify_to=diversify_to,
+        encoder=request.encoder,
+        encoder_fingerprint=request.encoder_fingerprint,
+        of_rows=of_rows,
+    )
+    if diversity is None:  # the cut-offs keep no more rows than were asked for
+        return asked()
+    return asked(
+        wanted_rows=diversity.wanted,
+        objective=diversity.objective,
+        mean_similarity=diversity.objective / of_rows,
+        is_exact=diversity.is_exact,
+        ratio_to_exact=diversity.ratio_to_exact,
+    )
+
+
+def _exported(export: Export | None) -> ExportedFiles | None:
+    if export is None:
+        return None
+    return ExportedFiles(
+        name=export.name, left_out_rows=export.left_out, files=_files(export.files)
+    )
+
+
+def _files(files: Sequence[WrittenShard]) -> tuple[WrittenFile, ...]:
+    return tuple(
+        WrittenFile(path=file.relative, rows=file.rows, bytes=file.bytes) for file in files
+    )
