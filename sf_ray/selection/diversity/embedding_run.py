@@ -58,7 +58,7 @@ class _EmbeddingJob:
     format: Format
     kept: Kept
     target: EmbeddingSet
-    passes: CorpusPass
+    corpus_pass: CorpusPass
 
     def missing(self, chunk: Chunk) -> list[PlacedRows]:
         """The units of a chunk with kept rows that have no embedding, and the numbers of these."""
@@ -102,8 +102,8 @@ def embed_kept(
         MarkedBadError: Shards turned out to be bad.
         SfRayError: Something is wrong with the encoder or with storage.
     """
-    corpus, passes = selection.corpus, selection.corpus_pass
-    job = _EmbeddingJob(corpus.location, row_format, selection.kept, target, passes)
+    corpus, corpus_pass = selection.corpus, selection.corpus_pass
+    job = _EmbeddingJob(corpus.location, row_format, selection.kept, target, corpus_pass)
     chunks = selection.chunks(_UNITS_A_TASK)
 
     def attempt(todo: _Missing) -> None:
@@ -111,7 +111,7 @@ def embed_kept(
 
     def missing() -> _Missing:
         # Shards that the attempt marked change the corpus, and with it which rows are kept.
-        if passes.skip_bad and corpus.without(bad_shards(passes.pieces)) != corpus:
+        if corpus_pass.skip_bad and corpus.without(bad_shards(corpus_pass.pieces)) != corpus:
             raise MarkedBadError
         return _missing(job, chunks)
 
@@ -134,7 +134,7 @@ def embed_kept(
 
 
 def _missing(job: _EmbeddingJob, chunks: Sequence[Chunk]) -> _Missing:
-    rows = dict(job.passes.over(functools.partial(_count_missing, job), chunks))
+    rows = dict(job.corpus_pass.over(functools.partial(_count_missing, job), chunks))
     return _Missing(sum(rows.values()), [chunk for chunk in chunks if rows[chunk.start]])
 
 
@@ -214,7 +214,7 @@ def _units_with_texts(
     job: _EmbeddingJob, shard: Shard, numbers_of: dict[Unit, RowNumbers]
 ) -> Iterator[UnitRows]:
     """Units of one shard, each with the texts of some of its rows."""
-    with or_mark(job.passes.pieces, job.passes.skip_bad, [shard]):
+    with or_mark(job.corpus_pass.pieces, job.corpus_pass.skip_bad, [shard]):
         for plan in group_reads(shard, numbers_of):
             tables = read_units(job.corpus, plan, job.format.top_columns)
             for unit, table in zip(plan.units, tables, strict=True):
