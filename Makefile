@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint typecheck format docs check clean
+.PHONY: help setup demo quick test lint typecheck format docs check clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,12 +23,18 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## Run the whole job on the embedded model
 	HF_HUB_OFFLINE=1 $(VENV)/bin/sf-ray demo
 
-test: $(READY)  ## Run the tests
-	# A file stays on one worker, with what its tests share; the order leaves short ones for the end.
-	HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile \
-	    --no-loadscope-reorder
+# All tests of a file run on one worker, because they share fixtures. Files start in the order of
+# their names, whose last ones are short, so that both workers end at about the same time.
+PYTEST := HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile \
+    --no-loadscope-reorder --durations=15
 
-lint: $(READY)  ## Check style, and which module imports which
+quick: $(READY)  ## Run the tests that need no Ray and no weights, in two minutes
+	$(PYTEST) -m 'not ray and not weights and not gpu and not slow'
+
+test: $(READY)  ## Run all tests
+	$(PYTEST)
+
+lint: $(READY)  ## Check style, and who imports whom
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --no-logo --no-cache

@@ -1,4 +1,4 @@
-"""Fixtures that cost something; they are asked for, never automatic."""
+"""Fixtures of all tests. What costs time starts only when a test asks for it."""
 
 import os
 import uuid
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from sf_ray.storage.location import Location
     from tests.support.cli import Cli
 
-# Read when torch is loaded, here and in every process below. Threads that spin while they wait take
-# the CPUs from what they wait for where more runs beside them: a model starts 4 times as fast so.
+# OpenMP reads this when torch is loaded, here and in every child process. Threads that spin while
+# they wait take CPUs from the processes that they wait for; without spinning a model starts 4 times
+# as fast.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# How long an example takes depends on what else a machine does: no deadline, in any test.
+# No deadline for an example: its time depends on what else runs on the machine.
 settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")
 
@@ -32,7 +33,7 @@ def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     patch.setenv("HF_HUB_OFFLINE", "1")
     patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    patch.setenv("RAY_num_workers_soft_limit", "10")  # as `start_ray` has it on two CPUs
+    patch.setenv("RAY_num_workers_soft_limit", "10")  # what `start_ray` sets on two CPUs
     yield
     patch.undo()
 
@@ -63,7 +64,7 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def ray_session(s3_environment: None) -> Iterator[None]:
-    """One small Ray for all tests of a worker; its processes know the S3 endpoint."""
+    """One small Ray for all tests of a pytest worker; its processes know the S3 endpoint."""
     import ray
 
     ray.init(
@@ -79,7 +80,7 @@ def ray_session(s3_environment: None) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def s3_options() -> Iterator[dict[str, object]]:
-    """fsspec options of the endpoint: SF_RAY_TEST_S3_ENDPOINT with AWS_* keys, or moto's."""
+    """fsspec options of an S3 endpoint: SF_RAY_TEST_S3_ENDPOINT with AWS_* keys, or moto."""
     endpoint = os.environ.get("SF_RAY_TEST_S3_ENDPOINT")
     if endpoint:
         keys = (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
@@ -96,7 +97,7 @@ def s3_options() -> Iterator[dict[str, object]]:
 
 @pytest.fixture(scope="session")
 def s3_environment(s3_options: dict[str, object]) -> Iterator[None]:
-    """The endpoint in the environment, where people have it."""
+    """The endpoint in environment variables, as users configure theirs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", str(s3_options["endpoint_url"]))
         patch.setenv("AWS_ACCESS_KEY_ID", str(s3_options["key"]))
@@ -106,7 +107,7 @@ def s3_environment(s3_options: dict[str, object]) -> Iterator[None]:
 
 @pytest.fixture
 def s3(s3_options: dict[str, object]) -> S3:
-    """A new bucket."""
+    """A new bucket at the endpoint."""
     import s3fs
 
     name = f"sf-ray-test-{uuid.uuid4().hex[:12]}"
@@ -137,7 +138,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> "Location":
 
 @pytest.fixture
 def free_scorer(sf_ray_cli: "Cli") -> Callable[..., None]:
-    """Has `sf_ray_cli` score with what costs nothing in place of the model; takes its settings."""
+    """A function that makes `sf_ray_cli` score for nothing; takes `Settings` of the free scorer."""
     from bench.support.free_scorer import Settings, specs
 
     def use(**settings: Any) -> None:

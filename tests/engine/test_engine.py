@@ -80,7 +80,7 @@ def test_aligned_scores_equal_their_definition(which: str, request: pytest.Fixtu
         assert score.ifd == pytest.approx(naive_aligned(model, tokenizer, *pair), rel=1e-4), pair
 
 
-@pytest.mark.parametrize("budget", [1, 50, 333, 100_000])
+@pytest.mark.parametrize("budget", [pytest.param(1, marks=pytest.mark.slow), 50, 333, 100_000])
 def test_the_batch_size_does_not_change_a_loss(tiny_model: Path, budget: int) -> None:
     sequences = random_sequences(60)
     model, _ = load(tiny_model)

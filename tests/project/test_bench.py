@@ -1,4 +1,4 @@
-"""The benches that rest on the engine still run: a figure that cannot be printed again is none."""
+"""The benches of the engine still run, so that their figures can be measured again."""
 
 import re
 import subprocess
@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.slow
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -18,7 +20,11 @@ BENCH = Path(__file__).parents[2] / "bench"
             [r"naive +1\.00 ", r"batched +\d", r"float32 +\d", r"with float32 alone: \d+ MiB"],
         ),
         (["tuning.py", "--rows=8", "--repeat=1"], [r"default +1\.00x", r"4096 tokens a batch"]),
-        (["pipeline.py", "--rows=8", "--unit-rows=2"], [r"in 4 units", r"whole job: 0\.\d+"]),
+        pytest.param(
+            ["pipeline.py", "--rows=8", "--unit-rows=2"],
+            [r"in 4 units", r"whole job: 0\.\d+"],
+            marks=pytest.mark.ray,
+        ),
     ],
     ids=["engine", "tuning", "pipeline"],
 )

@@ -38,7 +38,7 @@ def read(name: str) -> Any:
 
 
 def job_of(manifest: Any) -> Any:
-    """What both kinds have in common: the specification of a RayJob."""
+    """The specification of a RayJob, which both kinds of manifests have."""
     spec = manifest["spec"]
     return spec["jobTemplate"] if manifest["kind"] == "RayCronJob" else spec
 
@@ -55,13 +55,13 @@ def pods_of(job: Any) -> list[Any]:
 
 def number(quantity: str) -> float:
     """A quantity of Kubernetes, as `500m` or `2Gi`."""
-    found = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", str(quantity))
-    assert found, quantity
-    return float(found[1]) * UNITS[found[2]]
+    match = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", str(quantity))
+    assert match, quantity
+    return float(match[1]) * UNITS[match[2]]
 
 
 def arguments_of(job: Any) -> tuple[str, list[str]]:
-    """The script of an entry point, and what it is given."""
+    """The script of an entry point, and the script's arguments."""
     python, script, *arguments = shlex.split(job["entrypoint"])
     assert python == "python"
     return script, arguments
@@ -70,7 +70,7 @@ def arguments_of(job: Any) -> tuple[str, list[str]]:
 def options_of(arguments: list[str]) -> RunOptions:
     """Parses them as the command line does."""
     command = COMMANDS["run"]
-    with _click_command(command).make_context("run", list(arguments)) as context:
+    with _click_command(command, given=()).make_context("run", list(arguments)) as context:
         flags = {name: context.params[name] for name in context.params if name != "debug"}
     options = load(command, flags, flags.pop("config"))
     assert isinstance(options, RunOptions)
@@ -219,7 +219,7 @@ def test_a_failed_attempt_is_tried_again_a_bounded_number_of_times_and_leaves_no
     assert 1 <= job["backoffLimit"] <= 5
     assert job["activeDeadlineSeconds"] > 0
     assert job["shutdownAfterJobFinishes"] is True
-    # SIGTERM may take 25 s: tests/test_interrupted.py.
+    # A run may take 25 s to end on SIGTERM: tests/end_to_end/test_interrupted.py.
     variables = yaml.safe_load(job["runtimeEnvYAML"])["env_vars"]
     assert int(variables["RAY_JOB_STOP_WAIT_TIME_S"]) > 25
 

@@ -1,4 +1,4 @@
-"""A sentence encoder that is small and random."""
+"""A small random sentence encoder."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from bench.support.corpora import WORDS
 
 
 def make_encoder(folder: Path, seed: int = 0) -> Path:
-    """A tiny random BERT with a tokenizer of whole words, saved as any encoder is; window 64."""
+    """Saves a tiny random BERT with a tokenizer of whole words; returns where. Its window is 64."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer

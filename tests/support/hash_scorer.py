@@ -1,7 +1,7 @@
-"""A scorer in whose place everything but the model is real: its losses are hashes of token ids.
+"""A scorer that stands in for the model alone: encoding is real, losses are hashes of token ids.
 
-Equal sequences have equal losses, and each model its own. `free_scorer` does without encoding too,
-and can fail in many ways.
+Equal sequences have equal losses, and each model has its own. `bench.support.free_scorer` also
+replaces the encoding, and can be made to fail.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ class HashEngineSpec(EngineSpec):
 
 
 class HashScorer:
-    """Losses from 1 to 2 nats behind a prompt, from 1.5 to 2.5 without one."""
+    """Gives losses from 1 to 2 nats behind a prompt, from 1.5 to 2.5 without one."""
 
     notes = ()
 

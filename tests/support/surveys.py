@@ -1,4 +1,4 @@
-"""Rows to survey: scores of every kind, some of them missing."""
+"""Random rows for a survey: with every status, and rows without scores."""
 
 import numpy as np
 
