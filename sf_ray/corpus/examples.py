@@ -1,6 +1,6 @@
-"""Examples: the messages of one row, and why a row has none that can be scored.
+"""Examples: the messages of one row, or the reason why the row has nothing to score.
 
-Knows no tokens, no model, no files.
+Knows no tokens, no model and no files.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import Any
 
 from sf_ray.corpus.status import Status
 
-# What corpora call the four roles.
+# The names that corpora give to each of the four roles.
 _ROLES = {
     "system": ("system", "developer"),
     "user": ("user", "human"),
@@ -24,13 +24,13 @@ _ROLE = {name: role for role, names in _ROLES.items() for name in names}
 
 @dataclass(frozen=True)
 class Message:
-    """One turn.
+    """One message of a chat.
 
     Attributes:
         role: "system", "user", "assistant" or "tool".
-        content: What it says; "" where it only calls tools.
-        calls: The tools that it calls.
-        answers: The id of the call that a tool's message answers; "" where it is not known.
+        content: The text; "" where the message only calls tools.
+        calls: Calls of tools that the message makes.
+        answers: For a tool's message, the id of the call that it answers; "" where not known.
     """
 
     role: str
@@ -40,7 +40,7 @@ class Message:
 
     @property
     def text(self) -> str:
-        """All of it as text: the content, then each call as a line of JSON."""
+        """The whole message as text: the content, then each call as a line of JSON."""
         calls = [call.text for call in self.calls]
         return "\n".join([self.content, *calls] if self.content else calls)
 
@@ -50,9 +50,9 @@ class ToolCall:
     """A call of a tool.
 
     Attributes:
-        name: The tool's.
-        arguments: What JSON holds.
-        call_id: "" where it has none.
+        name: Name of the tool.
+        arguments: Any value that JSON can hold; mostly an object.
+        call_id: Id of the call; "" where the corpus has none.
     """
 
     name: str
@@ -61,18 +61,20 @@ class ToolCall:
 
     @property
     def text(self) -> str:
-        """As JSON."""
+        """The call as JSON, without its id."""
         return as_json({"name": self.name, "arguments": self.arguments})
 
 
 @dataclass(frozen=True)
 class Example:
-    """What the model sees of one row: a chat, or a prompt and its answer as a chat of two.
+    """The content of one row that the model sees: a chat.
+
+    A prompt and its answer are a chat of two messages.
 
     Attributes:
         messages: In order; the last one is the assistant's.
-        tools: Definitions of the tools that it may call, as JSON text; "" for none.
-        separator: What the plain rendering puts behind every message, and behind the tools.
+        tools: Definitions of the tools that the assistant may call, as JSON text; "" for none.
+        separator: Text that the plain rendering puts behind the tools and behind every message.
     """
 
     messages: tuple[Message, ...]
@@ -81,47 +83,51 @@ class Example:
 
     @classmethod
     def pair(cls, prompt: str, answer: str, system: str = "", separator: str = "") -> "Example":
-        """A prompt and its answer."""
+        """A prompt and its answer, with an optional system prompt before them."""
         before = (Message("system", system),) if system else ()
         messages = (*before, Message("user", prompt), Message("assistant", answer))
         return cls(messages, separator=separator)
 
     @property
     def turns(self) -> list[int]:
-        """Which messages can be scored: those of the assistant that have something before them."""
+        """Indices of the messages that can be scored.
+
+        They are the assistant's, except a first message without anything before it.
+        """
         return [
             i for i, m in enumerate(self.messages) if m.role == "assistant" and (i or self.tools)
         ]
 
     def before(self, turn: int) -> str:
-        """The plain rendering of all that stands before a message."""
+        """The plain rendering of everything before message `turn`."""
         texts = [self.tools] if self.tools else []
         texts += [m.text for m in self.messages[:turn]]
         return "".join(text + self.separator for text in texts)
 
     @property
     def text(self) -> str:
-        """The plain rendering of all that is said."""
+        """The plain rendering of the whole example."""
         return self.before(len(self.messages)).removesuffix(self.separator)
 
     @property
     def digest(self) -> bytes:
-        """[16] bytes that tell this text from any other; copies of an example have the same."""
-        text = hashlib.blake2b(digest_size=16)
+        """[16] bytes, a hash of tools, roles and texts; copies of an example share it."""
+        content_hash = hashlib.blake2b(digest_size=16)
         for part in (self.tools, *(part for m in self.messages for part in (m.role, m.text))):
-            # Half of a surrogate pair is text for JSON and Python, though not for UTF-8.
+            # JSON and Python take half of a surrogate pair for text; UTF-8 does not.
             data = part.encode("utf-8", "surrogatepass")
-            text.update(len(data).to_bytes(8, "little") + data)
-        return text.digest()
+            # With the length in front, no two lists of parts give the same bytes.
+            content_hash.update(len(data).to_bytes(8, "little") + data)
+        return content_hash.digest()
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a row has no example that can be scored.
+    """Why a row has nothing to score.
 
     Attributes:
-        status: What the score table says.
-        reason: What is wrong, for people.
+        status: Status of the row in the score table.
+        reason: What is wrong with the row, for people.
     """
 
     status: Status
@@ -129,22 +135,23 @@ class Problem:
 
 
 def chat_of(value: object, tools: object = None, system: object = None) -> Example | Problem:
-    """A chat as corpora hold it.
+    """Makes an example of a chat in the form that corpora hold it.
 
     Args:
-        value: A list of messages: `role` and `content` (OpenAI) or `from` and `value` (ShareGPT).
-            Content is text, or a list of parts that are text.
-        tools: Tool definitions: JSON, as text or not; None for none.
+        value: A list of messages with `role` and `content` (OpenAI) or `from` and `value`
+            (ShareGPT). Content is text, or a list of parts that are text.
+        tools: Tool definitions, as JSON text or as parsed JSON; None for none.
         system: A system prompt beside the messages; None for none.
     """
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        return Problem(Status.BAD_ROW, f"the messages are {_kind(value)}, expected a list")
+        return Problem(Status.BAD_ROW, f"the messages are {_type_name(value)}, expected a list")
     messages = [] if not system else [Message("system", str(system))]
     for number, item in enumerate(value):
         message = _message(item)
         if isinstance(message, Problem):
             return Problem(message.status, f"message {number}: {message.reason}")
-        if message.role != "system" or message.content.strip():  # no system prompt: often ""
+        # Many corpora have a system message with the content "" where there is no system prompt.
+        if message.role != "system" or message.content.strip():
             messages.append(message)
     example = Example(tuple(messages), _tools(tools))
     if not any(m.role == "assistant" for m in messages):
@@ -159,8 +166,9 @@ def chat_of(value: object, tools: object = None, system: object = None) -> Examp
 
 
 def _message(item: object) -> Message | Problem:
+    """One message of OpenAI's or ShareGPT's form."""
     if not isinstance(item, Mapping):
-        return Problem(Status.BAD_ROW, f"it is {_kind(item)}, expected an object")
+        return Problem(Status.BAD_ROW, f"it is {_type_name(item)}, expected an object")
     name = item.get("role", item.get("from"))
     role = _ROLE.get(name) if isinstance(name, str) else None
     if role is None:
@@ -172,7 +180,7 @@ def _message(item: object) -> Message | Problem:
         return Message(role, "", written)
     raw = item.get("tool_calls") or ()
     if isinstance(raw, str) or not isinstance(raw, Sequence):
-        return Problem(Status.BAD_ROW, f"its tool_calls are {_kind(raw)}, expected a list")
+        return Problem(Status.BAD_ROW, f"its tool_calls are {_type_name(raw)}, expected a list")
     calls = tuple(call for call in map(_call, raw) if call)
     if len(calls) < len(raw):
         return Problem(Status.BAD_ROW, "one of its tool_calls is no function with a name")
@@ -182,40 +190,44 @@ def _message(item: object) -> Message | Problem:
 
 
 def _content(value: object) -> str | Problem:
-    """Text of a message's content: text, parts of text, or nothing."""
+    """The text of a content, which may be text, a list of parts or None."""
     if value is None:
         return ""
     if isinstance(value, str):
         return value
     if not isinstance(value, Sequence) or isinstance(value, bytes):
-        return Problem(Status.BAD_ROW, f"its content is {_kind(value)}, expected text")
+        return Problem(Status.BAD_ROW, f"its content is {_type_name(value)}, expected text")
     texts = []
     for part in value:
         text = part.get("text") if isinstance(part, Mapping) else part
-        kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
-        if kind not in ("text", "input_text", "output_text") or not isinstance(text, str):
-            return Problem(Status.UNSUPPORTED_PART, f"a part of it is {kind!r}, not text")
+        part_type = part.get("type", "text") if isinstance(part, Mapping) else "text"
+        if part_type not in ("text", "input_text", "output_text") or not isinstance(text, str):
+            return Problem(Status.UNSUPPORTED_PART, f"a part of it is {part_type!r}, not text")
         texts.append(text)
     return "".join(texts)
 
 
 def _written_calls(text: str) -> tuple[ToolCall, ...]:
-    """The calls that a text in JSON is; none where it is something else."""
+    """The tool calls that a text holds as JSON; empty where the text is anything else."""
     try:
         value = json.loads(text)
     except ValueError:
         return ()
-    calls = [_call(one) for one in (value if isinstance(value, list) else [value])]
+    calls = [_call(item) for item in (value if isinstance(value, list) else [value])]
     return tuple(call for call in calls if call) if all(calls) else ()
 
 
 def _call(value: object) -> ToolCall | None:
-    """A call as OpenAI's API has it, or only its function."""
+    """A tool call in the form of OpenAI's API, or the function of such a call alone.
+
+    Returns:
+        None where the value is neither.
+    """
     function = value.get("function", value) if isinstance(value, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         return None
     arguments = function.get("arguments")
-    if isinstance(arguments, str):  # OpenAI has JSON in JSON
+    if isinstance(arguments, str):  # OpenAI's API has arguments as JSON text inside the JSON
         with suppress(ValueError):
             arguments = json.loads(arguments)
     call_id = value.get("id") if isinstance(value, Mapping) else None
@@ -223,6 +235,7 @@ def _call(value: object) -> ToolCall | None:
 
 
 def _tools(value: object) -> str:
+    """Tool definitions as JSON text; "" where there are none."""
     if not value:
         return ""
     if isinstance(value, str):
@@ -231,18 +244,19 @@ def _tools(value: object) -> str:
 
 
 def _without_nulls(value: Any) -> Any:
-    """As it was in JSON: Arrow gives every object all keys that any has."""
+    """Drops nulls: Arrow gives every object the keys of all others, with null where absent."""
     if isinstance(value, Mapping):
         return {k: _without_nulls(v) for k, v in value.items() if v is not None}
     return [_without_nulls(v) for v in value] if isinstance(value, list) else value
 
 
 def as_json(value: object) -> str:
-    """JSON text, on one line."""
+    """A value as one line of JSON text."""
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _kind(value: object) -> str:
+def _type_name(value: object) -> str:
+    """Names the type of a wrong value, for people."""
     if value is None:
         return "null"
     return "not valid UTF-8" if isinstance(value, bytes) else type(value).__name__

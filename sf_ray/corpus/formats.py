@@ -1,6 +1,6 @@
-"""Formats: in which columns a corpus keeps what, and how its rows become examples.
+"""Formats: which columns of a corpus hold questions and answers, and how a row becomes an example.
 
-Knows no tokens, no model, no files.
+Pure functions of column names and rows. Knows no tokens, no model and no files.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +11,19 @@ from sf_ray.corpus.examples import Example, Problem, chat_of
 from sf_ray.corpus.status import Status
 from sf_ray.errors import SfRayError, UsageError
 
+# The values of one row by column, or by field of a JSON object.
 Row = Mapping[str, object]
 
 
 @dataclass(frozen=True)
 class SampleRow:
-    """A row of the corpus, and where it stands."""
+    """A row of the corpus and its place.
+
+    Attributes:
+        shard: Path of the shard, relative to the corpus.
+        number: 0-based number of the row in the shard.
+        row: Its values.
+    """
 
     shard: str
     number: int
@@ -28,16 +35,16 @@ class SampleRow:
 
 @dataclass(frozen=True)
 class Format:
-    """Which fields a row has, in which columns, and how they render.
+    """Which fields a row has, which columns hold them, and how they become an example.
 
     Attributes:
-        name: As given to `--format`.
-        required: Fields that every row that is scored must have.
+        name: Value of `--format`.
+        required: Fields without which a row is a bad row.
         optional: Fields that may be absent or null.
-        columns: Field -> column of the corpus, for the fields that the corpus has. A dot leads
-            into a nested column.
-        make: Field values (None where absent) -> what they come to.
-        is_chat: Its fields are no plain texts.
+        columns: Field -> column, for the fields that the corpus has. A dot leads into a nested
+            column. Empty in `FORMATS`; `resolve_format` fills it in.
+        make: Makes an example from field -> value, where an absent field has the value None.
+        is_chat: Whether fields hold lists of messages, and so are not all plain text.
     """
 
     name: str
@@ -49,20 +56,20 @@ class Format:
 
     @property
     def top_columns(self) -> list[str]:
-        """The columns to read: of nested ones, those that hold them."""
+        """The columns to read; for a field inside a nested column, the whole column."""
         return list(dict.fromkeys(_top(column) for column in self.columns.values()))
 
     def render(self, row: Row) -> Example | Problem:
-        """What a row (column -> value) comes to."""
+        """The example of a row, or why the row has none."""
         values = {field: value_at(row, column) for field, column in self.columns.items()}
         for field, value in values.items():
             column = self.columns[field]
             if value is None and field in self.required:
-                kind = "null" if _top(column) in row or column in row else "missing"
-                return Problem(Status.BAD_ROW, f"{column!r} is {kind}")
+                what = "null" if _top(column) in row or column in row else "missing"
+                return Problem(Status.BAD_ROW, f"{column!r} is {what}")
             if not (self.is_chat or value is None or isinstance(value, str)):
-                kind = "not valid UTF-8" if isinstance(value, bytes) else type(value).__name__
-                return Problem(Status.BAD_ROW, f"{column!r} is {kind}, expected text")
+                what = "not valid UTF-8" if isinstance(value, bytes) else type(value).__name__
+                return Problem(Status.BAD_ROW, f"{column!r} is {what}, expected text")
         return self.make(dict.fromkeys(self.optional) | values)
 
     def __str__(self) -> str:
@@ -71,7 +78,7 @@ class Format:
 
 
 def value_at(row: Row, path: str) -> object:
-    """The value of a column, or of a field in it: `meta.source`. None where there is none."""
+    """The value of a column, or of a field inside a column (`meta.source`); None where absent."""
     if path in row:
         return row[path]
     head, _, rest = path.partition(".")
@@ -84,7 +91,7 @@ def _top(path: str) -> str:
 
 
 def _pair(name: str, prompt: str, answer: str) -> Format:
-    """A question and its answer, which may have an input and a system prompt beside them."""
+    """A format with a question and an answer, and optionally an input and a system prompt."""
 
     def make(values: Mapping[str, Any]) -> Example:
         question = values[prompt] + (f"\n{values['input']}" if values["input"] else "")
@@ -94,14 +101,16 @@ def _pair(name: str, prompt: str, answer: str) -> Format:
 
 
 def _chat(name: str, field: str) -> Format:
+    """A format with a list of messages, and optionally tools and a system prompt."""
+
     def make(values: Mapping[str, Any]) -> Example | Problem:
         return chat_of(values[field], values["tools"], values["system"])
 
     return Format(name, (field,), ("tools", "system"), {}, make, is_chat=True)
 
 
-# "alpaca" renders as the paper does (Superfiltering, `data_analysis.py`): the instruction, a
-# newline, the input and a newline where there is one, and no preamble.
+# "alpaca" renders as the paper's code does (Superfiltering, `data_analysis.py`): the instruction
+# and a newline, the input and a newline where there is an input, and no preamble.
 FORMATS = (
     _pair("alpaca", "instruction", "output"),
     _pair("instruction-response", "instruction", "response"),
@@ -111,7 +120,8 @@ FORMATS = (
         ("prompt", "completion"),
         (),
         {},
-        lambda values: Example.pair(values["prompt"], values["completion"]),  # as they are
+        # The two texts unchanged: no newline is added.
+        lambda values: Example.pair(values["prompt"], values["completion"]),
     ),
     _chat("messages", "messages"),
     _chat("sharegpt", "conversations"),
@@ -124,18 +134,18 @@ def resolve_format(
     columns: Mapping[str, str] | None = None,
     sample: Sequence[SampleRow] = (),
 ) -> Format:
-    """Finds the format of a corpus and the columns of its fields.
+    """Finds the format of a corpus, and the columns that hold the fields of the format.
 
     Args:
         column_names: Columns of the corpus.
-        name: A format's name, or "auto" to take the one whose required fields are all columns.
-        columns: Field -> column, for fields that lie in a column of another name.
+        name: Name of a format, or "auto" for the format whose required fields are all columns.
+        columns: Field -> column, for fields whose column has another name.
         sample: Some rows, which decide where the columns fit several formats.
 
     Raises:
-        UsageError: `columns` names an unknown field.
-        SfRayError: No format fits, or several do, or rows are of several formats, or a named
-            column does not exist.
+        UsageError: `columns` names a field that no format has.
+        SfRayError: No format fits, several formats fit, the rows have several formats, or a column
+            in `columns` does not exist.
     """
     columns = dict(columns or {})
     candidates = _known(name, columns)
@@ -162,52 +172,62 @@ def resolve_format(
 
 
 def _known(name: str, columns: Mapping[str, str]) -> list[Format]:
-    """The formats of this name that have all of these fields."""
+    """The formats with this name that have all of these fields."""
     candidates = [f for f in FORMATS if name in ("auto", f.name)]
     known = dict.fromkeys(field for f in candidates for field in f.required + f.optional)
     for field in columns:
         if field not in known:
             raise UsageError(f"--columns: unknown field {field!r}; expected one of {list(known)}")
-    # Naming a field's column says that the format is one that has this field.
+    # Who names the column of a field expects a format that has this field.
     return [f for f in candidates if all(c in f.required + f.optional for c in columns)]
 
 
 def _with_columns(
     candidate: Format, column_names: Sequence[str], columns: Mapping[str, str]
 ) -> Format | None:
-    fields = candidate.required + candidate.optional
-    found = {field: columns.get(field, field) for field in fields}
-    found = {
-        field: column
-        for field, column in found.items()
-        if field in columns or column in column_names
+    """The format with its columns filled in; None where the corpus lacks a required field."""
+    column_of = {
+        field: columns.get(field, field)
+        for field in candidate.required + candidate.optional
+        if field in columns or field in column_names
     }
-    if not all(field in found for field in candidate.required):
+    if not all(field in column_of for field in candidate.required):
         return None
-    return replace(candidate, columns=found)
+    return replace(candidate, columns=column_of)
 
 
 def _by_sample(fitting: Sequence[Format], sample: Sequence[SampleRow]) -> list[Format]:
-    """Those formats of several whose fields the rows of a sample have.
+    """The formats whose required fields the sampled rows have, out of several that fit the columns.
+
+    Returns:
+        The formats that all rows have; where there is none, the formats that some rows have.
 
     Raises:
-        SfRayError: Some rows have those of one, and others those of another.
+        SfRayError: Some rows have one format, and others have another one only.
     """
-    having = {f.name: [one for one in sample if _has_fields(f, one.row)] for f in fitting}
-    everywhere = [f for f in fitting if len(having[f.name]) == len(sample)]
+    rows_with = {
+        f.name: [sampled for sampled in sample if _has_fields(f, sampled.row)] for f in fitting
+    }
+    everywhere = [f for f in fitting if len(rows_with[f.name]) == len(sample)]
     if everywhere or not sample:
         return everywhere or list(fitting)
-    somewhere = [f for f in fitting if having[f.name]]
+    somewhere = [f for f in fitting if rows_with[f.name]]
     for one in somewhere:
-        others = [row for row in sample if row not in having[one.name]]
+        without = [sampled for sampled in sample if sampled not in rows_with[one.name]]
         for other in somewhere:
-            if rows := [row for row in others if row in having[other.name]]:
-                raise mixed_formats(rows[0], other, f"{having[one.name][0]} is {one.name}")
+            if rows := [sampled for sampled in without if sampled in rows_with[other.name]]:
+                raise mixed_formats(rows[0], other, f"{rows_with[one.name][0]} is {one.name}")
     return somewhere
 
 
 def mixed_formats(where: SampleRow, other: Format, rest: str) -> SfRayError:
-    """One corpus, several formats."""
+    """The error about a corpus with several formats.
+
+    Args:
+        where: A row whose format is not that of the other rows.
+        other: The format of that row.
+        rest: The end of the sentence, which names the format of the other rows.
+    """
     return SfRayError(
         f"mixed formats in one corpus: {where} is {other.name}, while {rest}; score them "
         "apart (INPUT may be a glob), or convert one of them"
@@ -215,7 +235,11 @@ def mixed_formats(where: SampleRow, other: Format, rest: str) -> SfRayError:
 
 
 def other_format(own: Format, row: Row) -> Format | None:
-    """The format that a row has, where it lacks the fields of the corpus's own."""
+    """The format of a row that lacks required fields of the corpus's own format.
+
+    Returns:
+        None where the row has the corpus's own format, or no known format.
+    """
     if _has_fields(own, row):
         return None
     for candidate in FORMATS:
@@ -225,5 +249,6 @@ def other_format(own: Format, row: Row) -> Format | None:
     return None
 
 
-def _has_fields(one: Format, row: Row) -> bool:
-    return all(value_at(row, one.columns[field]) is not None for field in one.required)
+def _has_fields(row_format: Format, row: Row) -> bool:
+    columns = (row_format.columns[field] for field in row_format.required)
+    return all(value_at(row, column) is not None for column in columns)

@@ -1,4 +1,7 @@
-"""Rows of the corpus: shards -> one table a unit -> values of a row. No Ray, no model."""
+"""Reads the rows of a corpus: shard -> one table for each unit -> one mapping for each row.
+
+Does not know which columns hold a question or an answer. Knows no Ray and no model.
+"""
 
 import json
 import re
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from sf_ray.corpus.formats import Row
 from sf_ray.corpus.planning import top_level
 from sf_ray.corpus.readers.file_types import FileType, file_type_of
 from sf_ray.corpus.readers.json_lines import LINE, LINES, JsonReader
@@ -17,27 +21,32 @@ from sf_ray.storage.files import File
 from sf_ray.storage.location import Location
 
 _BATCH_ROWS = 4096
-# Only an escape can smuggle half of a surrogate pair into valid UTF-8.
+# Valid UTF-8 holds half of a surrogate pair only as a JSON escape.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-Row = dict[str, object]
 
 
 @dataclass(frozen=True)
 class BadLine:
-    """Stands for a row of a JSON shard that is no JSON object."""
+    """Stands for a row of a JSON shard that is not a JSON object.
+
+    Attributes:
+        reason: What is wrong with the row.
+    """
 
     reason: str
 
 
 def read_units(location: Location, plan: ReadPlan, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Reads the given columns of each unit of a plan, in order, streaming through the file.
+    """Reads the units of a plan in one pass over the file.
 
     Args:
         location: The corpus.
-        plan: Units, and where they lie.
-        columns: Columns, or fields inside them (`data.messages`), for which the whole column is
+        plan: The units, and where they lie in the file.
+        columns: The columns to read, or fields inside them: for `data.messages` all of `data` is
             read. Of a JSON shard every field is read.
+
+    Yields:
+        The rows of each unit, in the order of the plan.
 
     Raises:
         BadShardError: The shard changed, is gone, or cannot be read.
@@ -47,7 +56,7 @@ def read_units(location: Location, plan: ReadPlan, columns: Sequence[str]) -> It
     with open_shard(location, plan.file) as reader:
         names = top_level(columns, reader.schema.names)
         batches = reader.batches(_BATCH_ROWS, names, plan.row_groups, plan.offset)
-        held: list[pa.RecordBatch] = []  # rows [position, position + held rows)
+        held: list[pa.RecordBatch] = []  # `position` is the first row in them
         for unit in plan.units:
             while position + sum(batch.num_rows for batch in held) < unit.stop:
                 try:
@@ -56,7 +65,7 @@ def read_units(location: Location, plan: ReadPlan, columns: Sequence[str]) -> It
                     raise BadShardError(
                         plan.file.relative, f"ends before row {unit.stop} that its footer promises"
                     ) from None
-                # Rows before this unit are not needed: let go of their memory.
+                # Rows before this unit are not needed: free their memory.
                 while held and position + held[0].num_rows <= unit.start:
                     position += held.pop(0).num_rows
             rows = pa.Table.from_batches(held)
@@ -64,10 +73,10 @@ def read_units(location: Location, plan: ReadPlan, columns: Sequence[str]) -> It
 
 
 def rows_of(table: pa.Table) -> Iterator[Row | BadLine]:
-    """The rows of a table that was read from a shard of any kind, as Python values.
+    """The rows of a table from `read_units`, as Python values, whatever the file type of the shard.
 
-    Text that is not valid UTF-8, or holds half of a surrogate pair, is bytes: no tokenizer takes
-    it, and one broken cell must not take the others with it.
+    Text that is not valid UTF-8, or holds half of a surrogate pair, comes out as bytes. No
+    tokenizer accepts it, and one broken cell must not make the rest of the table unreadable.
     """
     if table.schema.equals(LINES):
         for line in table[LINE].to_pylist():
@@ -81,9 +90,9 @@ def rows_of(table: pa.Table) -> Iterator[Row | BadLine]:
 
 
 def values_of(column: pa.ChunkedArray) -> list[object]:
-    """Python values of a column; what is not valid UTF-8, at any depth, stays bytes.
+    """Python values of a column; text that is not valid UTF-8, at any depth, comes out as bytes.
 
-    Neither Parquet nor Arrow checks its strings.
+    Neither Parquet nor Arrow checks that strings are valid UTF-8.
     """
     try:
         values: list[object] = column.to_pylist()
@@ -96,12 +105,12 @@ def _value_of(cell: pa.Scalar) -> object:
     try:
         return cell.as_py()
     except (ValueError, OverflowError):
-        pass  # what is wrong lies deeper, or the cell itself is
+        pass  # the cell itself is broken, or one inside it
     if isinstance(cell, pa.DictionaryScalar):
         return _value_of(cell.value)
     if isinstance(cell, pa.StructScalar):
         return {name: _value_of(value) for name, value in cell.items()}
-    if isinstance(cell, (pa.ListScalar, pa.ListViewScalar)):  # maps and large lists are too
+    if isinstance(cell, (pa.ListScalar, pa.ListViewScalar)):  # includes maps and large lists
         return [_value_of(value) for value in cell.values]
     if isinstance(cell, pa.StringScalar):
         return cell.as_buffer().to_pybytes()
@@ -115,7 +124,7 @@ def _row_of_line(line: bytes) -> Row | BadLine:
         return BadLine(f"not valid UTF-8 (byte {line[error.start]:#04x} at {error.start})")
     except json.JSONDecodeError as error:
         return BadLine(f"not valid JSON ({error.msg} at character {error.pos + 1})")
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; depth
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits; deep nesting
         return BadLine(f"not readable JSON ({error})")
     if not isinstance(row, dict):
         return BadLine(f"a JSON {_json_type(row)}, expected an object")
@@ -125,6 +134,7 @@ def _row_of_line(line: bytes) -> Row | BadLine:
 
 
 def _encodable(value: object) -> object:
+    """A JSON value in which each text that has no UTF-8 encoding is bytes instead."""
     if isinstance(value, str):
         try:
             value.encode()
@@ -132,9 +142,9 @@ def _encodable(value: object) -> object:
             return value.encode("utf-8", "surrogatepass")
         return value
     if isinstance(value, list):
-        return [_encodable(one) for one in value]
+        return [_encodable(element) for element in value]
     if isinstance(value, dict):
-        return {name: _encodable(one) for name, one in value.items()}
+        return {name: _encodable(element) for name, element in value.items()}
     return value
 
 
@@ -146,14 +156,20 @@ def _json_type(value: object) -> str:
 def first_bad_row(
     location: Location, file: File, start: int, rows: pa.Table, suspects: Sequence[int]
 ) -> BadRowError | None:
-    """The first row that cannot be read at all, as an error that says where it stands.
+    """The first bad line among some rows, as an error that names its place in the file.
 
     Args:
         location: The corpus.
         file: The shard.
-        start: Row number in it of the first of `rows`.
-        rows: As they were read.
-        suspects: Indices of those among them that may be broken, in order.
+        start: Number in the shard of the first row of `rows`.
+        rows: The table that was read.
+        suspects: Indices in `rows` of the rows that may be bad lines, in order.
+
+    Returns:
+        None where no suspect is a bad line.
+
+    Raises:
+        SfRayError: The shard cannot be read again.
     """
     for index in suspects:
         row = next(rows_of(rows.slice(index, 1)))
@@ -186,5 +202,5 @@ def refuse_bad_lines(
 
 
 def _place_of(reader: ShardReader, row: int) -> str:
-    assert isinstance(reader, JsonReader), "only JSON has lines"
+    assert isinstance(reader, JsonReader), "only JSON shards have bad lines"
     return reader.place_of(row)

@@ -1,4 +1,9 @@
-"""Which rows stand for a corpus: short stretches, spread over all of it. Opens no file."""
+"""Which rows stand for a corpus.
+
+Two ways to choose them: the first rows of a few shards, which show the columns and formats of a
+corpus at the price of a few reads; and segments, short runs of rows that are spread evenly over all
+of a corpus, from which costs and scores of all rows can be estimated. Knows no Ray and no model.
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -11,60 +16,30 @@ from sf_ray.corpus.formats import SampleRow
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.corpus.readers.shard import open_shard
-from sf_ray.corpus.rows import first_bad_row, rows_of
+from sf_ray.corpus.rows import BadLine, first_bad_row, rows_of
 from sf_ray.corpus.units import Shard, Unit
 from sf_ray.errors import BadShardError, SfRayError
 from sf_ray.storage.location import Location
 
-# Each costs a read: so few that a bucket answers soon, and so many that no part of a corpus is
-# passed over.
-_MOST = 32
-
-
-def spread_segments(
-    shard_rows: Sequence[int], wanted: int, seed: int, most: int = _MOST
-) -> list[tuple[int, Unit]]:
-    """Stretches of rows, in order, that do not touch each other's rows.
-
-    Args:
-        shard_rows: Rows of each shard.
-        wanted: Rows in all; all rows of the corpus where it has no more.
-        seed: Another one finds other rows.
-        most: Stretches, before they are cut where a shard ends.
-
-    Returns:
-        (index of a shard, rows of it): `wanted` rows in all.
-    """
-    total = sum(shard_rows)
-    wanted = min(wanted, total)
-    count = min(most, wanted)
-    # Of the rows that are left out, some lie before each stretch: more before each next one.
-    shifts = np.arange(count) + np.random.default_rng(seed).random(count)
-    left_out = ((total - wanted) * shifts / max(count, 1)).astype(np.int64)
-    sizes = np.diff([wanted * i // max(count, 1) for i in range(count + 1)])
-    starts = np.cumsum(sizes) - sizes + left_out
-    ends = [0, *itertools.accumulate(shard_rows)]
-    found: list[tuple[int, Unit]] = []
-    for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
-        stop = start + size
-        while start < stop:
-            shard = int(np.searchsorted(ends, start, side="right")) - 1
-            end = min(stop, ends[shard + 1])
-            found.append((shard, Unit(start - ends[shard], end - ends[shard])))
-            start = end
-    return found
-
-
+# First rows: how many of a shard, and of how many shards.
 _SAMPLE_ROWS, _SAMPLE_SHARDS = 16, 4
+# Each segment costs a read: few enough that a bucket answers soon, and enough that no part of a
+# corpus is passed over.
+_MOST_SEGMENTS = 32
 
 
 def sample_rows(
     corpus: Corpus, per_shard: int = _SAMPLE_ROWS, shards: int = _SAMPLE_SHARDS
 ) -> list[SampleRow]:
-    """The first rows of a few shards that are spread over a corpus; the same ones every time.
+    """The first rows of a few shards, spread over a corpus; always the same rows.
 
-    Broken lines are passed over, and so are shards that cannot be read: who reads all of them will
-    say so. Columns with binary values (images, sound) are left out.
+    Skips bad lines, and shards that cannot be read: a later stage that reads all rows will report
+    them. Leaves out columns with binary values, such as images and sound.
+
+    Args:
+        corpus: The corpus.
+        per_shard: Rows of one shard, at most.
+        shards: Number of shards, at most.
 
     Raises:
         SfRayError: Not one row can be read, or storage failed.
@@ -79,7 +54,7 @@ def sample_rows(
             problem = problem or error
             continue
         for number, row in enumerate(rows_of(table)):
-            if isinstance(row, dict):
+            if not isinstance(row, BadLine):
                 sample.append(SampleRow(shard.file.relative, number, row))
             elif problem is None:
                 problem = first_bad_row(corpus.location, shard.file, 0, table, [number])
@@ -89,7 +64,7 @@ def sample_rows(
 
 
 def sampled_shards(corpus: Corpus, shards: int = _SAMPLE_SHARDS) -> list[Shard]:
-    """The shards that `sample_rows` reads of: first, last and some between, none without rows."""
+    """The shards that `sample_rows` reads: the first, the last and some between, none empty."""
     filled = [shard for shard in corpus.shards if shard.rows]
     count = min(shards, len(filled))
     return [filled[i * (len(filled) - 1) // max(count - 1, 1)] for i in range(count)]
@@ -103,11 +78,23 @@ def _first_rows(location: Location, shard: Shard, rows: int, columns: Sequence[s
         return pa.Table.from_batches([next(batches)])
 
 
+def _has_binary(column_type: pa.DataType) -> bool:
+    """Whether a type is binary, or has a binary type inside."""
+    children = [column_type.field(i).type for i in range(column_type.num_fields)]
+    is_binary = (
+        pa.types.is_binary(column_type)
+        or pa.types.is_large_binary(column_type)
+        or pa.types.is_binary_view(column_type)
+        or pa.types.is_fixed_size_binary(column_type)
+    )
+    return is_binary or any(map(_has_binary, children))
+
+
 def field_names(corpus: Corpus, sample: Sequence[SampleRow]) -> list[str]:
-    """The columns of a corpus; of JSON, the fields of the sampled rows as they come.
+    """The columns of a corpus; for JSON, the fields of the sampled rows in order of appearance.
 
     Raises:
-        SfRayError: It is JSON without any row.
+        SfRayError: The corpus is JSON and the sample is empty.
     """
     if corpus.file_type is not FileType.JSON:
         return list(corpus.schema.names)
@@ -116,24 +103,54 @@ def field_names(corpus: Corpus, sample: Sequence[SampleRow]) -> list[str]:
             f"{corpus.location.public_uri}: its {len(corpus.shards)} JSON shards hold no rows, so "
             "nothing tells which fields they have"
         )
-    return list(dict.fromkeys(name for one in sample for name in one.row))
-
-
-def _has_binary(kind: pa.DataType) -> bool:
-    children = [kind.field(i).type for i in range(kind.num_fields)]
-    is_binary = (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_binary_view(kind)
-        or pa.types.is_fixed_size_binary(kind)
-    )
-    return is_binary or any(map(_has_binary, children))
+    return list(dict.fromkeys(name for sampled in sample for name in sampled.row))
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Rows of a shard that belong to the sample."""
+    """A run of rows of one shard that stands for the rows around it.
+
+    Attributes:
+        shard: The shard.
+        unit: Which rows of the shard.
+        rows: The rows themselves.
+    """
 
     shard: Shard
     unit: Unit
     rows: pa.Table
+
+
+def spread_segments(
+    shard_rows: Sequence[int], wanted: int, seed: int, most: int = _MOST_SEGMENTS
+) -> list[tuple[int, Unit]]:
+    """Chooses segments that are spread over a corpus and do not overlap.
+
+    Args:
+        shard_rows: [shards] rows of each shard.
+        wanted: Rows of all segments together; a smaller corpus is taken whole.
+        seed: Another seed chooses other rows.
+        most: Segments, at most, before a segment that crosses the end of a shard is cut in two.
+
+    Returns:
+        (index of a shard, rows of the shard), in the order of the corpus; `wanted` rows together.
+    """
+    total = sum(shard_rows)
+    wanted = min(wanted, total)
+    count = min(most, wanted)
+    # The rows that are left out form gaps. Before segment i lie about i / count of them, shifted by
+    # a random part of one gap; so the gaps are nearly equal, and no two segments overlap.
+    shifts = np.arange(count) + np.random.default_rng(seed).random(count)
+    left_out = ((total - wanted) * shifts / max(count, 1)).astype(np.int64)
+    sizes = np.diff([wanted * i // max(count, 1) for i in range(count + 1)])
+    starts = np.cumsum(sizes) - sizes + left_out
+    ends = [0, *itertools.accumulate(shard_rows)]
+    segments: list[tuple[int, Unit]] = []
+    for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+        stop = start + size
+        while start < stop:
+            shard = int(np.searchsorted(ends, start, side="right")) - 1
+            end = min(stop, ends[shard + 1])
+            segments.append((shard, Unit(start - ends[shard], end - ends[shard])))
+            start = end
+    return segments

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sf_ray.corpus.plan_cache import keep_sample, sample_of
+from sf_ray.corpus.plan_cache import keep_sample, read_footers, sample_of
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.storage.location import Location
 
@@ -29,7 +29,7 @@ def test_a_sample_is_read_once_for_the_same_shards(
     keep_sample(scores, first)
 
     with monkeypatch.context() as patch:
-        patch.delattr("sf_ray.samples.sample_rows")
+        patch.delattr("sf_ray.corpus.plan_cache.sample_rows")
         again = sample_of(scores, plan_corpus(where))
     assert (again.rows, again.is_kept) == (first.rows, True)
 
@@ -46,3 +46,9 @@ def test_a_kept_sample_that_cannot_be_understood_is_none(tmp_path: Path, data: b
     write(corpus, "a", "one")
     (tmp_path / "_sample.json").write_bytes(data)
     assert not sample_of(Location(str(tmp_path)), plan_corpus(Location(str(corpus)))).is_kept
+
+
+@pytest.mark.parametrize("data", [b"", b"rubbish", b"ARROW1"])
+def test_kept_footers_that_cannot_be_understood_are_none(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "_footers.arrow").write_bytes(data)
+    assert read_footers(Location(str(tmp_path))) == {}

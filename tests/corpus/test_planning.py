@@ -117,12 +117,6 @@ def test_footers_that_are_known_are_not_read_again(
     assert changed == plan_corpus(location)
 
 
-@pytest.mark.parametrize("data", [b"", b"rubbish", b"ARROW1"])
-def test_kept_footers_that_cannot_be_understood_are_none(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "_footers.arrow").write_bytes(data)
-    assert read_footers(Location(str(tmp_path))) == {}
-
-
 def test_no_shards_says_what_is_there_instead(tmp_path: Path) -> None:
     with pytest.raises(SfRayError, match="no shards found.*no files"):
         plan_corpus(Location(str(tmp_path)))

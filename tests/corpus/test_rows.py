@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.corpus.rows import read_units, rows_of, values_of
-from sf_ray.corpus.sampling import field_names, sample_rows
+from sf_ray.corpus.sampling import sample_rows
 from sf_ray.corpus.units import group_reads, units_of
-from sf_ray.errors import BadRowError
 from sf_ray.storage.location import Location
 
 
@@ -83,38 +82,3 @@ def test_half_of_a_surrogate_pair_is_bytes(tmp_path: Path) -> None:
         "b": ["\U0001f600", {"c": b"x\xed\xb8\x80"}],
         "d": "\u00e9",
     }
-
-
-def test_a_sample_is_spread_over_the_shards(tmp_path: Path) -> None:
-    for number in range(9):
-        rows = [b'{"n": %d, "f%d": 1}\n' % (number, number)] * (number % 4)
-        (tmp_path / f"{number}.jsonl").write_bytes(b"".join(rows))
-    corpus = plan_corpus(Location(str(tmp_path)))
-    sample = sample_rows(corpus, per_shard=2, shards=3)
-    assert [(row.shard, row.number) for row in sample] == [
-        ("1.jsonl", 0), ("3.jsonl", 0), ("3.jsonl", 1), ("7.jsonl", 0), ("7.jsonl", 1)
-    ]  # fmt: skip
-    assert field_names(corpus, sample) == ["n", "f1", "f3", "f7"]
-    assert sample == sample_rows(corpus, per_shard=2, shards=3)
-
-
-def test_a_sample_of_columns_leaves_out_what_is_no_text(tmp_path: Path) -> None:
-    image = pa.array([{"bytes": b"abc", "path": "a.png"}])
-    table = pa.table({"text": ["a"], "image": image, "n": [1]})
-    pq.write_table(table, tmp_path / "a.parquet")
-    corpus = plan_corpus(Location(str(tmp_path)))
-    sample = sample_rows(corpus)
-    assert sample[0].row == {"text": "a", "n": 1}
-    assert field_names(corpus, sample) == ["text", "image", "n"]
-
-
-def test_broken_lines_and_shards_are_not_sampled_unless_there_are_no_others(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "a.jsonl").write_text('{"a":\n{"a": 1}\n')
-    corpus = plan_corpus(Location(str(tmp_path)))
-    assert [(row.number, row.row) for row in sample_rows(corpus)] == [(1, {"a": 1})]
-    (tmp_path / "a.jsonl").write_text('{\n"a": 1\n}')
-    corpus = plan_corpus(Location(str(tmp_path)))
-    with pytest.raises(BadRowError, match="shard a.jsonl, line 1: not valid JSON"):
-        sample_rows(corpus)

@@ -1,7 +1,7 @@
-"""Arrow IPC streams, as `datasets.save_to_disk` leaves them: record batches one after another.
+"""Reads Arrow IPC streams, as `datasets.save_to_disk` writes them: one record batch after another.
 
-A stream has no table of contents: to count its rows is to read it once. The file format (Feather)
-is a stream between two magic numbers, and is read as one. No Ray, no model.
+A stream has no table of contents, so its rows are counted by reading it once. The file format
+(Feather) is a stream between two magic numbers, and is read as a stream. Knows no Ray and no model.
 """
 
 import io
@@ -18,7 +18,7 @@ _BUFFER_BYTES = 1 << 20
 
 
 class ArrowReader:
-    """The rows of an Arrow IPC stream; its record batches are its row groups."""
+    """The rows of an Arrow IPC stream; a `ShardReader` whose row groups are record batches."""
 
     def __init__(self, file: File, handle: io.RawIOBase) -> None:
         self._file = file
@@ -32,7 +32,7 @@ class ArrowReader:
             self._first = self._stream.tell()
 
     def footer(self) -> Footer:
-        """Reads the stream once."""
+        """Counts the rows in one pass over the stream."""
         row_groups, starts = [], []
         start = self._first
         with unreadable_is_bad(self._file):
@@ -49,22 +49,26 @@ class ArrowReader:
         groups: range | None = None,
         offset: int = 0,
     ) -> Iterator[pa.RecordBatch]:
-        """As `shards.Reader` has it."""
+        """See `ShardReader.batches`."""
         with unreadable_is_bad(self._file):
             stored = self._stored(groups.start if groups else 0, offset)
             for index, batch in enumerate(stored):
                 if groups is not None and index == len(groups):
                     return
-                batch.validate()  # a batch that was damaged must not end the process
+                batch.validate()  # otherwise a damaged batch may crash the process
                 if columns is not None:
                     batch = batch.select(list(columns))
                 for start in range(0, batch.num_rows, rows):
                     yield batch.slice(start, rows)
 
     def _stored(self, first: int, offset: int) -> Iterator[pa.RecordBatch]:
-        """Record batches from the first of these on, which begins at `offset`."""
+        """Yields the record batches from number `first` on, which begins at byte `offset`.
+
+        An `offset` of 0 stands for the first batch.
+        """
         if any(_has_dictionary(field.type) for field in self.schema):
-            # Dictionaries stand between the batches, each good for those after it.
+            # Dictionaries stand between the batches and hold for the batches after them, so the
+            # stream must be read from its beginning.
             self._stream.seek(self._start)
             for index, batch in enumerate(pa.ipc.open_stream(self._stream)):
                 if index >= first:
@@ -79,6 +83,7 @@ class ArrowReader:
             yield pa.ipc.read_record_batch(message, self.schema)
 
 
-def _has_dictionary(kind: pa.DataType) -> bool:
-    children = [kind.field(i).type for i in range(kind.num_fields)]
-    return pa.types.is_dictionary(kind) or any(map(_has_dictionary, children))
+def _has_dictionary(column_type: pa.DataType) -> bool:
+    """Whether a type is dictionary-encoded, or has such a type inside."""
+    children = [column_type.field(i).type for i in range(column_type.num_fields)]
+    return pa.types.is_dictionary(column_type) or any(map(_has_dictionary, children))

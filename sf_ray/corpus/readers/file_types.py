@@ -1,10 +1,10 @@
-"""Which files of a corpus are shards, and of which kind: their names tell. Opens nothing."""
+"""Which files of a corpus are shards, and of which file type; decides by name and opens no file."""
 
 from enum import StrEnum
 
 
 class FileType(StrEnum):
-    """What a shard is written in."""
+    """The file type of a shard; a corpus has one."""
 
     PARQUET = "Parquet"
     ARROW = "Arrow"
@@ -20,39 +20,41 @@ _FILE_TYPES = {
     ".json": FileType.JSON,
 }
 _CODECS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
-# What the `datasets` library and the hub put beside shards to describe them.
+# Descriptions that the `datasets` library and the hub put beside the shards.
 _DESCRIPTIONS = {"dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"}
 
 
 def file_type_of(path: str) -> FileType | None:
-    """The kind of the shard of this name; None where it is no shard."""
+    """The file type of a shard with this name; None where a file of this name is not a shard."""
     name = path.rpartition("/")[2]
     plain, codec = _split(name)
-    kind = next((kind for suffix, kind in _FILE_TYPES.items() if plain.endswith(suffix)), None)
-    if codec and kind is not FileType.JSON:  # the others compress inside
+    matching = (type_ for suffix, type_ in _FILE_TYPES.items() if plain.endswith(suffix))
+    file_type = next(matching, None)
+    if codec and file_type is not FileType.JSON:  # Parquet and Arrow compress inside the file
         return None
     # `Dataset.map` keeps its results as cache-*.arrow beside the shards that it has read.
-    is_cache = kind is FileType.ARROW and name.startswith("cache-")
-    return None if is_cache or name in _DESCRIPTIONS else kind
+    is_cache = file_type is FileType.ARROW and name.startswith("cache-")
+    return None if is_cache or name in _DESCRIPTIONS else file_type
 
 
 def codec_of(path: str) -> str | None:
-    """What a JSON shard of this name is compressed with: "gzip", "zstd" or nothing."""
+    """The compression of a JSON shard with this name: "gzip", "zstd" or None."""
     return _split(path)[1]
 
 
 def may_be_array(path: str) -> bool:
-    """Whether a JSON shard of this name may be one array, instead of one object a line."""
+    """Whether a JSON shard with this name may be one array, instead of one object a line."""
     return _split(path)[0].endswith(".json")
 
 
 def suffix_of(path: str) -> str:
-    """The end of a shard's name that tells its kind, e.g. ".jsonl.gz"."""
+    """The end of a shard's name that shows its file type, e.g. ".jsonl.gz"."""
     plain, codec = _split(path)
     return "." + plain.rpartition(".")[2] + (path[len(plain) :] if codec else "")
 
 
 def _split(path: str) -> tuple[str, str | None]:
+    """The name without the suffix of a compression, and the compression."""
     for suffix, codec in _CODECS.items():
         if path.endswith(suffix):
             return path.removesuffix(suffix), codec

@@ -1,4 +1,4 @@
-"""Parquet: a footer at the end, and row groups that are read one by one. No Ray, no model."""
+"""Reads Parquet: the footer at the end of a file, and its row groups. Knows no Ray and no model."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -12,19 +12,19 @@ from sf_ray.storage.files import File
 from sf_ray.storage.location import Location
 from sf_ray.storage.versioned_file import read_range, unreadable_is_bad
 
-# A Parquet footer is most often smaller than this, so that one request reads it.
+# Most Parquet footers are smaller than this, so that one request is enough.
 _FOOTER_BYTES = 64 * 1024
 
 
 def read_parquet_footer(location: Location, file: File) -> Footer:
-    """Reads a Parquet footer with one ranged read, or two where it is large.
+    """Reads a Parquet footer with one ranged read, or with two where the footer is large.
 
     Raises:
-        BadShardError: The file is not Parquet, is cut off, or is gone.
+        BadShardError: The file is not Parquet, is incomplete, or is gone.
         SfRayError: Storage failed.
     """
     tail, length = b"", 0
-    if file.size > 12:  # two magic numbers and a length; servers refuse a range of nothing
+    if file.size > 12:  # two magic numbers and a length; servers refuse an empty range
         tail = read_range(location, file, max(file.size - _FOOTER_BYTES, 0), file.size)
         length = int.from_bytes(tail[-8:-4], "little") + 8
         if length > len(tail) and length + 4 <= file.size:
@@ -34,7 +34,7 @@ def read_parquet_footer(location: Location, file: File) -> Footer:
             file.relative, f"not a whole Parquet file ({file.size} bytes without a valid footer)"
         )
     try:
-        # The footer between two magic numbers is all that the metadata reader looks at.
+        # The metadata reader looks at nothing but the footer and the two magic numbers.
         metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + tail[-length:]))
     except (pa.ArrowException, OSError) as error:
         raise BadShardError(
@@ -50,7 +50,7 @@ def read_parquet_footer(location: Location, file: File) -> Footer:
 
 
 class ParquetReader:
-    """The rows of a Parquet file."""
+    """The rows of a Parquet file; a `ShardReader`."""
 
     def __init__(self, file: File, handle: io.RawIOBase) -> None:
         self._file = file
@@ -65,14 +65,14 @@ class ParquetReader:
         groups: range | None = None,
         offset: int = 0,
     ) -> Iterator[pa.RecordBatch]:
-        """As `shards.Reader` has it; the file itself knows where its row groups are."""
+        """See `ShardReader.batches`. Ignores `offset`: the footer says where row groups begin."""
         with unreadable_is_bad(self._file):
             batches = self._parquet.iter_batches(
                 rows,
                 row_groups=None if groups is None else list(groups),
                 columns=None if columns is None else list(columns),
-                use_threads=False,  # many tasks read side by side
+                use_threads=False,  # many tasks read at the same time
             )
             for batch in batches:
-                # Parquet takes "a" for "a.b" too, where both are columns.
+                # Asked for a column "a", Parquet also reads a column "a.b".
                 yield batch if columns is None else batch.select(list(columns))

@@ -1,6 +1,6 @@
-"""Shards of every kind behind one face: what a plan must know of one, and its rows.
+"""Opens a shard of any file type: its footer, which a plan needs, and its rows.
 
-Knows no Ray and no model; what is particular to a kind lies in that kind's module.
+What is particular to one file type is in the module of that type. Knows no Ray and no model.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ class ShardReader(Protocol):
     """The rows of an open shard.
 
     Attributes:
-        schema: Columns and types. A JSON shard has one column: `json_shards.LINES`.
+        schema: Columns and types. A JSON shard has one column: `json_lines.LINES`.
     """
 
     schema: pa.Schema
@@ -35,49 +35,51 @@ class ShardReader(Protocol):
         groups: range | None = None,
         offset: int = 0,
     ) -> Iterator[pa.RecordBatch]:
-        """Streams rows in their order.
+        """Streams rows in the order of the file.
 
         Args:
-            rows: At most so many a batch.
-            columns: Which top-level columns, in this order; None for all.
-            groups: Which row groups; None for all. Of kinds without row groups of their own, more
-                may come after the last of them.
-            offset: Where the first of them starts, from `Footer.starts`.
+            rows: Rows of one batch, at most.
+            columns: Top-level columns to read, in this order; None for all.
+            groups: Row groups to read; None for all. A JSON shard goes on after the last of them,
+                to the end of the file.
+            offset: Byte at which the first of these row groups begins, from `Footer.starts`.
 
         Raises:
-            BadShardError: What is there cannot be read.
+            BadShardError: The shard cannot be read.
             SfRayError: Storage failed.
         """
 
 
 def read_footer(location: Location, file: File) -> Footer:
-    """What a plan needs to know of a shard: from Parquet's footer, or from reading all of it.
+    """Reads what a plan must know of a shard: Parquet's footer, or all of a shard of another type.
 
     Raises:
-        BadShardError: It is not of its kind, is cut off, changed, or is gone.
+        BadShardError: The content is not of the file type, is incomplete, changed, or is gone.
         SfRayError: Storage failed.
     """
-    kind = file_type_of(file.relative)
-    if kind is FileType.PARQUET:
+    file_type = file_type_of(file.relative)
+    if file_type is FileType.PARQUET:
         return read_parquet_footer(location, file)
     with open_bytes(location, file) as handle:
-        reader = JsonReader(file, handle) if kind is FileType.JSON else ArrowReader(file, handle)
+        reader = (
+            JsonReader(file, handle) if file_type is FileType.JSON else ArrowReader(file, handle)
+        )
         return reader.footer()
 
 
 @contextmanager
 def open_shard(location: Location, file: File) -> Iterator[ShardReader]:
-    """Opens a shard, and sees to it that all that is read is of the version that was listed.
+    """Opens a shard, and checks before and after reading that it is the version of the listing.
 
     Raises:
-        BadShardError: It changed, is gone, or is not of its kind.
+        BadShardError: The shard changed, is gone, or its content is not of its file type.
         SfRayError: Storage failed.
     """
-    kind = file_type_of(file.relative)
+    file_type = file_type_of(file.relative)
     with open_bytes(location, file) as handle:
-        if kind is FileType.PARQUET:
+        if file_type is FileType.PARQUET:
             yield ParquetReader(file, handle)
-        elif kind is FileType.ARROW:
+        elif file_type is FileType.ARROW:
             yield ArrowReader(file, handle)
         else:
             yield JsonReader(file, handle)

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sf_ray.corpus.formats import Row
 from sf_ray.corpus.planning import Corpus, plan_corpus
-from sf_ray.corpus.readers import json_lines as json_shards
+from sf_ray.corpus.readers import json_array, json_lines
 from sf_ray.corpus.readers.json_lines import LINE, LINES
 from sf_ray.corpus.readers.shard import open_shard, read_footer
-from sf_ray.corpus.rows import BadLine, Row, first_bad_row, read_units, rows_of
+from sf_ray.corpus.rows import BadLine, first_bad_row, read_units, rows_of
 from sf_ray.corpus.units import group_reads, units_of
 from sf_ray.errors import BadRowError, BadShardError
 from sf_ray.output.shard_writer import write_shard
@@ -33,11 +34,12 @@ PACKINGS = ["jsonl", "jsonl.gz", "ndjson.zst", "json", "json.gz", "lines.json"]
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Edges everywhere: of buffers, of groups of rows."""
-    monkeypatch.setattr(json_shards, "_BUFFER_BYTES", 16)
+    for module in (json_lines, json_array):
+        monkeypatch.setattr(module, "_BUFFER_BYTES", 16)
     for name in ("_GROUP_ROWS", "_PACKED_GROUP_ROWS"):
-        monkeypatch.setattr(json_shards, name, 3)
-    monkeypatch.setattr(json_shards, "_GROUP_BYTES", 200)
-    monkeypatch.setattr(json_shards, "_BATCH_BYTES", 300)
+        monkeypatch.setattr(json_lines, name, 3)
+    monkeypatch.setattr(json_lines, "_GROUP_BYTES", 200)
+    monkeypatch.setattr(json_lines, "_BATCH_BYTES", 300)
 
 
 def pack(texts: list[bytes], packing: str, newline: bytes = b"\n", mark: bytes = b"") -> bytes:
