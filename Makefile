@@ -46,8 +46,9 @@ format: $(READY)  ## Put style right
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-docs: $(READY)  ## Write docs/options.md from the options
+docs: $(READY)  ## Write docs/options.md and docs/manifest.schema.json from the code
 	$(VENV)/bin/python docs/options_page.py > docs/options.md
+	$(VENV)/bin/python docs/manifest_schema.py > docs/manifest.schema.json
 
 check: lint typecheck test  ## All that CI checks
 

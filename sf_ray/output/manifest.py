@@ -1,12 +1,12 @@
 """The manifest of a finished run, as a typed and versioned record: OUTPUT/manifest.json.
 
-A public format: docs/manifest.schema.json is its JSON Schema, written from these models. This
-module alone reads and writes the JSON. It does not know how a run fills a manifest
-(`run_manifest`) and where the file lies (`layout`). No Ray, no files.
+A public format: docs/manifest.schema.json is its JSON Schema, which `make docs` writes from these
+models. This module alone reads and writes the JSON. It does not know how a run fills a manifest
+(`run_manifest`) or where the file lies (`layout`). No Ray, no files.
 
-Keys have been added since version 1 began, none was renamed or removed. So every key of a section
-has a default: a manifest of an older sf_ray is read, and what it lacks takes the default. Keys that
-are unknown here, of a newer sf_ray, are ignored.
+Keys have been added since version 1 began; none was renamed or removed. So keys have defaults,
+which a manifest of an older sf_ray takes for the keys that it lacks. Keys that are unknown here are
+those of a newer sf_ray, and are ignored.
 """
 
 import json
@@ -14,28 +14,28 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 
 from sf_ray.errors import SfRayError
 
 # Raised when a key is renamed, removed or gets another meaning; not when one is added.
 MANIFEST_VERSION: Final = 1
 
-_Rows = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
 
 
 class _Record(BaseModel):
-    """A part of the manifest."""
+    """A section of the manifest."""
 
-    # The schema describes what this version writes: the keys that have a default are there too.
+    # The schema describes what this version writes: keys that have a default are written too.
     model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
 
 class SkippedInput(_Record):
     """A shard of the corpus that could not be used."""
 
-    path: str = Field(description="Below the corpus.")
-    reason: str = Field(description="What is wrong with it.")
+    path: str = Field(description="Path of the shard below INPUT.")
+    reason: str = Field(description="What is wrong with the shard.")
 
 
 class Input(_Record):
@@ -43,64 +43,73 @@ class Input(_Record):
 
     uri: str = Field(default="", description="Path or URI, without user name and password.")
     fingerprint: str = Field(
-        default="", description="Hash of the shards' names, sizes and versions."
+        default="", description="Changes when a shard is added, changed, removed or skipped."
     )
-    shards: int = Field(default=0, description="Shards that were used.")
-    rows: _Rows = Field(default=0, description="Rows of those shards.")
-    bytes: int = Field(default=0, description="Bytes of those shards.")
+    shards: Count = Field(default=0, description="Number of shards, without the skipped ones.")
+    rows: Count = Field(default=0, description="Rows of those shards.")
+    bytes: Count = Field(default=0, description="Size of those shards.")
     skipped_shards: tuple[SkippedInput, ...] = Field(
-        default=(), description="Shards that were left out (`--on-bad-shard skip`)."
+        default=(), description="Shards that `--on-bad-shard skip` left out."
     )
 
 
 class Identity(_Record):
-    """All that decides a score; `scoring_id` is its hash."""
+    """All that decides a score. Other keys may follow."""
 
-    # An identity may name more (`sample`, of scores of some rows only).
     model_config = ConfigDict(extra="allow")
 
     scoring_version: int = Field(
-        default=0, description="Raised when the same tokens get other scores."
+        default=0, description="Raised when the same tokens would get other scores."
     )
-    model: str = Field(default="", description="Fingerprint of the model's files.")
-    format: str = Field(default="", description="How a row holds what was said, e.g. `alpaca`.")
-    columns: Mapping[str, Any] = Field(default={}, description="Field of the format -> column.")
-    template: str = Field(default="", description="How messages become text.")
-    turns: str = Field(default="", description="Which answers of a chat count.")
-    alignment: str = Field(default="", description="Which tokens of an answer are averaged.")
+    model: str = Field(default="", description="Hash of the model's files.")
+    format: str = Field(default="", description="Format of the rows, e.g. `alpaca`.")
+    columns: Mapping[str, Any] = Field(
+        default={}, description="Field of the format -> column of the corpus."
+    )
+    template: str = Field(
+        default="", description="`plain`, or hash of the template that makes one text of messages."
+    )
+    turns: str = Field(default="", description="Assistant turns of a chat that are scored.")
+    alignment: str = Field(default="", description="Value of `--alignment`.")
     max_length: int = Field(default=0, description="Window in tokens.")
-    dtype: str = Field(default="", description="Type of the model's numbers.")
-    unit_rows: int = Field(default=0, description="Rows that are scored together, at most.")
+    dtype: str = Field(default="", description="Type that the model computes in.")
+    unit_rows: int = Field(
+        default=0, description="Rows that are scored and committed together, at most."
+    )
 
     def items(self) -> list[tuple[str, Any]]:
-        """The names and values that were given, in the order in which they are written."""
+        """The keys that were given, with their values, in the order in which they are written."""
         return list(self.model_dump(exclude_unset=True).items())
 
 
 class ScoredUnits(_Record):
-    """Units of the corpus, of which each has one piece of scores."""
+    """Units of the corpus. Each unit has one piece of scores."""
 
-    total: int = 0
-    scored: int = Field(default=0, description="Scored by this run.")
-    reused: int = Field(default=0, description="Had scores before.")
+    total: Count = Field(default=0, description="All units.")
+    scored: Count = Field(default=0, description="Units that this run scored.")
+    reused: Count = Field(default=0, description="Units that had scores before.")
 
 
 class ScoredTokens(_Record):
-    """Tokens that this run scored, with and without the prompt."""
+    """Tokens of the units that this run scored, in both passes."""
 
-    scored: int = 0
-    saved: int = Field(
-        default=0, description="Repeat the beginning of another sequence: not computed again."
+    scored: Count = Field(default=0, description="All tokens.")
+    saved: Count = Field(
+        default=0,
+        description="Tokens among them that repeat others of their unit, and were not computed "
+        "again.",
     )
 
 
 class Scores(_Record):
-    """The scores that a run made or found."""
+    """The scores that the rows were selected by."""
 
     uri: str = Field(default="", description="SCORES, which may hold several score sets.")
-    scoring_id: str = Field(default="", description="Names the score set below `uri`.")
+    scoring_id: str = Field(
+        default="", description="Hash of the identity: the name of the score set below SCORES."
+    )
     model_name: str = Field(
-        default="", description="The model, as it was named when it was scored with."
+        default="", description="Name by which the model was given when the rows were scored."
     )
     identity: Identity = Identity()
     units: ScoredUnits = ScoredUnits()
@@ -108,34 +117,36 @@ class Scores(_Record):
 
 
 class LastKept(_Record):
-    """The last row that a cut-off keeps. Rows with a higher IFD are kept, others are not; of rows
-    with the same IFD, those that come earlier in the corpus are kept.
+    """The last row that a cut-off keeps.
+
+    Rows with a higher IFD are kept, and of rows with the same IFD those that come earlier in the
+    corpus.
     """
 
-    ifd: float
-    shard: str = Field(description="Path below the corpus.")
-    row: int = Field(description="Number of the row in its shard, from 0.")
+    ifd: float = Field(description="IFD of the row.")
+    shard: str = Field(description="Path of the row's shard below INPUT.")
+    row: Count = Field(description="Number of the row in its shard, from 0.")
 
 
 class GroupResult(_Record):
-    """What a quota asks of the rows with one value of its column, and what they get."""
+    """The rows with one value of the quota's column."""
 
     asked: int | float | None = Field(
-        description="A count of rows (integer) or a fraction of the group's rows; null where the "
-        "quota does not name the value."
+        description="Quota of the value: a count of rows (integer) or a fraction of `rows`; null "
+        "where the value has no quota."
     )
-    rows: _Rows = Field(description="Rows with the value.")
-    eligible: _Rows = Field(description="Rows of those that may be kept.")
-    wanted: _Rows = Field(description="Rows that the quota asks for.")
-    kept: _Rows = Field(description="Rows that the cut-off keeps; `--diversify-to` may keep fewer.")
-    cutoff: LastKept | None = Field(description="Null where no row is kept.")
+    rows: Count = Field(description="Rows of the corpus with the value.")
+    eligible: Count = Field(description="Rows among them that may be kept.")
+    wanted: Count = Field(description="Rows that the quota asks for.")
+    kept: Count = Field(description="Rows that the cut-off keeps, before `--diversify-to`.")
+    cutoff: LastKept | None = Field(description="The cut-off; null where no row is kept.")
 
 
 class Diversity(_Record):
-    """What `--diversify-to` chose of the rows that the cut-off keeps.
+    """The choice of `--diversify-to` among the rows that the cut-offs keep.
 
-    The keys from `wanted_rows` on are missing where the cut-off keeps no more rows than were asked
-    for: all of them are kept then.
+    Where the cut-offs keep no more rows than `diversify_to` asks for, all of them are kept, and the
+    keys from `wanted_rows` on are missing.
     """
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
@@ -143,106 +154,114 @@ class Diversity(_Record):
     diversify_to: int | float = Field(
         description="A count of rows (integer) or a fraction of all input rows."
     )
-    encoder: str = Field(description="Path, name or URI of the encoder, without credentials.")
+    encoder: str = Field(description="Name, path or URI of the encoder, without credentials.")
     encoder_fingerprint: str = Field(description="Hash of the encoder's files.")
-    of_rows: _Rows = Field(description="Rows that the cut-off keeps.")
-    wanted_rows: int | None = Field(default=None, description="Rows asked for.")
-    objective: float | None = Field(
+    of_rows: Count = Field(description="Rows that the cut-offs keep.")
+    wanted_rows: Count | SkipJsonSchema[None] = Field(
+        default=None, description="Rows that `diversify_to` asks for."
+    )
+    objective: float | SkipJsonSchema[None] = Field(
         default=None,
-        description="Facility location: sum over `of_rows` of the cosine to the most similar "
-        "chosen row.",
+        description="Facility location: the sum over `of_rows` of each row's cosine to the chosen "
+        "row that is most similar to it. A lower bound where `is_exact` is false.",
     )
-    mean_similarity: float | None = Field(default=None, description="`objective` / `of_rows`.")
-    is_exact: bool | None = Field(
-        default=None, description="By greedy on all rows at once; else by parts, with lower bounds."
+    mean_similarity: float | SkipJsonSchema[None] = Field(
+        default=None, description="`objective` / `of_rows`."
     )
-    ratio_to_exact: float | None = Field(
-        default=None, description="By parts / by exact greedy, of the objective, on a sample."
+    is_exact: bool | SkipJsonSchema[None] = Field(
+        default=None, description="Whether greedy chose among all rows at once; else by parts."
+    )
+    ratio_to_exact: float | SkipJsonSchema[None] = Field(
+        default=None,
+        description="Objective by parts / objective by exact greedy, on a sample of the rows.",
     )
 
 
 class SelectionResult(_Record):
-    """What was asked of the selection, and the rows that are kept."""
+    """What was asked of the selection, and the rows that it keeps."""
 
-    keep_fraction: float | None = Field(default=None, description="Of all input rows.")
-    keep_fraction_of: str = Field(default="all input rows", description="What the fraction is of.")
-    keep_count: int | None = Field(default=None, description="Rows.")
+    keep_fraction: float | None = Field(
+        default=None, description="Fraction of all input rows to keep."
+    )
+    keep_fraction_of: str = Field(
+        default="all input rows", description="The rows that `keep_fraction` is a fraction of."
+    )
+    keep_count: Count | None = Field(default=None, description="Number of rows to keep.")
     quota: Mapping[str, Mapping[str, int | float]] | None = Field(
         default=None,
-        description="Column -> value -> count (integer) or fraction; `*` is every other value.",
+        description="One column -> its values -> a count of rows (integer) or a fraction of the "
+        "value's rows; `*` stands for every other value.",
     )
-    min_ifd: float = Field(default=0.0, description="Rows with a lower IFD are not eligible.")
-    max_ifd: float = Field(
-        default=1.0, description="Rows with this IFD or a higher one are not eligible."
-    )
-    min_prompt_tokens: int | None = None
-    max_prompt_tokens: int | None = None
-    min_answer_tokens: int | None = None
-    max_answer_tokens: int | None = None
-    dropped_duplicates: int | None = Field(
+    min_ifd: float = Field(default=0.0, description="The least IFD of an eligible row.")
+    max_ifd: float = Field(default=1.0, description="The IFD of an eligible row is below this.")
+    min_prompt_tokens: Count | None = Field(default=None, description="Null for no bound.")
+    max_prompt_tokens: Count | None = Field(default=None, description="Null for no bound.")
+    min_answer_tokens: Count | None = Field(default=None, description="Null for no bound.")
+    max_answer_tokens: Count | None = Field(default=None, description="Null for no bound.")
+    dropped_duplicates: Count | None = Field(
         default=None,
-        description="Copies of better rows, which were not eligible; null without "
+        description="Copies of better rows, which are not eligible; null without "
         "`--drop-duplicates`.",
     )
-    order: str = Field(default="input", description="Of the output's rows: `input` or `ifd`.")
-    wanted_rows: _Rows = Field(default=0, description="Rows that were asked for.")
-    eligible_rows: _Rows = Field(default=0, description="Rows that may be kept.")
+    order: str = Field(default="input", description="Order of the output: `input` or `ifd`.")
+    wanted_rows: Count = Field(default=0, description="Rows that were asked for.")
+    eligible_rows: Count = Field(default=0, description="Rows that may be kept.")
     cutoff: LastKept | None = Field(
-        default=None, description="Null where no row is kept, and with a quota: see `groups`."
+        default=None,
+        description="The cut-off; null where no row is kept. With a quota null too: each group has "
+        "its own.",
     )
     groups: Mapping[str, GroupResult] | None = Field(
         default=None, description="Value of the quota's column -> its rows; null without a quota."
     )
     diversity: Diversity | None = Field(default=None, description="Null without `--diversify-to`.")
-    kept_rows: _Rows = Field(default=0, description="Rows of the output.")
+    kept_rows: Count = Field(default=0, description="Rows of the output.")
 
     @property
     def rows_within_cutoff(self) -> int:
-        """Rows that the cut-offs keep; `--diversify-to` may keep fewer of them."""
+        """Rows that the cut-offs keep, before `--diversify-to`."""
         return self.diversity.of_rows if self.diversity else self.kept_rows
 
 
 class WrittenFile(_Record):
     """A file that a run wrote."""
 
-    path: str = Field(description="Below OUTPUT/data, or below OUTPUT/export.")
-    rows: _Rows
-    bytes: int
+    path: str = Field(description="Path below OUTPUT/data, or of an exported file OUTPUT/export.")
+    rows: Count = Field(description="Rows of the file.")
+    bytes: Count = Field(description="Size of the file.")
 
 
 class ExportedFiles(_Record):
     """The kept rows once more, in the form that a training framework reads."""
 
     name: str = Field(description="The framework: a value of `--export`.")
-    left_out_rows: _Rows = Field(description="Kept rows that the form cannot hold.")
-    files: tuple[WrittenFile, ...] = Field(description="Below OUTPUT/export.")
+    left_out_rows: Count = Field(description="Kept rows that the form cannot hold.")
+    files: tuple[WrittenFile, ...]
 
 
 class OutputFiles(_Record):
-    """The files that a run wrote, without this one and the report."""
+    """The files that a run wrote, besides this one and the report."""
 
-    ifd_column: str = Field(
-        default="", description="Column of the output that holds the IFD score."
-    )
-    shards: tuple[WrittenFile, ...] = Field(default=(), description="Below OUTPUT/data, by path.")
+    ifd_column: str = Field(default="", description="Added column that holds the IFD score.")
+    shards: tuple[WrittenFile, ...] = Field(default=(), description="The output, sorted by path.")
     export: ExportedFiles | None = Field(default=None, description="Null without `--export`.")
 
 
 class Manifest(_Record):
-    """What went into a run of sf_ray, what was asked of it, and what came out."""
+    """What went into a run of sf-ray, what was asked of it, and what came out."""
 
     manifest_version: Literal[1] = MANIFEST_VERSION
-    sf_ray_version: str = Field(default="", description="The version that wrote this.")
-    run_id: str = Field(default="", description="The same in the run's log lines and metrics.")
+    sf_ray_version: str = Field(default="", description="Version that wrote this file.")
+    run_id: str = Field(default="", description="Names the run in its log lines and metrics.")
     request_id: str = Field(default="", description="Hash of all that decides what is written.")
-    command: str = Field(default="", description="A command line that makes this output again.")
-    finished: str = Field(default="", description="UTC, as in 2026-01-31T23:59:59Z.")
+    command: str = Field(default="", description="Command line that makes this output again.")
+    finished: str = Field(default="", description="Time in UTC, e.g. `2026-01-31T23:59:59Z`.")
     wall_s: Mapping[str, float] = Field(default={}, description="Stage -> seconds.")
     input: Input = Input()
     scores: Scores = Scores()
     selection: SelectionResult = SelectionResult()
-    status_counts: Mapping[str, int] = Field(
-        default={}, description="Status -> rows of the corpus."
+    status_counts: Mapping[str, Count] = Field(
+        default={}, description="Status -> rows of the corpus, for every status."
     )
     output: OutputFiles = OutputFiles()
 
@@ -272,16 +291,3 @@ class Manifest(_Record):
         """Writes the JSON: every key that was given a value, in the order of the models."""
         keys = self.model_dump(exclude_unset=True)
         return json.dumps(keys, indent=2, ensure_ascii=False, allow_nan=False).encode()
-
-
-def manifest_schema() -> dict[str, Any]:
-    """The JSON Schema of the manifests that this version writes."""
-
-    class WithoutTitles(GenerateJsonSchema):
-        """Leaves out titles, which would only repeat the keys."""
-
-        def field_title_should_be_set(self, schema: object) -> bool:
-            return False
-
-    schema = Manifest.model_json_schema(mode="serialization", schema_generator=WithoutTitles)
-    return {"$schema": GenerateJsonSchema.schema_dialect, **schema}
