@@ -17,7 +17,7 @@ class Status(StrEnum):
     meaning: str
     is_bad: bool
 
-    def __new__(cls, value: str, meaning: str, is_bad: bool = False) -> "Status":
+    def __new__(cls, value: str, meaning: str = "", is_bad: bool = False) -> "Status":
         """Makes a member from its row of the table below."""
         status = str.__new__(cls, value)
         status._value_ = value
