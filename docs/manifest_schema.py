@@ -1,4 +1,4 @@
-"""The JSON Schema of manifests, made from their models: `make docs` writes docs/manifest.schema.json.
+"""The JSON Schema of the manifest, made from its models: `make docs` writes it.
 
 A developer's tool. Knows the models in `sf_ray.output.manifest`; not what a key means.
 """
