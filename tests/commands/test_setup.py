@@ -1,0 +1,232 @@
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sf_ray.commands.locations import location_of
+from sf_ray.commands.setup import (
+    Specs,
+    check_columns,
+    check_places,
+    find_encoding,
+    list_corpus,
+    scoring_spec_of,
+    without_bad,
+)
+from sf_ray.config.options import RunOptions
+from sf_ray.config.quotas import Quota
+from sf_ray.corpus.formats import SampleRow
+from sf_ray.corpus.plan_cache import Sample, keep_footers, sample_of
+from sf_ray.corpus.planning import Corpus, plan_corpus
+from sf_ray.encoding.specs import EncodingSpec
+from sf_ray.errors import SfRayError, UsageError
+from sf_ray.scoring.score_set import mark_bad, score_set_of
+from sf_ray.storage.location import Location
+
+
+def options(**values: Any) -> RunOptions:
+    given = {"input": "in", "output": "out", "model": "m", "keep_fraction": 0.5}
+    return RunOptions.model_validate(given | values)
+
+
+def sample_of_rows(*rows: Mapping[str, object]) -> Sample:
+    return Sample((), tuple(SampleRow("a.jsonl", i, dict(row)) for i, row in enumerate(rows)))
+
+
+def json_corpus(folder: Path, *rows: Mapping[str, object]) -> Corpus:
+    folder.mkdir()
+    (folder / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return plan_corpus(Location(str(folder)))
+
+
+def test_a_location_has_the_storage_options_of_the_command() -> None:
+    asked = options(storage_options={"anon": True}, storage_retry_s=7)
+    assert location_of(asked, "s3://b/x") == Location("s3://b/x", {"anon": True}, 7)
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        (("corpus", None, "corpus/out"), "corpus and .*corpus/out lie inside each other"),
+        (("all/corpus", "all", None), "all/corpus and .*all lie inside each other"),
+        (("corpus", "corpus", "out"), "corpus and .*corpus lie inside each other"),
+        (("all/*.parquet", None, "all"), "lie inside each other"),
+        (("corpus", "out/data/scores", "out"), "scores lies in .*out/data, where only filtered"),
+    ],
+)
+def test_places_inside_each_other_are_refused(
+    places: tuple[str, str | None, str | None], words: str, tmp_path: Path
+) -> None:
+    corpus, scores, output = (place and str(tmp_path / place) for place in places)
+    with pytest.raises(UsageError, match=words):
+        check_places(options(input=corpus), scores, output)
+
+
+def test_scores_may_lie_beside_the_data_of_an_output(tmp_path: Path) -> None:
+    asked = options(input=str(tmp_path / "corpus"))
+    check_places(asked, str(tmp_path / "out/scores"), str(tmp_path / "out"))
+    check_places(asked, None, None)
+
+
+def test_listing_reads_no_shard_whose_footer_is_known(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked, scores = options(input=str(corpus)), Location(str(tmp_path / "scores"))
+    wall_s: dict[str, float] = {}
+    listed, known = list_corpus(asked, scores, wall_s)
+    assert known == {}
+    assert wall_s.keys() == {"plan"}
+    assert "plan: 3 shards, 120 rows, 0.0 MB" in capsys.readouterr().err
+    keep_footers(scores, listed, known)
+    again, known = list_corpus(asked, scores, {})
+    assert known.keys() == {shard.shard_id for shard in listed.shards}
+    assert again == listed
+
+
+def test_a_shard_that_is_skipped_is_named(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (corpus / "train/00001.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(SfRayError, match="train/00001.parquet"):
+        list_corpus(options(input=str(corpus)), None, {})
+    listed, _ = list_corpus(options(input=str(corpus), on_bad_shard="skip"), None, {})
+    assert [shard.relative for shard in listed.skipped] == ["train/00001.parquet"]
+    assert "note: skipping shard train/00001.parquet: " in capsys.readouterr().err
+
+
+def test_shards_that_are_marked_bad_are_left_out_where_bad_shards_are_skipped(
+    corpus: Path, tmp_path: Path
+) -> None:
+    listed = plan_corpus(Location(str(corpus)))
+    score_set = score_set_of(Location(str(tmp_path / "scores")), {"unit_rows": 16})
+    mark_bad(score_set.pieces, listed.shards[0].stem, "cut off")
+    assert without_bad(options(on_bad_shard="fail"), listed, score_set) == listed
+    left = without_bad(options(on_bad_shard="skip"), listed, score_set)
+    assert left.shards[0].file == listed.shards[1].file
+    assert [shard.reason for shard in left.skipped] == ["cut off"]
+
+
+def test_columns_that_are_there_already_or_missing_are_refused(corpus: Path) -> None:
+    listed = plan_corpus(Location(str(corpus)))
+    sample = sample_of(None, listed)
+    check_columns(options(), listed, sample)
+    with pytest.raises(UsageError, match="has a column 'id' already.*--ifd-column"):
+        check_columns(options(ifd_column="id"), listed, sample)
+    with pytest.raises(UsageError, match="--report-by"):
+        check_columns(options(report_by="source"), listed, sample)
+    with pytest.raises(UsageError, match="--quota"):
+        quota = Quota("source", {"web": 0.5})
+        check_columns(options(keep_fraction=None, quota=quota), listed, sample)
+
+
+def test_a_field_of_json_is_looked_for_in_sampled_rows(tmp_path: Path) -> None:
+    rows = {"instruction": "a", "output": "b", "meta": {"source": "web"}}
+    listed = json_corpus(tmp_path / "corpus", rows)
+    sample = sample_of_rows(rows)
+    check_columns(options(report_by="meta.source"), listed, sample)
+    with pytest.raises(UsageError, match="no row of a sample has the field 'source'.*'meta'"):
+        check_columns(options(report_by="source"), listed, sample)
+
+
+def test_the_encoding_is_that_of_the_columns_and_the_options(
+    corpus: Path, tiny_model: Path
+) -> None:
+    listed = plan_corpus(Location(str(corpus)))
+    asked = options(model=str(tiny_model), max_length=128, alignment="aligned", turns="last")
+    encoding = find_encoding(asked, listed, sample_of(None, listed), Specs())
+    assert encoding.format.name == "alpaca"
+    assert (encoding.max_length, encoding.alignment, encoding.turns) == (128, "aligned", "last")
+    assert encoding.template.identity == "plain"
+    assert encoding.model.name == str(tiny_model)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_what_decides_a_score_is_its_identity(corpus: Path, tiny_model: Path) -> None:
+    listed = plan_corpus(Location(str(corpus)))
+    asked = options(model=str(tiny_model), max_length=128, unit_rows=16, alignment="aligned")
+    encoding = find_encoding(asked, listed, sample_of(None, listed), Specs())
+    spec = scoring_spec_of(asked, encoding, Specs())
+    assert spec.identity == {
+        "model": encoding.model.fingerprint,
+        "format": "alpaca",
+        "columns": dict(encoding.format.columns),
+        "template": "plain",
+        "turns": "all",
+        "alignment": "aligned",
+        "max_length": 128,
+        "dtype": "float32",
+        "unit_rows": 16,
+    }
+    assert (spec.engine.device, spec.engine.dtype) == ("cpu", "float32")
+
+
+def test_an_optional_field_of_json_counts_though_no_sampled_row_has_it(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    row = {"instruction": "a", "output": "b"}
+    listed = json_corpus(tmp_path / "corpus", row)
+    asked = options(model=str(tiny_model), max_length=128)
+    encoding = find_encoding(asked, listed, sample_of_rows(row), Specs())
+    assert encoding.format.columns["input"] == "input"
+
+
+def test_fakes_are_made_in_place_of_the_real_specs(corpus: Path, tiny_model: Path) -> None:
+    class FakeEncoding(EncodingSpec):
+        pass
+
+    listed = plan_corpus(Location(str(corpus)))
+    asked = options(model=str(tiny_model), max_length=128)
+    specs = Specs(encoding=FakeEncoding)
+    encoding = find_encoding(asked, listed, sample_of(None, listed), specs)
+    assert type(encoding) is FakeEncoding
+
+
+def test_a_window_that_the_model_does_not_have_is_refused(corpus: Path, tiny_model: Path) -> None:
+    listed = plan_corpus(Location(str(corpus)))
+    sample = sample_of(None, listed)
+    find_encoding(options(model=str(tiny_model), max_length=256), listed, sample, Specs())
+    with pytest.raises(
+        UsageError, match=f"--max-length 257 exceeds the window of {tiny_model}, 256 tokens"
+    ):
+        find_encoding(options(model=str(tiny_model), max_length=257), listed, sample, Specs())
+
+
+def test_columns_that_hold_no_text_are_refused(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    rows = pa.table({"instruction": ["a", "b"], "output": [1, 2]})
+    pq.write_table(rows, tmp_path / "corpus/0.parquet")
+    listed = plan_corpus(Location(str(tmp_path / "corpus")))
+    asked = options(model=str(tiny_model), max_length=128)
+    with pytest.raises(SfRayError, match="column 'output' .* expected text"):
+        find_encoding(asked, listed, sample_of(None, listed), Specs())
+
+
+def test_a_template_is_read_from_its_file(corpus: Path, tiny_model: Path, tmp_path: Path) -> None:
+    listed = plan_corpus(Location(str(corpus)))
+    sample = sample_of(None, listed)
+    path = tmp_path / "turns.jinja"
+    path.write_text("{{ messages[0].content }}", encoding="utf-8")
+    asked = options(model=str(tiny_model), max_length=128, template=str(path))
+    template = find_encoding(asked, listed, sample, Specs()).template
+    assert template.jinja == "{{ messages[0].content }}"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match=f"--template {path}: cannot be read"):
+        find_encoding(asked, listed, sample, Specs())
+    path.unlink()
+    with pytest.raises(UsageError, match="give 'plain', 'chat' or a file"):
+        find_encoding(asked, listed, sample, Specs())
+
+
+def test_a_model_that_is_not_there_is_named(corpus: Path, tmp_path: Path) -> None:
+    listed = plan_corpus(Location(str(corpus)))
+    with pytest.raises(SfRayError, match="model .*none: no such directory"):
+        find_encoding(
+            options(model=str(tmp_path / "none")), listed, sample_of(None, listed), Specs()
+        )
+    shutil.rmtree(corpus)
+    with pytest.raises(SfRayError, match="no shards found"):
+        list_corpus(options(input=str(corpus)), None, {})
