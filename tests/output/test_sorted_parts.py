@@ -1,0 +1,86 @@
+"""Kept rows in the order of their IFD, cut into parts and written. No Ray."""
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sf_ray.corpus.planning import Corpus, plan_corpus
+from sf_ray.corpus.readers.file_types import FileType
+from sf_ray.corpus.units import Place, units_of
+from sf_ray.errors import SfRayError
+from sf_ray.output.shard_writer import kept_schema
+from sf_ray.output.sorted_parts import part_names, read_parts, write_part
+from sf_ray.selection.chunks import Chunk, ChunkRows, Kept
+from sf_ray.selection.cutoffs import Cutoff
+from sf_ray.storage.location import Location
+
+IFD = np.array([0.3, np.nan, 0.9, 0.3, 0.5, np.nan, 0.9])
+
+
+class KeptByHand:
+    """Stands for `Kept`: rows with an IFD are kept."""
+
+    def read(self, chunk: Chunk) -> ChunkRows:
+        return ChunkRows(IFD[chunk.positions], chunk.positions, None)
+
+
+def chunk_of(corpus: Corpus) -> Chunk:
+    return Chunk(
+        [Place(shard, unit) for shard in corpus.shards for unit in units_of(shard.row_groups, 2)]
+    )
+
+
+def test_names_of_parts_are_in_their_order_and_of_the_file_type() -> None:
+    assert part_names(FileType.PARQUET, 2) == ["part-00000.parquet", "part-00001.parquet"]
+    assert part_names(FileType.ARROW, 1) == ["part-00000.arrow"]
+    assert part_names(FileType.JSON, 1) == ["part-00000.jsonl"]
+
+
+def test_parts_hold_the_kept_rows_between_two_cuts_best_first(tmp_path: Path) -> None:
+    # The corpus has columns of the names that the tables add: places count, not names.
+    for name, rows in (("a.parquet", range(3)), ("b.parquet", range(3, 7))):
+        table = pa.table({"position": [f"row {row}" for row in rows]})
+        pq.write_table(table, tmp_path / name, row_group_size=2)
+    corpus = plan_corpus(Location(str(tmp_path)))
+    schema = kept_schema(corpus.schema, "ifd")
+    kept, cuts = cast(Kept, KeptByHand()), [Cutoff(0.9, 6), Cutoff(0.3, 0)]
+    parts = read_parts(corpus.location, schema, kept, cuts, chunk_of(corpus))
+    out = Location(str(tmp_path / "out"))
+    read = []
+    for number, part in enumerate(parts):
+        written = write_part(out, f"{number}.parquet", schema, [part.slice(0, 1), part.slice(1)])
+        file = tmp_path / "out" / written.relative
+        assert (written.rows, written.bytes) == (part.num_rows, file.stat().st_size)
+        rows = pq.read_table(file)
+        assert rows.schema.names == ["position", "ifd"]
+        read.append(list(zip(*rows.to_pydict().values(), strict=True)))
+    assert read == [
+        [("row 2", 0.9), ("row 6", 0.9)],
+        [("row 4", 0.5), ("row 0", 0.3)],
+        [("row 3", 0.3)],
+    ]
+
+
+def test_a_part_may_be_empty(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": ["x"] * 7}), tmp_path / "a.parquet")
+    corpus = plan_corpus(Location(str(tmp_path)))
+    schema = kept_schema(corpus.schema, "ifd")
+    cuts = [Cutoff(0.95, 0)]
+    parts = read_parts(corpus.location, schema, cast(Kept, KeptByHand()), cuts, chunk_of(corpus))
+    assert [part.num_rows for part in parts] == [0, 5]
+    assert write_part(Location(str(tmp_path / "out")), "p.parquet", schema, parts[:1]).rows == 0
+
+
+def test_a_json_row_that_has_the_added_field_is_named_by_its_shard_and_number(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n' * 3)
+    (tmp_path / "b.jsonl").write_text('{"a": 1}\n' * 3 + '{"ifd": 1}\n')
+    corpus = plan_corpus(Location(str(tmp_path)))
+    schema = kept_schema(corpus.schema, "ifd")
+    with pytest.raises(SfRayError, match=r"row 3 of b.jsonl has a field 'ifd' already"):
+        read_parts(corpus.location, schema, cast(Kept, KeptByHand()), [], chunk_of(corpus))
