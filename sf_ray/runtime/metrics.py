@@ -90,9 +90,10 @@ METRICS = {
 
 def count_retries(what: Literal["scoring", "tasks"], number: int = 1) -> None:
     """Counts work that is begun again."""
-    _instrument(METRICS["sf_ray_retries"]).inc(number, tags={"run_id": run_id(), "what": what})
+    instrument(METRICS["sf_ray_retries"]).inc(number, tags={"run_id": run_id(), "what": what})
 
 
-def _instrument(metric: Metric) -> Any:
+def instrument(metric: Metric) -> Any:
+    """Ray's object that holds the values of a metric in this process."""
     kinds = {"counter": ray_metrics.Counter, "gauge": ray_metrics.Gauge}
     return kinds[metric.kind](metric.name, description=metric.help, tag_keys=metric.tags)

@@ -1,7 +1,7 @@
 """Scores units on a cluster until every one has its piece, whatever is lost on the way.
 
-    UnitSource (CPU tasks: read, render, encode)
-      ->  ScoreUnits (actors: the model)  ->  PieceSink (CPU tasks: put pieces)
+    UnitSource (CPU tasks)  ->  ScoreUnits (actors)  ->  PieceSink (CPU tasks)
+    read, render, encode        the model                put pieces
 
 Between the stages travel bundles of whole units.
 """
@@ -156,7 +156,7 @@ def _score_once(
     attempts: list[ScoringProgress],
     metrics: RunMetrics,
 ) -> None:
-    """One attempt; adds its progress to `attempts` before it begins, and so also where it fails."""
+    """One attempt. Its progress joins `attempts` first: the work of a failed attempt counts too."""
     # Ray ends an actor when nothing refers to it any more. The actors of an attempt that was
     # stopped hang in the cycles of its traceback, and keep the CPUs that the new ones wait for.
     gc.collect()

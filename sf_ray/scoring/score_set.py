@@ -1,10 +1,10 @@
 """A score set: the scores of one identity, where they lie, and which units have them.
 
-    SCORES/<scoring id>/identity.json                                   what decided the scores
-    SCORES/<scoring id>/<shard>.<shard id>.<first row>-<last row>.parquet     the piece of a unit
-    SCORES/<scoring id>/_bad/<shard>.<shard id>.json           a shard that ends before it should
+    SCORES/<scoring id>/identity.json                        what decided the scores
+    SCORES/<scoring id>/<shard>.<shard id>.<rows>.parquet    the piece of a unit
+    SCORES/<scoring id>/_bad/<shard>.<shard id>.json         a shard that cannot be read to its end
 
-Knows the names of pieces, not what is in them; no Ray, no model.
+Knows the names of pieces, not what is in them. No Ray, no model.
 """
 
 import hashlib
@@ -179,7 +179,7 @@ def find_score_set(
     """
     sets = _described_sets(location)
     if scoring_id is None:
-        whole = [key for key, one in sets.items() if SAMPLE not in one.identity]
+        whole = [key for key, described in sets.items() if SAMPLE not in described.identity]
         candidates = whole or list(sets)
         scoring_id = candidates[0] if len(candidates) == 1 else None
     if scoring_id is not None and scoring_id in sets:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import duration, run_id, say
-from sf_ray.runtime.metrics import METRICS, _instrument
+from sf_ray.runtime.metrics import METRICS, instrument
 from sf_ray.runtime.signals import interrupt
 from sf_ray.scoring.stages.tally import RunCounts, Tally
 
@@ -81,7 +81,7 @@ class RunMetrics:
             units: Units to score, in all attempts together.
         """
         self._tags = {"run_id": run_id(), "model": model, "corpus": corpus}
-        self._instruments = {name: _instrument(metric) for name, metric in METRICS.items()}
+        self._instruments = {name: instrument(metric) for name, metric in METRICS.items()}
         self._rows, self._units = rows, units
 
     def report(self, before: RunCounts, now: RunCounts, rows_left: float, units_left: int) -> None:

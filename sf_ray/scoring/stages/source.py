@@ -106,11 +106,15 @@ def _encoded_units(
     for plan, unit, rows in _read(job, plans, encoding.columns):
         encoded = encoding.encode(rows, plan.file.relative, unit.start)
         if not job.skip_bad_lines:
-            # A bad row is a line that is no JSON object, or an object without the right values.
-            status = encoded["status"].to_pylist()
-            suspects = (i for i, value in enumerate(status) if value == Status.BAD_ROW.value)
-            refuse_bad_lines(job.corpus, plan.file, unit.start, rows, suspects)
+            refuse_bad_lines(job.corpus, plan.file, unit.start, rows, _bad_rows(encoded))
         yield UnitRows.of(plan, unit, encoded)
+
+
+def _bad_rows(encoded: pa.Table) -> Iterator[int]:
+    """Indices of rows that are no JSON object, or an object without the values of the format."""
+    for index, status in enumerate(encoded["status"].to_pylist()):
+        if status == Status.BAD_ROW.value:
+            yield index
 
 
 def _read(
