@@ -4,15 +4,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
+from copy import copy
 from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import ray
 import ray.data
 from ray.data import DataContext
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
-from sf_ray.errors import ClusterError, SfRayError
+from sf_ray.errors import ClusterError, LeaseError, SfRayError, UsageError
 from sf_ray.runtime.log import duration, say
 from sf_ray.runtime.metrics import count_retries
 
@@ -22,6 +23,10 @@ T = TypeVar("T")
 _FRUITLESS = 3
 # Tasks that Ray knows of at once: enough for any cluster, and few enough to look through.
 _TASKS_AHEAD = 1000
+# Errors that their message alone makes again; the others have attributes that no text gives.
+_MADE_OF_TEXT = {
+    of_class.__name__: of_class for of_class in (SfRayError, UsageError, ClusterError, LeaseError)
+}
 
 
 class Patience:
@@ -204,29 +209,49 @@ def _map_once(
 
 
 def set_context() -> None:
-    """Ray Data as all of our executions want it."""
+    """Configures Ray Data for every dataset that this process creates from now on."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # A block leaves a task as it is made, and is not held until it is full.
+    # 1 byte: a block leaves its task as soon as it is made, instead of waiting until it is full.
     context.target_max_block_size = 1
+    # Ray Data's wrapper for errors of our functions loses the error itself between processes.
+    context.raise_original_map_exception = True
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns the failure of a task or an actor into the error that it says.
+    """Turns the failure of a Ray task or actor into the error that the worker raised.
 
-    What reaches the driver may be text only (an actor that died while it started): the last error
-    of ours in it, or else its last exception, is the message.
+    Raises:
+        SfRayError: The worker raised it; class, attributes and text are kept. An error that ended
+            an actor's `__init__` is rebuilt from text, because Ray sends nothing else.
+        ClusterError: The worker raised another exception, or Ray lost the worker.
     """
     try:
         yield
     except RayError as error:
-        text = str(error).strip()
-        ours = re.findall(r"^sf_ray\.errors\.\w+: (.+)$", text, re.MULTILINE)
-        if ours:
-            raise SfRayError(ours[-1]) from error
-        # What stands below the exception is Ray's advice.
-        raised = re.findall(r"^[\w.]+(?:Error|Exception|Died|Exit)\b.*$", text, re.MULTILINE)
-        cause = raised[-1] if raised else text.splitlines()[-1]
-        raise ClusterError(f"a Ray task failed: {cause}") from error
+        raise _worker_error(error) or _error_from_text(str(error)) from error
+
+
+def _worker_error(error: BaseException) -> SfRayError | None:
+    """The `SfRayError` that a task or a method raised, if it did."""
+    while isinstance(error, RayTaskError):  # which has one as its cause where tasks are nested
+        error = error.cause
+    # A copy, because an error that is raised from the one that holds it is a cycle of references:
+    # what its traceback refers to, such as actors, would live until the garbage collector runs.
+    return copy(error) if isinstance(error, SfRayError) else None
+
+
+def _error_from_text(text: str) -> SfRayError:
+    """The last `SfRayError` in a traceback; a `ClusterError` where the traceback has none."""
+    text = text.strip()
+    # A message ends at an empty line: Ray's advice or the next traceback follows.
+    ours = re.findall(r"^sf_ray\.errors\.(\w+): (.+(?:\n.+)*)", text, re.MULTILINE)
+    if ours:
+        name, message = ours[-1]
+        return _MADE_OF_TEXT.get(name, SfRayError)(message)
+    # Lines below the exception are Ray's advice.
+    raised = re.findall(r"^[\w.]+(?:Error|Exception|Died|Exit)\b.*$", text, re.MULTILINE)
+    cause = raised[-1] if raised else text.splitlines()[-1]
+    return ClusterError(f"a Ray task failed: {cause}")
