@@ -6,8 +6,8 @@ REFERENCE has one JSON object for each row of the corpus, in the order of the co
 loss_direct and loss_conditioned in nats (null where the paper's code gives no value).
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,13 @@ from common import relative_difference
 
 
 def main() -> None:
-    scores_dir, reference_path = sys.argv[1:]
-    table = ds.dataset(sorted(Path(scores_dir).rglob("*.parquet"))).to_table()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scores", type=Path, help="folder of a score set")
+    parser.add_argument("reference", type=Path, help="JSON Lines with the losses")
+    options = parser.parse_args()
+    table = ds.dataset(sorted(options.scores.rglob("*.parquet"))).to_table()
     table = table.sort_by([("shard", "ascending"), ("row", "ascending")])
-    lines = Path(reference_path).read_text(encoding="utf-8").splitlines()
+    lines = options.reference.read_text(encoding="utf-8").splitlines()
     reference = [json.loads(line) for line in lines]
     ours = table["ifd"].to_numpy()[: len(reference)]
     losses = [

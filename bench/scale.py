@@ -12,26 +12,21 @@ bucket of the server in SF_RAY_TEST_S3_ENDPOINT, else of moto.
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from support import free_scorer
 from support.corpora import WORDS
 from support.models import make_model
+from support.processes import measure_apart, measured, report
 
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.corpus.units import Shard, units_of
@@ -39,7 +34,6 @@ from sf_ray.scoring.score_table import SCORE_ENCODING
 from sf_ray.storage.files import File
 from sf_ray.storage.location import Location
 
-RESULT = "result: "  # begins the line with which a measuring process reports
 SHARD_ROWS, UNIT_ROWS = 1_000_000, 2048
 KEEP = 0.1
 GIVE_UP_S = 900
@@ -60,7 +54,7 @@ def main() -> None:
     os.environ["RAY_num_workers_soft_limit"] = "10"  # noqa: SIM112 (as `start_ray` has it)
     if options.part == "measure":
         name, *arguments = options.measure
-        print(f"\n{RESULT}{json.dumps(globals()[f'measure_{name}'](*arguments))}", flush=True)
+        report(globals()[f"measure_{name}"](*arguments))
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         if options.part == "selection":
@@ -73,90 +67,7 @@ def main() -> None:
 
 
 def apart(*what: object, limit_s: float = GIVE_UP_S) -> dict[str, Any] | None:
-    """Runs a measurement in a process of its own; None if it takes longer than `limit_s`.
-
-    Raises:
-        RuntimeError: The process failed, so there is no time to report.
-    """
-    command = [sys.executable, __file__, "measure", "--measure", *map(str, what)]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-        )
-        try:
-            out, _ = process.communicate(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
-            process.kill()
-            process.wait()
-            return None
-        # Ray may print lines before and after the result.
-        results = [line for line in out.splitlines() if line.startswith(RESULT)]
-        if process.returncode or not results:
-            log.seek(0)
-            errors = log.read().decode(errors="replace")[-2000:]
-            raise RuntimeError(f"{what[0]} failed, exit code {process.returncode}: {errors}\n{out}")
-    result: dict[str, Any] = json.loads(results[-1].removeprefix(RESULT))
-    return result
-
-
-class Memory:
-    """Peak memory of this process and its descendants, less what they had at the start, in bytes.
-
-    Attributes:
-        peak: Of all of them together.
-        largest_worker: Of one descendant, with what it had at the start.
-    """
-
-    def __init__(self) -> None:
-        self._processes = psutil.Process()
-        self._before = self._now()
-        self.peak = self.largest_worker = 0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "Memory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.3):
-            now = self._now()
-            total = sum(now.values()) - sum(self._before.values())
-            self.peak = max(self.peak, total)
-            workers = [size for pid, size in now.items() if pid != os.getpid()]
-            self.largest_worker = max(self.largest_worker, *workers, 0)
-
-    def _now(self) -> dict[int, int]:
-        sizes = {}
-        for process in [self._processes, *self._processes.children(recursive=True)]:
-            try:
-                with open(f"/proc/{process.pid}/smaps_rollup", encoding="ascii") as rollup:
-                    line = next(line for line in rollup if line.startswith("Pss:"))
-                sizes[process.pid] = int(line.split()[1]) * 1024
-            except (OSError, StopIteration, psutil.Error):
-                continue
-        return sizes
-
-
-def measured(call: Callable[[], object]) -> dict[str, Any]:
-    with Memory() as memory:
-        start = time.perf_counter()
-        result = call()
-        wall_s = time.perf_counter() - start
-    driver = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {
-        "wall_s": wall_s,
-        "peak": memory.peak,
-        "largest_worker": memory.largest_worker,
-        "driver": driver,
-        "result": result,
-    }
+    return measure_apart(__file__, *what, limit_s=limit_s)
 
 
 def start_ray() -> None:

@@ -30,11 +30,11 @@ def serve(model: str, dtype: str, threads: int, requests: Connection) -> None:
     """Scores sequences on request, in a process of its own, until the request is None."""
     keep_freed_memory()
     engine = Engine(resolve_model(model).path, dtype=dtype, threads=threads)
-    requests.send((engine._lanes.count, engine.token_budget))
+    requests.send((engine._model.batch_threads.count, engine.token_budget))
     while (request := requests.recv()) is not None:
         batch_threads, engine.token_budget, pool = request
         # By the private attribute, because no user has a reason to choose their number.
-        engine._lanes = BatchThreads(threads, batch_threads)
+        engine._model.batch_threads = BatchThreads(threads, batch_threads)
         engine.losses(pool)
         requests.send(None)
 
