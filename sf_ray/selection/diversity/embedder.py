@@ -1,6 +1,7 @@
-"""Texts -> embeddings of length 1, by a small encoder on a device. No Ray, no files of a corpus.
+"""Texts -> embeddings of norm 1, by a small encoder on a device.
 
-The encoder is any that sentence-transformers loads: with its own pooling, or the mean over tokens.
+The encoder is any model that sentence-transformers loads, with the pooling that comes with it, or
+else the mean over tokens. Does not know which rows the texts belong to.
 """
 
 import importlib.util
@@ -15,22 +16,23 @@ from sf_ray.errors import SfRayError
 from sf_ray.selection.diversity.embedding_set import Embeddings16
 
 _BATCH_ROWS = {"cpu": 32, "cuda": 256}
-# No text is so long-winded: what an encoder cannot see of a long one need not be tokenised.
+# No text has as many characters to a token: what lies behind the encoder's window at this rate is
+# cut off, because tokenising text that the encoder does not see costs time for nothing.
 _CHARACTERS_A_TOKEN = 64
 
 
 class Embedder:
-    """An encoder, loaded."""
+    """A loaded encoder."""
 
     def __init__(self, path: Path, device: str = "cpu", threads: int | None = None) -> None:
         """
         Args:
             path: Directory of the encoder.
             device: "cpu" or "cuda".
-            threads: To compute with on CPU; None leaves torch's own choice.
+            threads: CPU threads to compute with; None leaves the choice to torch.
 
         Raises:
-            SfRayError: It cannot be loaded.
+            SfRayError: The encoder cannot be loaded.
         """
         require_library()
         import torch
@@ -49,7 +51,9 @@ class Embedder:
         self._characters = window * _CHARACTERS_A_TOKEN if window else None
 
     def embed(self, texts: Sequence[str]) -> Embeddings16:
-        """[n] texts -> [n, d]; n at least 1. Of a long text an encoder sees only the beginning.
+        """[n] texts -> [n, d] of norm 1; n is at least 1.
+
+        Of a long text the encoder sees only the beginning.
 
         Raises:
             SfRayError: An embedding is not finite.
@@ -73,7 +77,7 @@ class Embedder:
 
 
 def require_library() -> None:
-    """Sees to it that encoders can be loaded at all.
+    """Checks that encoders can be loaded at all.
 
     Raises:
         SfRayError: sentence-transformers is not installed.
@@ -87,10 +91,10 @@ def require_library() -> None:
 
 @dataclass(frozen=True)
 class EmbedderSpec:
-    """The encoder, as every node finds and loads it; small, and sent to the actors."""
+    """How every node finds and loads the encoder. Small: it is sent to the actors."""
 
     model: ModelSpec
 
     def start(self, device: str, threads: int | None) -> "Embedder":
-        """The encoder, loaded onto "cpu" or "cuda"; `threads` are those on CPU."""
+        """Loads the encoder; arguments as those of `Embedder`."""
         return Embedder(self.model.resolve().path, device, threads)

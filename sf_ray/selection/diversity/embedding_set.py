@@ -1,5 +1,7 @@
-"""Embeddings of one encoder as sidecars: a piece for each unit, of the rows that were asked for so
-far. No Ray, no model.
+"""Embeddings of one encoder, kept beside the scores: one piece for each unit.
+
+A piece has the rows of its unit that were kept so far by any selection; a selection that keeps
+other rows adds theirs. No Ray, no model.
 
     SCORES/_embeddings/<id>/encoder.json
     SCORES/_embeddings/<id>/<shard>.<shard id>.<first row>-<last row>.parquet     row, embedding
@@ -25,9 +27,9 @@ from sf_ray.storage.location import Location
 # Half precision takes half the storage, and a cosine is off by less than 0.001.
 Embeddings16 = NDArray[np.float16]
 
-# Raised when the same rows would get other embeddings.
+# Raised when the same rows would get other embeddings, which must not be mixed with those kept.
 _EMBEDDING_VERSION = 1
-# Numbers like these have no repeats and cannot be packed.
+# Embeddings hardly repeat: neither compression nor a dictionary makes them smaller.
 _ENCODING = {"compression": "none", "use_dictionary": ["row"], "write_statistics": False}
 
 
@@ -36,7 +38,7 @@ class Embedded:
     """Embeddings of some rows of a unit.
 
     Attributes:
-        numbers: [k] of the rows in their shard, increasing.
+        numbers: [k] numbers of the rows in their shard, increasing.
         embeddings: [k, d]
     """
 
@@ -44,15 +46,15 @@ class Embedded:
     embeddings: Embeddings16
 
     def lacks(self, numbers: RowNumbers) -> RowNumbers:
-        """Those of some rows that have no embedding here."""
+        """Those of `numbers` whose rows have no embedding here."""
         return np.setdiff1d(numbers, self.numbers, assume_unique=True)
 
     def of(self, numbers: RowNumbers) -> Embeddings16:
-        """[n] rows that are all here -> [n, d]."""
+        """[n] numbers of rows that all have one -> [n, d] embeddings."""
         return self.embeddings[np.searchsorted(self.numbers, numbers)]
 
     def with_others(self, others: "Embedded") -> "Embedded":
-        """The rows of both; of those that both have, ours."""
+        """The rows of both; a row that both have keeps the embedding that it has here."""
         new = np.isin(others.numbers, self.numbers, invert=True)
         numbers = np.concatenate([self.numbers, others.numbers[new]])
         order = np.argsort(numbers)
@@ -62,10 +64,10 @@ class Embedded:
 
 @dataclass(frozen=True)
 class EmbeddingSet:
-    """The embeddings of one identity.
+    """All embeddings of one encoder and one format of rows.
 
     Attributes:
-        pieces: Folder of its pieces.
+        pieces: The folder of the pieces.
         identity: All that decides an embedding.
     """
 
@@ -73,10 +75,10 @@ class EmbeddingSet:
     identity: dict[str, Any]
 
     def read(self, piece: str) -> Embedded | None:
-        """What a unit's piece holds; None where it has none.
+        """Reads the piece of this name; None where there is none.
 
         Raises:
-            SfRayError: It cannot be read.
+            SfRayError: The piece cannot be read.
         """
         where = self.pieces.join(piece)
         data = read_bytes_or_none(where)
@@ -93,10 +95,13 @@ class EmbeddingSet:
         return embedded_of(table)
 
     def read_rows(self, units: Sequence[PlacedRows]) -> Iterator[Embeddings16]:
-        """[rows, d] of each unit's rows, several units at a time, in their order.
+        """Reads the embeddings of some rows of each unit, several units at a time.
+
+        Yields:
+            [n, d] for each unit, in the order of the units.
 
         Raises:
-            SfRayError: A row has none, or a piece cannot be read.
+            SfRayError: A row has no embedding, or a piece cannot be read.
         """
 
         def read(rows: PlacedRows) -> Embeddings16:
@@ -110,13 +115,13 @@ class EmbeddingSet:
         return map_requests(self.pieces, read, units)
 
     def add(self, piece: str, embedded: Embedded) -> None:
-        """Puts embeddings of more rows of a unit; doing so twice changes nothing."""
-        there = self.read(piece)
-        whole = there.with_others(embedded) if there else embedded
+        """Adds rows to the piece of this name; adding the same rows twice changes nothing."""
+        known = self.read(piece)
+        whole = known.with_others(embedded) if known else embedded
         put_table(self.pieces.join(piece), table_of(whole), _ENCODING)
 
     def describe(self, encoder_name: str) -> None:
-        """Leaves word beside the pieces of what made them."""
+        """Writes beside the pieces, for people, which encoder made them; once."""
         where = self.pieces.join("encoder.json")
         described = {"identity": self.identity, "encoder_name": encoder_name}
         if read_bytes_or_none(where) is None:
@@ -124,19 +129,26 @@ class EmbeddingSet:
 
 
 def embedding_set_of(scores: Location, encoder: str, row_format: Format) -> EmbeddingSet:
-    """The set of an encoder, by its fingerprint, and of a format, below SCORES."""
+    """The set of embeddings of an encoder and a format.
+
+    Args:
+        scores: SCORES, below which the set lies.
+        encoder: Fingerprint of the encoder.
+        row_format: The format of the rows.
+    """
     identity = {
         "embedding_version": _EMBEDDING_VERSION,
         "encoder": encoder,
         "format": row_format.name,
         "columns": dict(row_format.columns),
     }
-    # No listing of score pieces goes into a folder that begins so.
+    # Listings leave out folders whose names begin with "_", so embeddings are never taken for
+    # scores.
     return EmbeddingSet(scores.join(f"_embeddings/{digest(identity)}"), identity)
 
 
 def table_of(embedded: Embedded) -> pa.Table:
-    """Embeddings as Ray and Parquet carry them."""
+    """Embeddings as a table, for Ray and Parquet: columns "row" and "embedding"."""
     values = pa.array(embedded.embeddings.reshape(-1))
     width = embedded.embeddings.shape[1]
     lists = pa.FixedSizeListArray.from_arrays(values, width)
@@ -144,7 +156,7 @@ def table_of(embedded: Embedded) -> pa.Table:
 
 
 def embedded_of(table: pa.Table) -> Embedded:
-    """Embeddings as `table_of` had them."""
+    """The embeddings of a table that `table_of` made."""
     lists = table["embedding"].combine_chunks()
     values = lists.flatten().to_numpy(zero_copy_only=False)
     return Embedded(table["row"].to_numpy(), values.reshape(-1, lists.type.list_size))

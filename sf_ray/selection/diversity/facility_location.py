@@ -1,11 +1,14 @@
-"""Embeddings -> rows that stand for all of them: exact greedy facility location.
+"""Embeddings -> rows that represent all of them: exact greedy facility location.
 
     f(S) = sum over all rows i of max(0, max over j in S of <e_i, e_j>)
 
-Every row counts as much as the chosen row most like it does. Greedy takes the row that adds most to
-f, again and again, and reaches at least 1 - 1/e of the best possible (Nemhauser et al. 1978). f is
-that of Superfiltering.D (Li et al., arXiv 2402.00530) and CRAIG (Mirzasoleiman et al., ICML 2020).
-Plain arrays; this module holds one matrix of all pairs, `diversity` keeps it small.
+Every row counts with its similarity to the chosen row that is most similar to it. Greedy chooses
+the row that adds most to f, again and again, and reaches at least 1 - 1/e of the best possible f
+(Nemhauser et al. 1978). f is that of Superfiltering.D (Li et al., arXiv 2402.00530) and CRAIG
+(Mirzasoleiman et al., ICML 2020).
+
+Plain arrays. `greedy` holds the similarities of all pairs of rows, so it takes few rows at a time;
+`partition` divides larger sets.
 """
 
 from dataclasses import dataclass
@@ -17,21 +20,23 @@ Embeddings = NDArray[np.float32]
 Gains = NDArray[np.float32]
 RowIndices = NDArray[np.int64]
 
-# Rows that `greedy` takes: 12,000 need 0.54 GiB for their similarities.
+# The most rows that `greedy` takes: the similarities of 12,000 rows need 0.54 GiB.
 EXACT_ROWS = 12_000
-# Rows whose similarities are computed at once, and rows of a transposed copy that stay in cache.
-_BLOCK, _STRIPE = 512, 256
+# Rows whose similarities are computed at once.
+_BLOCK = 512
+# Rows that one transposed copy fills: few enough to stay in cache.
+_STRIPE = 256
 # Similarities that `coverage` holds at once: 64 MiB.
 _PAIRS = 1 << 24
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was chosen, in order of choice.
+    """Rows in the order in which they were chosen.
 
     Attributes:
-        rows: [k] which rows, each once.
-        gains: [k] what each added to f when it was chosen; never increasing.
+        rows: [k] indices of the rows, each once.
+        gains: [k] what each row added to f when it was chosen; never increasing.
     """
 
     rows: RowIndices
@@ -39,22 +44,26 @@ class Chosen:
 
 
 def greedy(embeddings: Embeddings, budget: int) -> Chosen:
-    """Chooses the row of largest gain until `budget` rows are chosen; of equal ones the earlier.
+    """Chooses the row of the largest gain until `budget` rows are chosen; ties go to the earlier.
 
-    The same as computing the gain of every row at every step,
+    The result is that of computing the gain of every row at every step,
 
         gain(j) = sum_i max(0, s[i, j] - best[i]),    best[i] = max(0, max_{l in S} s[i, l]),
 
-    but lazy (Minoux 1978): as `best` only grows, a gain from an earlier step is a bound, and only
-    rows whose bound is on top are computed again. Rounding does not spoil this: each operation is
-    monotone in `best` and the order of the sum is fixed. A gain is a float32 sum over n rows.
+    but lazily (Minoux 1978): `best` only grows, so a gain of an earlier step is an upper bound of
+    the gain now, and only the rows with the largest bound are computed again. Rounding does not
+    break this, because each operation is monotone in `best` and the order of the sum is fixed.
 
     Args:
-        embeddings: [n, d] of norm 1, or 0 for rows that are like nothing; n at most `EXACT_ROWS`.
-        budget: How many rows; all where there are fewer.
+        embeddings: [n, d] of norm 1, or of norm 0 for rows that are similar to none; n is at most
+            `EXACT_ROWS`.
+        budget: How many rows to choose; all where there are fewer.
+
+    Returns:
+        The chosen rows; a gain is a float32 sum over n rows.
 
     Raises:
-        ValueError: Too many rows, or one that is not finite.
+        ValueError: There are too many rows, or a row is not finite.
     """
     n = len(embeddings)
     if n > EXACT_ROWS:
@@ -77,7 +86,8 @@ def greedy(embeddings: Embeddings, budget: int) -> Chosen:
         total: np.float32 = added.sum()
         return total
 
-    # An argmax of n bounds costs less than one gain does: no heap, and ties fall as they should.
+    # No heap: an argmax of n bounds costs less than one gain, and among equal bounds it finds the
+    # earliest row.
     bounds = np.fromiter((gain(row) for row in range(n)), np.float32, n)
     computed_at = np.zeros(n, np.int64)
     chosen = Chosen(np.empty(min(budget, n), np.int64), np.empty(min(budget, n), np.float32))
@@ -93,7 +103,15 @@ def greedy(embeddings: Embeddings, budget: int) -> Chosen:
 
 
 def coverage(embeddings: Embeddings, chosen: Embeddings) -> NDArray[np.float32]:
-    """[n, d] rows, [k, d] chosen ones -> [n] what each row adds to f; in blocks."""
+    """What each row counts in f.
+
+    Args:
+        embeddings: [n, d]
+        chosen: [k, d] embeddings of the chosen rows.
+
+    Returns:
+        [n] the similarity to the chosen row that is most similar, or 0 where none is above 0.
+    """
     covered = np.zeros(len(embeddings), np.float32)
     if len(chosen):
         block = max(1, _PAIRS // len(chosen))
@@ -104,12 +122,17 @@ def coverage(embeddings: Embeddings, chosen: Embeddings) -> NDArray[np.float32]:
 
 
 def objective(embeddings: Embeddings, rows: RowIndices) -> float:
-    """What the chosen `rows` [k] reach among all [n, d]: f."""
+    """Computes f of the chosen rows.
+
+    Args:
+        embeddings: [n, d] of all rows.
+        rows: [k] indices of the chosen rows.
+    """
     return float(coverage(embeddings, embeddings[rows]).sum(dtype=np.float64))
 
 
 def _similarities(embeddings: Embeddings) -> NDArray[np.float32]:
-    """[n, d] -> [n, n] inner products: the upper half computed, the lower one its mirror image."""
+    """[n, d] -> [n, n] inner products; the lower half is copied from the upper half."""
     n = len(embeddings)
     similarity = np.empty((n, n), np.float32)
     for start in range(0, n, _BLOCK):
