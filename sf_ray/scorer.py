@@ -1,4 +1,7 @@
-"""Scoring without a cluster: a list of pairs in, a list of scores out."""
+"""Scores pairs and chats in this process, without Ray: a list of examples in, a list of scores out.
+
+Reads no corpus and writes no file.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +17,13 @@ from sf_ray.scoring.unit_scorer import UnitScorer
 
 @dataclass(frozen=True)
 class TurnScore:
-    """Losses of one assistant turn of a chat, in nats per token."""
+    """Losses of one assistant turn of a chat.
+
+    Attributes:
+        answer_tokens: Scored tokens of the conditioned pass.
+        loss_direct: Mean loss of the answer on its own, in nats per token; None without a score.
+        loss_conditioned: The same behind everything that stands before the answer.
+    """
 
     answer_tokens: int
     loss_direct: float | None
@@ -23,10 +32,19 @@ class TurnScore:
 
 @dataclass(frozen=True)
 class Score:
-    """Scores of one example; None where there is no value (`docs/concepts.md` lists the statuses).
+    """Scores of one example; a value is None where the example has none.
 
     Attributes:
-        turns: Of a chat in which several are scored, each of them.
+        status: "ok", or why there is no IFD; `docs/concepts.md` lists the statuses.
+        prompt_tokens: Tokens that are fed as prompt.
+        answer_tokens: Scored tokens of the conditioned pass.
+        truncated: Whether the window cut the answer.
+        loss_direct: Mean loss of the answer on its own, in nats per token.
+        loss_conditioned: Mean loss of the answer behind its prompt, in nats per token.
+        ppl_direct: exp(loss_direct).
+        ppl_conditioned: exp(loss_conditioned).
+        ifd: ppl_conditioned / ppl_direct (Li et al., arXiv 2308.12032).
+        turns: The scores of each turn, for a chat in which several turns are scored.
     """
 
     status: str
@@ -70,7 +88,8 @@ class Scorer:
             device: "cpu" or "cuda".
             dtype: "auto", "float32", "float16" or "bfloat16".
             token_budget: Padded tokens in one batch.
-            template: "plain" as in the paper, "chat" for the model's own, or a Jinja template.
+            template: "plain" as in the paper, "chat" for the model's own template, or the text of
+                a Jinja template.
             turns: "all" scores every assistant turn of a chat, "last" the last one.
             compile: Compile the model's layers on CUDA.
 
@@ -97,11 +116,14 @@ class Scorer:
         """Scores examples, in order.
 
         Args:
-            examples: Pairs of a prompt, which is taken as it is, and an answer; or chats, as lists
-                of messages with `role` and `content`.
+            examples: Pairs of a prompt, to which nothing is added, and an answer; or chats, as
+                lists of messages with `role` and `content`.
+
+        Returns:
+            One score for each example.
         """
-        made = [Example.pair(*e) if isinstance(e, tuple) else chat_of(e) for e in examples]
-        encoded = encoded_table(self._encoder.encode(made))
+        rendered = [Example.pair(*e) if isinstance(e, tuple) else chat_of(e) for e in examples]
+        encoded = encoded_table(self._encoder.encode(rendered))
         table = self._units.begin("", 0, encoded).result()
         rows = table.drop_columns(["shard", "row", "digest"]).to_pylist()
         for row in rows:

@@ -1,6 +1,6 @@
-"""Encoded rows as an Arrow table, which travels between processes.
+"""Encoded rows as an Arrow table, the form in which they travel between processes.
 
-Knows neither files nor models.
+Opens no file and loads no model.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ _ENCODED_SCHEMA = pa.schema(
         ("prompt_tokens", pa.int32()),
         ("answer_tokens", pa.int32()),
         ("truncated", pa.bool_()),
-        # Of each sequence: first those of the conditioned passes, then an answer a turn.
+        # One list for each sequence: those of the conditioned passes, then the answer of each turn.
         ("ids", pa.list_(pa.list_(pa.int32()))),
-        # Where each of its spans begins and ends, one after the other.
+        # One list for each sequence: first, stop, first, stop, ... of its spans.
         ("spans", pa.list_(pa.list_(pa.int32()))),
-        # Of each turn: scored tokens of its conditioned and of its direct pass.
+        # One number for each turn: the scored tokens of its conditioned and of its direct pass.
         ("conditioned_tokens", pa.list_(pa.int32())),
         ("direct_tokens", pa.list_(pa.int32())),
         ("digest", pa.binary(16)),
@@ -33,7 +33,7 @@ _ENCODED_SCHEMA = pa.schema(
 
 
 def encoded_table(rows: list[EncodedRow]) -> pa.Table:
-    """Encoded rows, in order, as a table that travels between processes."""
+    """Makes a table with one row for each encoded row, in order."""
     sequences = [(*row.conditioned, *row.direct) for row in rows]
     return pa.table(
         {
@@ -41,8 +41,10 @@ def encoded_table(rows: list[EncodedRow]) -> pa.Table:
             "prompt_tokens": [row.prompt_tokens for row in rows],
             "answer_tokens": [row.answer_tokens for row in rows],
             "truncated": [row.truncated for row in rows],
-            "ids": [[s.ids for s in of_row] for of_row in sequences],
-            "spans": [[list(chain(*s.spans)) for s in of_row] for of_row in sequences],
+            "ids": [[s.ids for s in row_sequences] for row_sequences in sequences],
+            "spans": [
+                [list(chain(*s.spans)) for s in row_sequences] for row_sequences in sequences
+            ],
             "conditioned_tokens": [[n for s in row.conditioned for n in s.lengths] for row in rows],
             "direct_tokens": [[n for s in row.direct for n in s.lengths] for row in rows],
             "digest": [row.digest for row in rows],
@@ -52,10 +54,12 @@ def encoded_table(rows: list[EncodedRow]) -> pa.Table:
 
 
 def sequences_of(encoded: pa.Table) -> list[TokenSequence]:
-    """The sequences of encoded rows: of each row those of its conditioned passes, then its answers.
+    """The sequences of encoded rows, in the order of the rows.
 
-    Their spans are, for each row, those of its turns in the conditioned passes and then in the
-    direct ones.
+    Returns:
+        For each row, the sequences of its conditioned passes, then one direct sequence for each
+        turn. So the spans of a row's sequences are those of its turns in the conditioned passes,
+        and then those of its turns in the direct passes.
     """
     ids, spans = (_arrays(_flat(encoded[name])) for name in ("ids", "spans"))
     return [
@@ -65,7 +69,12 @@ def sequences_of(encoded: pa.Table) -> list[TokenSequence]:
 
 
 def without_rows(encoded: pa.Table, bad: Sequence[int]) -> pa.Table:
-    """The same rows, of which the bad ones have nothing to score and say that the engine failed."""
+    """Takes the sequences of some rows away, so that the engine does not meet them again.
+
+    Args:
+        encoded: Encoded rows.
+        bad: Indices of rows on which the engine failed; their status becomes `engine_error`.
+    """
     rows = encoded.to_pylist()
     for index in bad:
         if rows[index]["status"] == Status.OK.value:

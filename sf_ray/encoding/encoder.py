@@ -1,14 +1,14 @@
-"""Examples -> token ids, which of them are scored, and what the window cuts.
+"""Examples -> token ids: which tokens are scored, and what the window cuts.
 
-Knows the tokenizer, not the model. The two passes of a question and its answer:
+Knows the tokenizer, but not the model. The two passes of a question and its answer:
 
     conditioned   [bos] q0 q1 q2 | a0 a1 a2      scored: a0 a1 a2
     direct                 [bos] | a0 a1 a2      scored: a0 a1 a2
     direct, no bos                 a0 | a1 a2    scored: a1 a2 (a0 has no context)
 
-In a chat each answer is scored behind all that stands before it, and directly on its own:
+In a chat each answer is scored behind everything before it, and on its own:
 
-    conditioned   [bos] q0 q1 | a0 a1 | q2 q3 | a2 a3      scored: a0 a1 and a2 a3, each for itself
+    conditioned   [bos] q0 q1 | a0 a1 | q2 q3 | a2 a3      scored: a0 a1 and a2 a3, each apart
     direct              [bos] | a0 a1    [bos] | a2 a3
 """
 
@@ -30,12 +30,14 @@ class EncodedRow:
     """A row ready for the engine.
 
     Attributes:
-        status: `ok`, or why there is no score.
-        prompt_tokens, answer_tokens: None where the row did not render.
-        truncated: The window cut an answer, or left no room for it.
-        conditioned: Sequences whose spans, in order, are those of the turns; mostly one.
-        direct: The answers of the turns, each on its own.
-        digest: [16] bytes that copies of the example share.
+        status: `ok`, or why the row has no score.
+        prompt_tokens: Tokens that are fed as prompt; None where the row did not render.
+        answer_tokens: Scored tokens of the conditioned passes; None where the row did not render.
+        truncated: Whether the window cut an answer or left no room for it.
+        conditioned: Sequences of the conditioned passes, mostly one. The spans of all of them, in
+            order, are those of the turns.
+        direct: One sequence for each turn: the answer on its own.
+        digest: [16] bytes that copies of the example share; None where the row did not render.
         reason: Why the row did not render, for people; "" where it did.
     """
 
@@ -51,7 +53,15 @@ class EncodedRow:
 
 @dataclass(frozen=True)
 class _Turn:
-    """One answer; its sequences are empty where the window leaves no room."""
+    """One answer; without sequences where it is empty, or the window leaves it no room.
+
+    Attributes:
+        status: `ok`, or why the turn has no score.
+        prompt_tokens: Tokens before the answer, as far as they are in the window.
+        truncated: Whether the window cut the answer or left no room for it.
+        conditioned: Everything before the answer, then the answer, whose tokens are scored.
+        direct: The answer on its own.
+    """
 
     status: Status
     prompt_tokens: int
@@ -66,9 +76,9 @@ _NOTHING = TokenSequence.scored_from((), 1)
 class Encoder:
     """Encodes examples by the rules of one alignment.
 
-    `reference` gives the numbers of the paper's code: prompt + answer is tokenised in one piece,
-    and the answer starts at the length of the prompt tokenised alone, even where a token
-    straddles that boundary. `aligned` scores exactly the same answer tokens in both passes.
+    `reference` gives the numbers of the paper's code. Prompt and answer are tokenised in one piece;
+    the answer starts at the length of the prompt tokenised alone, even where a token straddles that
+    boundary. `aligned` scores exactly the same answer tokens in both passes.
     """
 
     def __init__(
@@ -83,14 +93,14 @@ class Encoder:
         """
         Args:
             tokenizer: A fast tokenizer of transformers.
-            max_length: Window in tokens, special tokens included.
+            max_length: Window in tokens, including special tokens.
             alignment: "reference" or "aligned".
             template: How messages become one text.
             turns: "all" scores every assistant turn, "last" the last one.
 
         Raises:
             SfRayError: The tokenizer is not a fast one, the template does not work, or `aligned`
-                finds no token to start on.
+                finds no token to put before an answer.
         """
         if not getattr(tokenizer, "is_fast", False):
             raise SfRayError(
@@ -104,7 +114,8 @@ class Encoder:
         self._aligned = alignment == "aligned"
         self._last_only = turns == "last"
 
-        # What the tokenizer puts around any text, e.g. <bos> before it or </s> after it.
+        # The special tokens around every text, e.g. <bos> before it or </s> after it: the part of
+        # the ids with special tokens that is not in the ids without them.
         plain = backend.encode("a", add_special_tokens=False).ids
         whole = backend.encode("a", add_special_tokens=True).ids
         at = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
@@ -121,34 +132,45 @@ class Encoder:
             )
         self._start = self._before or [start]
         self._renderer = template.renderer(tokenizer, self._before)
-        if template.name != "plain":  # which then ends a text
-            self._after = []
+        if template.name != "plain":
+            self._after = []  # the template decides how a text ends
 
     def encode(self, examples: Sequence[Example | Problem]) -> list[EncodedRow]:
-        """Encodes rows in order."""
-        whole = {i: e for i, e in enumerate(examples) if isinstance(e, Example)}
-        turns = self._encode_turns(whole)
+        """Encodes examples; a problem becomes a row without sequences.
+
+        Returns:
+            One row for each example, in order.
+        """
+        rendered = {i: e for i, e in enumerate(examples) if isinstance(e, Example)}
+        turns = self._encode_turns(rendered)
         rows = []
         for i, example in enumerate(examples):
-            found = example if isinstance(example, Problem) else turns[i]
-            if isinstance(found, Problem):
-                rows.append(EncodedRow(found.status, None, None, False, reason=found.reason))
+            encoded = example if isinstance(example, Problem) else turns[i]
+            if isinstance(encoded, Problem):
+                rows.append(EncodedRow(encoded.status, None, None, False, reason=encoded.reason))
             else:
-                rows.append(_row(found, whole[i].digest))
+                rows.append(_row(encoded, rendered[i].digest))
         return rows
 
     def _encode_turns(self, examples: Mapping[int, Example]) -> dict[int, list[_Turn] | Problem]:
-        """The turns of each example, or why the template has none.
+        """Encodes the turns of examples, or finds out why the template cannot render one.
 
-        The first turn of all, then the second of those that have one; what the window has no room
-        for is not even rendered.
+        Renders the first turn of all examples together, then the second turn of those that have
+        one, and so on. A turn behind the end of the window is not rendered: it is encoded like the
+        last turn before it, which has no room either.
+
+        Args:
+            examples: Index of a row -> its example.
+
+        Returns:
+            Index of a row -> its turns, or the problem of the first turn that does not render.
         """
         done: dict[int, list[_Turn] | Problem] = {}
         turns: dict[int, list[_Turn]] = {i: [] for i in examples}
         left = {i: e.turns[-1:] if self._last_only else e.turns for i, e in examples.items()}
         while left:
-            wanted = [(examples[i], which[len(turns[i])]) for i, which in left.items()]
-            for i, ids in zip(list(left), self._renderer.turns(wanted), strict=True):
+            next_turns = [(examples[i], which[len(turns[i])]) for i, which in left.items()]
+            for i, ids in zip(list(left), self._renderer.turns(next_turns), strict=True):
                 if isinstance(ids, Problem):
                     done[i] = ids
                 else:
@@ -161,6 +183,7 @@ class Encoder:
         return done
 
     def _encode_turn(self, ids: TurnIds) -> _Turn:
+        """Cuts the ids of a turn at the window, and marks the tokens that are scored."""
         window = self._max_length
         before, whole, answer = ids
         prompt_tokens = min(len(before), window)
@@ -170,14 +193,16 @@ class Encoder:
             cut = len(whole) > window
             return _Turn(Status.PROMPT_FILLS_WINDOW, prompt_tokens, cut, _NOTHING, _NOTHING)
 
-        # A first token without any context cannot be scored.
+        # The first token of a sequence has no context and cannot be scored: hence at least 1.
         conditioned = TokenSequence.scored_from(self._cut(whole, window), max(len(before), 1))
         if self._aligned:
+            # The direct pass takes the answer tokens of the conditioned pass, and scores the same.
             tail = list(conditioned.ids[len(before) :])
             unscored = conditioned.first - len(before)
             direct = TokenSequence.scored_from(self._start + tail, len(self._start) + unscored)
             truncated = len(whole) > window
         else:
+            # As the paper's code: the room that the answer has behind the prompt, plus one.
             limit = window - prompt_tokens + 1
             direct = TokenSequence.scored_from(self._cut(answer, limit), 1)
             truncated = len(whole) > window or len(answer) > limit
@@ -186,15 +211,17 @@ class Encoder:
         return _Turn(status, prompt_tokens, truncated, conditioned, direct)
 
     def _cut(self, ids: list[int], length: int) -> list[int]:
-        """Cuts on the right; special tokens after the text stay, as tokenizers truncate."""
+        """Cuts the text on the right, and keeps the special tokens after it, as tokenizers do."""
         if len(ids) <= length:
             return ids
         return ids[: max(length - len(self._after), 0)] + self._after
 
 
 def _row(turns: Sequence[_Turn], digest: bytes) -> EncodedRow:
+    """Joins the turns of an example into a row, which is `ok` if any turn has a score."""
     scored = [turn for turn in turns if turn.status is Status.OK] or turns[:1]
     answer_tokens = sum(turn.conditioned.scored for turn in scored)
+    # The earlier answers stand before the last one too; they count as answer, not as prompt.
     earlier = answer_tokens - scored[-1].conditioned.scored
     return EncodedRow(
         status=scored[0].status,
@@ -208,10 +235,11 @@ def _row(turns: Sequence[_Turn], digest: bytes) -> EncodedRow:
 
 
 def _joined(turns: Sequence[TokenSequence]) -> list[TokenSequence]:
-    """The sequences of a chat's turns, of which each goes on where the one before it ends, as one.
+    """Joins the conditioned sequences of a chat's turns, so that one pass scores several turns.
 
-    Mostly all of them do. Where a tokenizer joins the end of an answer with what follows it, or
-    puts something at the end of every text, the definition asks for a pass of its own.
+    A turn joins the sequence before it if its ids begin with that whole sequence, which is nearly
+    always so. It gets a pass of its own where the tokenizer joins the end of an answer with the
+    text that follows, or ends every text with a special token.
     """
     joined = list(turns[:1])
     for turn in turns[1:]:

@@ -1,4 +1,7 @@
-"""What decides how a unit becomes token ids, and those become scores; sent to the workers."""
+"""Specifications of the model and of the encoding, which the driver sends to the workers.
+
+Each process loads the tokenizer for itself, when it is first needed.
+"""
 
 import functools
 from collections.abc import Mapping
@@ -24,7 +27,14 @@ from sf_ray.storage.location import whole_path
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model that every node resolves for itself; the fingerprint says that it is the same."""
+    """A model that every node finds for itself.
+
+    Attributes:
+        name: Hub name, path or URI of the model.
+        fingerprint: Hash of the model's files, by which every node checks that it has the same.
+        storage_options: fsspec options, where `name` is a URI.
+        trust_remote_code: Whether Python code from the model's directory may run.
+    """
 
     name: str
     fingerprint: str
@@ -32,16 +42,16 @@ class ModelSpec:
     trust_remote_code: bool = False
 
     def __reduce__(self) -> tuple[type["ModelSpec"], tuple[Any, ...]]:
-        """Other processes have other directories: a relative path reaches them whole."""
+        """Pickles a relative path as an absolute one: other processes run in other directories."""
         name = whole_path(self.name) if Path(self.name).exists() else self.name
         rest = (self.fingerprint, self.storage_options, self.trust_remote_code)
         return ModelSpec, (name, *rest)
 
     def resolve(self) -> Model:
-        """The model on this node.
+        """Finds the model on this node, and downloads it where necessary.
 
         Raises:
-            SfRayError: It is not there, or has other weights than the driver's.
+            SfRayError: The model is not there, or its files differ from those on the driver.
         """
         model = resolve_model(self.name, self.storage_options)
         if model.fingerprint != self.fingerprint:
@@ -55,10 +65,16 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class EncodingSpec:
-    """All that decides how a unit's rows become token ids.
+    """Everything that decides how rows become token ids.
 
     Attributes:
-        tokenizer: Class of the tokenizer, where it is known (`load_tokenizer`).
+        format: Format of the corpus.
+        model: The model, whose tokenizer encodes.
+        max_length: Window in tokens.
+        alignment: "reference" or "aligned", see `Encoder`.
+        template: How messages become one text.
+        turns: "all" scores every assistant turn, "last" the last one.
+        tokenizer: Class of the tokenizer, if known; `load_tokenizer` is faster with it.
     """
 
     format: Format
@@ -71,33 +87,44 @@ class EncodingSpec:
 
     @property
     def columns(self) -> list[str]:
-        """The columns to read."""
+        """The columns of the corpus to read."""
         return self.format.top_columns
 
     def for_workers(self) -> "EncodingSpec":
-        """The same without what was loaded here; workers load it in less time and memory."""
+        """A copy without the loaded tokenizer, but with its class.
+
+        The copy is small, and workers that know the class load it in less time and memory.
+        """
         return replace(self, tokenizer=tokenizer_kind(self._tokenizer))
 
     def check(self) -> None:
-        """Makes the encoder here, before any actor starts.
+        """Makes the encoder in this process, so that errors show before any actor starts.
 
         Raises:
-            SfRayError: What it cannot work with.
+            SfRayError: The tokenizer or the template does not work.
         """
         _ = self._encoder
 
     def encode(self, rows: pa.Table, shard: str, start: int) -> pa.Table:
-        """Rows of a shard, from row `start` on -> as many encoded rows.
+        """Encodes rows of a shard.
+
+        Args:
+            rows: The rows, as `read_units` reads them.
+            shard: Path of the shard, relative to the corpus.
+            start: Number in the shard of the first of the rows.
+
+        Returns:
+            As many encoded rows, in the form of `encoded_table`.
 
         Raises:
-            SfRayError: A row is of another format.
+            SfRayError: A row has another format than the corpus.
         """
         examples = [
             self._render(row, shard, number) for number, row in enumerate(rows_of(rows), start)
         ]
         encoded = self._encoder.encode(examples)
         failed = [i for i, row in enumerate(encoded) if row.status is Status.TEMPLATE_ERROR]
-        if failed:  # nothing but this rendering tells where in the template it was
+        if failed:  # only here is the line of the template known at which it failed
             say(
                 f"note: the template fails on {len(failed)} rows of {shard}, first on row "
                 f"{start + failed[0]} ({encoded[failed[0]].reason}); they get the status "
@@ -118,7 +145,7 @@ class EncodingSpec:
 
     @functools.cached_property
     def _encoder(self) -> Encoder:
-        """Made once in each worker process."""
+        """The encoder, made once in each process."""
         return Encoder(
             self._tokenizer,
             self.max_length,
