@@ -1,4 +1,4 @@
-"""Selecting and writing on a cluster: scores -> cut-offs -> filtered shards, and the manifest."""
+"""Selecting, once all units have scores: scores -> kept rows -> filtered shards -> manifest."""
 
 from sf_ray.commands.locations import location_of
 from sf_ray.config.options import CorpusOptions, SelectionOptions
@@ -13,6 +13,7 @@ from sf_ray.output.report.survey_tasks import summarise
 from sf_ray.output.report.terminal import print_manifest
 from sf_ray.output.run_manifest import RunRequest, RunResult, manifest_of
 from sf_ray.output.shard_tasks import write_kept
+from sf_ray.output.shard_writer import WrittenShard
 from sf_ray.runtime.log import WallTimes, say, timed
 from sf_ray.scoring.score_set import ScoreSet, digest, format_of
 from sf_ray.scoring.stages.tally import Scored
@@ -20,13 +21,14 @@ from sf_ray.selection.corpus_pass import MarkedBadError
 from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.group_column import GroupColumn, find_column
 from sf_ray.selection.run import select_rows, with_diversity
+from sf_ray.selection.selection import Selection
 from sf_ray.storage.location import Location
 
 
 def is_done(
     options: SelectionOptions, corpus: Corpus, score_set: ScoreSet, embedder: EmbedderSpec | None
 ) -> bool:
-    """Whether the output answers this very request; then says so and what is in it."""
+    """Whether the output answers this very request already; if so, prints what it holds."""
     output = _output(options)
     manifest = output.finished(_request_id(options, corpus, score_set, embedder))
     if manifest is not None:
@@ -43,47 +45,44 @@ def select_and_write(
     scored: Scored,
     wall_s: WallTimes,
 ) -> Corpus:
-    """Finds the cut-offs, writes the filtered shards and, last of all, the manifest.
+    """Selects rows, writes the filtered shards and, last of all, the manifest.
 
     Args:
-        options: Of the run.
+        options: Options of the run.
         corpus: The corpus.
-        score_set: Scores of all of its units.
-        encoder: What `--diversify-to` needs; None without it.
-        scored: What this run scored.
-        wall_s: Gets the time of each stage.
+        score_set: Scores of all units of the corpus.
+        embedder: The encoder that `--diversify-to` needs; None without that option.
+        scored: What this run scored, for the manifest.
+        wall_s: Gets the seconds of each step.
 
     Returns:
         The corpus without the shards that turned out to be bad.
+
+    Raises:
+        SfRayError: Something is wrong with the data, the output or storage.
     """
     output = _output(options)
-    while True:
-        try:
-            with timed("select", wall_s):
-                selection = select_rows(options, corpus, score_set)
-            if embedder is not None:
-                selection = with_diversity(selection, options, score_set, embedder, wall_s)
-            with timed("write", wall_s):
-                written = write_kept(options, selection, output)
-            break
-        except MarkedBadError:
-            known, corpus = corpus.skipped, corpus.without(score_set.bad_shards())
-            say_skipped(corpus.skipped, known, then="; selecting again")
+    selection, written = _select_and_write_shards(
+        options, corpus, score_set, embedder, output, wall_s
+    )
     row_format, exported = format_of(score_set), None
     if options.export is not None:
         with timed("export", wall_s):
-            where = output.data, output.exports
-            exported = export(options.export, row_format, *where, options.stall_s)
+            exported = export(
+                options.export, row_format, output.data, output.exports, options.stall_s
+            )
     with timed("survey", wall_s):
-        summary = summarise(selection, row_format, _column_to_report(options, corpus))
+        column = _column_to_report(options, selection.corpus)
+        summary = summarise(selection, row_format, column)
+    duplicates = selection.duplicates
     manifest = manifest_of(
-        _request(options, corpus, score_set, embedder),
-        corpus,
+        _request(options, selection.corpus, score_set, embedder),
+        selection.corpus,
         score_set,
         RunResult(
             scored=scored,
             ranking=selection.ranking,
-            dropped_duplicates=None if selection.duplicates is None else len(selection.duplicates),
+            dropped_duplicates=None if duplicates is None else len(duplicates),
             diversity=selection.diversity,
             shards=written,
             export=exported,
@@ -93,7 +92,32 @@ def select_and_write(
     write_report(output, manifest, summary)
     output.finish(manifest)
     print_manifest(manifest, output.location)
-    return corpus
+    return selection.corpus
+
+
+def _select_and_write_shards(
+    options: SelectionOptions,
+    corpus: Corpus,
+    score_set: ScoreSet,
+    embedder: EmbedderSpec | None,
+    output: Output,
+    wall_s: WallTimes,
+) -> tuple[Selection, list[WrittenShard]]:
+    """Selects and writes until no shard turns out to be bad on the way.
+
+    Which rows are kept depends on all rows, so a selection with rows of a bad shard is void.
+    """
+    while True:
+        try:
+            with timed("select", wall_s):
+                selection = select_rows(options, corpus, score_set)
+            if embedder is not None:
+                selection = with_diversity(selection, options, score_set, embedder, wall_s)
+            with timed("write", wall_s):
+                return selection, write_kept(options, selection, output)
+        except MarkedBadError:
+            known, corpus = corpus.skipped, corpus.without(score_set.bad_shards())
+            say_skipped(corpus.skipped, known, then="; selecting again")
 
 
 def _output(options: SelectionOptions) -> Output:
@@ -116,20 +140,26 @@ def _request(
 def _request_id(
     options: SelectionOptions, corpus: Corpus, score_set: ScoreSet, embedder: EmbedderSpec | None
 ) -> str:
-    """Names all that decides what is written."""
-    decides = SelectionOptions.model_fields.keys() - CorpusOptions.model_fields.keys() - {"output"}
-    asked = options.model_dump(include=set(decides))
-    encoded_by = embedder and embedder.model.fingerprint
-    return digest([corpus.fingerprint, score_set.scoring_id, asked, encoded_by])
+    """A hash of everything that decides which files are written, and of what they hold."""
+    # The options of the corpus are left out, because the fingerprint stands for the corpus.
+    names = SelectionOptions.model_fields.keys() - CorpusOptions.model_fields.keys() - {"output"}
+    values = options.model_dump(include=set(names))
+    encoder = embedder and embedder.model.fingerprint
+    return digest([corpus.fingerprint, score_set.scoring_id, values, encoder])
 
 
 def _column_to_report(options: SelectionOptions, corpus: Corpus) -> GroupColumn | None:
-    """The column whose values the report tells apart, where there is one."""
+    """The column whose values the report counts separately; None for no column.
+
+    Without `--report-by` and a quota: the column "source", where the corpus has one.
+    """
     if options.report_by is not None:
         return find_column(corpus.schema, options.report_by, "--report-by")
     if options.quota is not None:
         return find_column(corpus.schema, options.quota.column)
-    try:  # of JSON every row would have to be parsed once more
-        return None if corpus.file_type is FileType.JSON else find_column(corpus.schema, "source")
+    if corpus.file_type is FileType.JSON:
+        return None  # every row would have to be parsed once more
+    try:
+        return find_column(corpus.schema, "source")
     except UsageError:
         return None
