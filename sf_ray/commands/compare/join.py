@@ -37,7 +37,7 @@ from sf_ray.scoring.pieces import read_unit_piece
 from sf_ray.scoring.score_set import SAMPLE, ScoreSet
 from sf_ray.storage.files import map_requests
 
-# At most so many rows are ranked at once, which takes about 1.2 GiB; of more, a sample is ranked.
+# The most rows that are ranked at once, which takes about 1.2 GiB; of more, a sample is ranked.
 MOST_ROWS = 8_000_000
 _VALUES = ("ppl_direct", "ppl_conditioned", "ifd")
 

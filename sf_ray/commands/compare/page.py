@@ -12,7 +12,7 @@ from sf_ray.commands.compare.tables import tables_of
 from sf_ray.output.report.html import render
 from sf_ray.output.report.plots import Axis, Line, Scatter, density
 
-# The plot ends at this IFD; rows above it stand at its edge. And bins on each axis.
+# The IFD at which the plot ends (rows above it stand at the edge), and the bins on each axis.
 _MOST_IFD, _BINS = 2.0, 100
 
 

@@ -71,8 +71,8 @@ def keep_scores(score_set: ScoreSet, segments: Sequence[Segment], scores: pa.Tab
     Args:
         score_set: Where the pieces go.
         segments: The sample.
-        scores: Scores of all of its rows, in order. Its columns `shard` and `row` are not used:
-            the sample was scored as one table, without its rows' places.
+        scores: The score table of all rows of the sample, in order. The columns `shard` and `row`
+            are not used, because the sample was scored without the places of its rows.
     """
     start = 0
     for segment in segments:

@@ -27,7 +27,7 @@ from sf_ray.runtime.log import say
 from sf_ray.runtime.tasks import parallel_map, parallel_map_stored
 from sf_ray.storage.location import Location
 
-# At most so many units are encoded whole, and of each unit at most so many rows.
+# Bounds on the units that are encoded whole, and on the rows of each of them.
 _UNITS, _UNIT_ROWS = 6, 4096
 
 
@@ -188,7 +188,7 @@ def counts_of(encoded: pa.Table, cpu_s: float) -> SegmentCounts:
         for name in ("ids", "conditioned_tokens")
     )
     # Sequences of a row:  conditioned ... conditioned | direct ... direct
-    # Of the direct ones there is one a turn, so they begin `turns` before the row's end.
+    # The direct pass has one sequence a turn: the last `turns` sequences of a row belong to it.
     ends = np.cumsum(sequences_a_row)
     is_direct = np.arange(sequences_a_row.sum()) >= np.repeat(ends - turns, sequences_a_row)
     sequences = sequences_of(encoded)

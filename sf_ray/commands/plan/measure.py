@@ -23,11 +23,11 @@ from sf_ray.scoring.engine_spec import EngineSpec
 if TYPE_CHECKING:
     from sf_ray.scoring.unit_scorer import UnitScorer
 
-# The share of the time for a trial, which shows how many rows fit into the rest; and the rows that
-# a trial begins with.
+# A trial takes this share of the time, and shows how many rows fit into the rest. It begins with so
+# few rows that they are soon done.
 _TRIAL_SHARE, _TRIAL_ROWS = 1 / 16, 4
-# At least this many parts are timed, where there are rows enough: how sure the rate is follows from
-# how the parts differ. And parts are scored at most so many times, where time is left.
+# The fewest parts that are timed: the interval of the rate follows from how parts differ. And the
+# most rounds in which all parts are scored.
 _PARTS, _ROUNDS = 6, 4
 
 
@@ -84,9 +84,9 @@ def measure(
 def _measure(scorer: "UnitScorer", seconds: float, *units: pa.Table) -> _Measurement:
     """Scores parts of encoded units for about `seconds`; runs in the actor.
 
-    Each stretch of a unit gets an equal share of the time that is left, as a part whose rows are
-    chosen by the rate so far. Where all parts are done before the time is over, they are scored
-    again, and their times are averaged.
+    Each pool gets an equal share of the time that is left: a part is cut from it, with as many
+    rows as fit at the rate so far. Where all parts are done before the time is over, they are
+    scored again, and their times are averaged.
     """
     computed = [scorer.work(unit) for unit in units]
     pools = list(_pools(units))
@@ -133,7 +133,7 @@ def _scoring_s(scorer: "UnitScorer", part: pa.Table) -> float:
 
 
 def _pools(units: Sequence[pa.Table]) -> Iterator[pa.Table]:
-    """Where parts begin: one pool a unit, or of few units several pools, far from each other."""
+    """Cuts units into pools of which parts are taken: at least `_PARTS`, where rows suffice."""
     pools_a_unit = -(-_PARTS // len(units))
     for unit in units:
         count = min(pools_a_unit, unit.num_rows)
