@@ -54,7 +54,7 @@ def find_cuts(selection: Selection, parts: int) -> list[Cutoff]:
     if parts == 1:
         return []
     kept, kept_rows = selection.kept, selection.rows
-    lowest = min(cutoff.ifd for cutoff in kept.cutoffs.of if cutoff is not None)
+    lowest = float(np.nanmin(kept.cutoffs.last_ifd))
     highest = kept.eligible.bounds.max_ifd
     everything = GroupRange(0, ScoreRange.between(lowest, highest, selection.corpus.rows))
     corpus_pass, chunks = selection.corpus_pass, selection.chunks()

@@ -1,7 +1,7 @@
 """Chunks of a corpus, and the rows of a chunk that may be kept, or that are kept.
 
-Reads score pieces, and shards where groups of rows are told apart by a column. Does not know how a
-corpus is spread over tasks. No Ray, no model.
+Reads score pieces, and also shards where a column of the corpus divides the rows into groups. Does
+not know how a corpus is spread over tasks. No Ray, no model.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -119,7 +119,7 @@ class ChunkRows:
         codes, starts = np.unique(self.codes[order], return_index=True)
         return {
             int(code): GroupRows(self.ifd[rows], self.positions[rows])
-            # Of no rows, `split` makes one empty part and there is no code.
+            # Not strict: of no rows there is no code, but `np.split` makes one empty part.
             for code, rows in zip(codes, np.split(order, starts[1:]), strict=False)
         }
 

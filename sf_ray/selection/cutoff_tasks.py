@@ -117,7 +117,7 @@ def count_rows(
     reader: ChunkReader,
     ranges: Sequence[GroupRange],
 ) -> BinCounts:
-    """[ranges, bins] rows in each bin of the ranges, over all chunks.
+    """[ranges, bins] rows in each bin of the ranges, over all chunks; arguments as `gather_rows`.
 
     Raises:
         MarkedBadError: Shards turned out to be bad.
@@ -135,7 +135,14 @@ def gather_rows(
     reader: ChunkReader,
     ranges: Sequence[GroupRange],
 ) -> list[RankKeys]:
-    """The rows of each range, over all chunks; ranges must have few rows, at least one each.
+    """The rows of each range, over all chunks.
+
+    Args:
+        corpus_pass: How to go over the corpus.
+        chunks: The whole corpus.
+        reader: Reads which rows count.
+        ranges: The ranges; the driver holds their rows, so they must have few. Each has at least
+            one.
 
     Raises:
         MarkedBadError: Shards turned out to be bad.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 Bits = NDArray[np.uint64]
 # Of rows, in the corpus.
 Positions = NDArray[np.int64]
-# Numbers of the groups that rows are in.
+# Of the groups that rows are in: numbers from 0 on.
 Codes = NDArray[np.int64]
 
 # Bins of one count. Between 0.5 and 1.0 a bin of the first count is 2^-9 wide.
@@ -78,9 +78,13 @@ class Cutoff:
 
 @dataclass(frozen=True)
 class Cutoffs:
-    """The cut-off of each group, by the group's code; None where a group keeps nothing."""
+    """The cut-offs of all groups.
 
-    of: tuple[Cutoff | None, ...]
+    Attributes:
+        by_group: In the order of the groups' codes; None where a group keeps nothing.
+    """
+
+    by_group: tuple[Cutoff | None, ...]
 
     def keeps(
         self, ifd: NDArray[np.float64], positions: Positions, codes: Codes | None = None
@@ -90,17 +94,22 @@ class Cutoffs:
         Args:
             ifd: [n]; NaN where a row is not eligible: it is not kept.
             positions: [n]
-            codes: [n] number of each row's group; None where there is one group.
+            codes: [n] code of each row's group; None where there is one group.
 
         Returns:
             [n]
         """
-        last_ifd = np.array([np.nan if one is None else one.ifd for one in self.of])
-        last_position = np.array([-1 if one is None else one.position for one in self.of])
-        at = np.zeros(1, np.int64) if codes is None else codes
-        kept: NDArray[np.bool_] = ifd > last_ifd[at]
-        kept |= (ifd == last_ifd[at]) & (positions <= last_position[at])
+        group = np.zeros(1, np.int64) if codes is None else codes
+        last_ifd = self.last_ifd[group]
+        last_position = np.array([-1 if last is None else last.position for last in self.by_group])
+        kept: NDArray[np.bool_] = ifd > last_ifd
+        kept |= (ifd == last_ifd) & (positions <= last_position[group])
         return kept
+
+    @property
+    def last_ifd(self) -> NDArray[np.float64]:
+        """[groups] IFD of the last row that each group keeps; NaN where it keeps nothing."""
+        return np.array([np.nan if last is None else last.ifd for last in self.by_group])
 
 
 class RankKeys(NamedTuple):

@@ -1,6 +1,6 @@
 """What the scores of a corpus decide: for every group of rows, how many are kept and up to where.
 
-Plain records: this module does not know how the rows were counted. No Ray, no files.
+Plain records: this module does not know how the rows were counted. No Ray.
 """
 
 from dataclasses import dataclass

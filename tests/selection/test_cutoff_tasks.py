@@ -79,7 +79,7 @@ def test_fewer_eligible_rows_than_wanted_are_all_kept_and_none_wanted_need_no_cu
     )
     assert many.groups[0] == GroupCutoff("", len(IFD), 50, 10, 10, Cutoff(0.1, 7))
     assert none.groups[0] == GroupCutoff("", len(IFD), 0, 10, 0, None)
-    assert none.cutoffs.of == (None,)
+    assert none.cutoffs.by_group == (None,)
 
 
 def test_each_group_has_a_cutoff_of_its_own(scores: Location) -> None:

@@ -116,10 +116,11 @@ def _survey(corpus: Location, kept: Kept, column: GroupColumn | None, part: _Par
     for bound in eligible.bounds.tokens:
         within &= bound.holds(tokens[bound.column])
     within &= ~_dropped(part.eligible)
-    codes = eligible.grouping.codes(places) if eligible.grouping else None
     positions = part.eligible.positions
+    codes = (
+        eligible.grouping.codes(places) if eligible.grouping else np.zeros(len(positions), np.int64)
+    )
     keeps = kept.cutoffs.keeps(np.where(within, ifd, np.nan), positions, codes)
-    cutoffs = np.array([np.nan if one is None else one.ifd for one in kept.cutoffs.of])
     rows = SurveyedRows(
         positions=positions,
         status=table["status"].to_numpy(),
@@ -130,7 +131,7 @@ def _survey(corpus: Location, kept: Kept, column: GroupColumn | None, part: _Par
         ifd=ifd,
         eligible=within,
         kept=keeps & ~_dropped(part.kept),
-        cutoff=cutoffs[np.zeros(len(positions), np.int64) if codes is None else codes],
+        cutoff=kept.cutoffs.last_ifd[codes],
     )
     groups = None if column is None else _groups(corpus, places, column, rows)
     return survey_of(rows, int(table["truncated"].to_numpy().sum()), groups)
