@@ -145,7 +145,7 @@ def measure_ours(pieces: str, rows: str) -> dict[str, Any]:
         corpus_pass = CorpusPass(scores, False, GIVE_UP_S)
         asked = [GroupRequest("", total, int(total * KEEP))]
         ranking = rank(corpus_pass, chunks_of(units), total, Eligible(scores, Bounds(0, 1)), asked)
-        (cutoff,) = ranking.cutoffs.of
+        (cutoff,) = ranking.cutoffs.by_group
         assert cutoff
         return cutoff.ifd
 
