@@ -97,7 +97,7 @@ COMMANDS = {
         ),
         Command(
             "report",
-            "output.report.files:report",
+            "commands.report:report",
             ReportOptions,
             ("output",),
             "Make the report of a finished run again; reads neither corpus nor scores.",
