@@ -11,11 +11,12 @@ __all__ = ["Score", "Scorer", "SfRayError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    # `import sf_ray` costs nothing: what needs torch is imported when it is asked for.
+    # Names are imported at their first use: `scorer` imports torch, which takes seconds, and
+    # `import sf_ray` shall stay fast.
     if name in ("Score", "Scorer"):
-        from sf_ray import scorer as scoring
+        from sf_ray import scorer
 
-        return getattr(scoring, name)
+        return getattr(scorer, name)
     if name == "SfRayError":
         from sf_ray.errors import SfRayError
 

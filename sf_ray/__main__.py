@@ -1,4 +1,4 @@
-"""`python -m sf_ray`: the same as `sf-ray`."""
+"""`python -m sf_ray` runs the same command line as `sf-ray`."""
 
 import sys
 

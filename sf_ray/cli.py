@@ -1,33 +1,43 @@
-"""Commands: parse, call, exit code. Flags come from `config`; heavy imports come after parsing."""
+"""The command line: parses arguments, calls the command's function, returns the exit code.
+
+Builds the flags of every command from the options in `config`, and prints errors without a
+traceback. Imports the module of a command only after parsing, so that `--help` answers at once.
+"""
 
 import importlib
 import platform
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
+from pydantic.fields import FieldInfo
 
 import sf_ray
+from sf_ray.config.quotas import Quota
 from sf_ray.config.registry import COMMANDS, Command, load
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.json_log import begin_log
 from sf_ray.runtime.log import say
 
 
-def main(arguments: Sequence[str] | None = None, *given: object) -> int:
-    """Runs a command line; returns the exit code.
-
-    0 done, 1 failed, 2 wrong usage, 3 done without some shards, 130 and 143 stopped by a signal.
+def main(arguments: Sequence[str] | None = None, specs: object | None = None) -> int:
+    """Runs a command line.
 
     Args:
-        arguments: Those of this process where they are left out.
-        given: What the command's function takes behind its options: tests and benches give their
-            own `Specs` to commands that score.
+        arguments: Arguments behind the program's name. Default: those of this process.
+        specs: A `commands.setup.Specs` that the command uses in place of its default, for tests
+            and benches that bring their own encoding, engine or embedder. Only for the commands
+            that score or select (run, score, select, plan, probe).
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong usage, 3 done without some shards, 130 stopped by
+        Ctrl-C, 143 stopped by SIGTERM.
     """
     try:
-        skipped = _group(given).main(args=arguments, prog_name="sf-ray", standalone_mode=False)
+        result = _group(specs).main(args=arguments, prog_name="sf-ray", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return 2
@@ -40,7 +50,8 @@ def main(arguments: Sequence[str] | None = None, *given: object) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return _stopped()
-    return 3 if isinstance(skipped, tuple) and skipped else 0
+    # A command that reads a corpus returns the shards that it skipped.
+    return 3 if isinstance(result, tuple) and result else 0
 
 
 def _stopped() -> int:
@@ -48,7 +59,7 @@ def _stopped() -> int:
     return 130
 
 
-def _group(given: Sequence[object]) -> click.Group:
+def _group(specs: object | None) -> click.Group:
     group = click.Group(help="Score instruction data by IFD with a small model; keep the best.")
     group.params.append(
         click.Option(
@@ -61,7 +72,7 @@ def _group(given: Sequence[object]) -> click.Group:
         )
     )
     for command in COMMANDS.values():
-        group.add_command(_click_command(command, given))
+        group.add_command(click_command(command, specs))
     return group
 
 
@@ -71,24 +82,23 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
         context.exit()
 
 
-def _click_command(command: Command, given: Sequence[object]) -> click.Command:
+def click_command(command: Command, specs: object | None = None) -> click.Command:
+    """The command as click parses it; flags keep their text, which `load` validates.
+
+    Args:
+        command: The command.
+        specs: See `main`.
+    """
     params: list[click.Parameter] = [
-        click.Argument([name], required=False) for name in command.positional
+        # Not required here: an argument may stand in the YAML file instead.
+        click.Argument([name], required=False)
+        for name in command.positional
     ]
-    for name, field in command.options.model_fields.items():
-        if name in command.positional:
-            continue
-        flag = "--" + name.replace("_", "-")
-        default = field.default
-        shown = (
-            "" if field.is_required() or default in (None, {}, False) else f" Default: {default}."
-        )
-        help_text = (field.description or "") + shown
-        if field.annotation is bool:
-            option = click.Option([flag], is_flag=True, default=None, help=help_text)
-        else:
-            option = click.Option([flag], metavar=metavar(field.annotation), help=help_text)
-        params.append(option)
+    params += [
+        _click_option(name, field)
+        for name, field in command.options.model_fields.items()
+        if name not in command.positional
+    ]
     if command.name != "demo":
         params.append(
             click.Option(
@@ -96,48 +106,75 @@ def _click_command(command: Command, given: Sequence[object]) -> click.Command:
             )
         )
     params.append(click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."))
-    help_text = command.help
-    if command.positional:
-        known = command.options.model_fields
-        help_text += "\n\n\b\n" + "\n".join(
-            f"{name.upper():7} {known[name].description}" for name in command.positional
-        )
     return click.Command(
         command.name,
         params=params,
-        help=help_text,
-        callback=_callback(command, given),
+        help=_help(command),
+        callback=_callback(command, specs),
         context_settings={"max_content_width": 100},
     )
 
 
+def _click_option(name: str, field: FieldInfo) -> click.Option:
+    flag = "--" + name.replace("_", "-")
+    has_default = not field.is_required() and field.default not in (None, {}, False)
+    help_text = (field.description or "") + (f" Default: {field.default}." if has_default else "")
+    if field.annotation is bool:
+        # None where the flag is not given, so that the YAML file decides.
+        return click.Option([flag], is_flag=True, default=None, help=help_text)
+    return click.Option([flag], metavar=metavar(field.annotation), help=help_text)
+
+
+def _help(command: Command) -> str:
+    fields = command.options.model_fields
+    places = [f"{name.upper():7} {fields[name].description}" for name in command.positional]
+    if not places:
+        return command.help
+    return command.help + "\n\n\b\n" + "\n".join(places)  # \b: click keeps these lines as they are
+
+
 def metavar(annotation: Any) -> str:
-    """What stands behind a flag in --help: the choices, or the type."""
-    for one in (annotation, *get_args(annotation)):  # which may be optional
-        if get_origin(one) is Literal:
-            return "|".join(get_args(one))
-    text = str(annotation)
-    if "Quota" in text:
-        return "COLUMN=QUOTA"
-    if "dict" in text:
-        return "JSON" if "Any" in text else "FIELD=COLUMN,..."
-    if "tuple" in text:
+    """The word for an option's value in --help: its choices, its form or its type.
+
+    Args:
+        annotation: Type of the option in its model.
+    """
+    value_type = _value_type(annotation)
+    origin, arguments = get_origin(value_type), get_args(value_type)
+    if origin is Literal:
+        return "|".join(arguments)
+    if origin is dict:
+        return "JSON" if Any in arguments else "FIELD=COLUMN,..."
+    if origin is tuple:
         return "N|MIN:MAX"
-    if "share_from" in text:
+    if value_type is Quota:
+        return "COLUMN=QUOTA"
+    if value_type is int:
+        return "INTEGER"
+    if value_type in (float, int | float):
         return "NUMBER"
-    for kind, name in ((int, "INTEGER"), (float, "NUMBER")):
-        if annotation is kind or kind in get_args(annotation):
-            return name
     return "TEXT"
 
 
-def _callback(command: Command, given: Sequence[object]) -> Callable[..., Any]:
+def _value_type(annotation: Any) -> Any:
+    """The type without its bounds and without `| None`."""
+    if get_origin(annotation) is Annotated:
+        return _value_type(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        members = [member for member in get_args(annotation) if member is not NoneType]
+        if len(members) == 1:
+            return _value_type(members[0])
+    return annotation
+
+
+def _callback(command: Command, specs: object | None) -> Callable[..., Any]:
     def call(debug: bool, config: str | None = None, **flags: Any) -> Any:
         try:
             options = load(command, flags, config)
             _begin_log(command, getattr(options, "log_format", "text"))
-            module, _, function = command.entry.partition(":")
-            return getattr(importlib.import_module(f"sf_ray.{module}"), function)(options, *given)
+            module, _, name = command.entry.partition(":")
+            function = getattr(importlib.import_module(f"sf_ray.{module}"), name)
+            return function(options) if specs is None else function(options, specs)
         except Exception:
             if debug:
                 say(traceback.format_exc().rstrip())
@@ -148,7 +185,7 @@ def _callback(command: Command, given: Sequence[object]) -> Callable[..., Any]:
 
 def _begin_log(command: Command, log_format: str) -> None:
     begin_log(log_format)
-    if log_format == "json":  # people have the manifest for this
+    if log_format == "json":  # as text, versions would be noise: people find them in the manifest
         versions = {name: version(name) for name in ("ray", "torch", "transformers")}
         say(
             f"sf-ray {command.name}",

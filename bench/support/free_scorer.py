@@ -218,4 +218,4 @@ def free_scores(shard: str, start: int, rows: int, tokens: pa.ChunkedArray) -> p
 if __name__ == "__main__":
     from sf_ray.cli import main
 
-    sys.exit(main(sys.argv[2:], specs(Settings(**json.loads(sys.argv[1])))))
+    sys.exit(main(sys.argv[2:], specs=specs(Settings(**json.loads(sys.argv[1])))))

@@ -48,7 +48,7 @@ def undisturbed(
     folder = tmp_path_factory.mktemp("undisturbed")
     write_shards(folder / "corpus", make_rows(120))
     where = ["run", f"{folder}/corpus", f"{folder}/out", "--model", str(tiny_model)]
-    assert main([*where, *OPTIONS], free_scorer.specs()) == 0
+    assert main([*where, *OPTIONS], specs=free_scorer.specs()) == 0
     return folder
 
 

@@ -49,7 +49,7 @@ def scored(ray_session: None, tiny_model: Path, tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("scored")
     write_shards(folder / "corpus", make_rows(120))
     command = ["score", f"{folder}/corpus", f"{folder}/scores", "--model", str(tiny_model)]
-    assert main([*command, *OPTIONS], free_scorer.specs()) == 0
+    assert main([*command, *OPTIONS], specs=free_scorer.specs()) == 0
     return folder
 
 

@@ -19,7 +19,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 import sf_ray
-from sf_ray.cli import _click_command
+from sf_ray.cli import click_command
 from sf_ray.config.options import RunOptions
 from sf_ray.config.registry import COMMANDS, load
 
@@ -70,7 +70,7 @@ def arguments_of(job: Any) -> tuple[str, list[str]]:
 def options_of(arguments: list[str]) -> RunOptions:
     """Parses them as the command line does."""
     command = COMMANDS["run"]
-    with _click_command(command, given=()).make_context("run", list(arguments)) as context:
+    with click_command(command).make_context("run", list(arguments)) as context:
         flags = {name: context.params[name] for name in context.params if name != "debug"}
     options = load(command, flags, flags.pop("config"))
     assert isinstance(options, RunOptions)

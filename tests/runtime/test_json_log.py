@@ -64,7 +64,7 @@ def test_no_text_is_lost(line: str) -> None:
 
 def messages_of(code: str) -> list[str]:
     """What a process says that runs this code with a log of JSON lines."""
-    code = "import os, subprocess, sys; from sf_ray.log_lines import *; begin_log('json')\n" + code
+    code = "import os, subprocess, sys; from sf_ray.runtime.json_log import *; begin_log('json')\n" + code
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
@@ -74,7 +74,7 @@ def messages_of(code: str) -> list[str]:
 def test_whatever_writes_to_standard_error_becomes_lines() -> None:
     said = messages_of(
         "os.write(2, b'from below\\rand over itself\\n')\n"
-        "from sf_ray.console import say; say('ours')\n"
+        "from sf_ray.runtime.log import say; say('ours')\n"
         "import warnings; warnings.warn('of a library')\n"
         "print('no end of line', end='', file=sys.stderr)"
     )

@@ -6,7 +6,7 @@ from sf_ray.cli import main
 from sf_ray.commands.setup import Specs
 from sf_ray.runtime.json_log import end_log
 
-# The commands that take other specs behind their options.
+# The commands whose functions take specs.
 _SCORING = ("run", "score", "select", "plan", "probe")
 
 
@@ -14,7 +14,7 @@ class Cli:
     """Runs a command line: (exit code, stdout, stderr).
 
     Attributes:
-        specs: What commands take that score, from now on; None for the real ones.
+        specs: Specs for every command that takes them, from now on; None for the real ones.
     """
 
     def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
@@ -22,10 +22,12 @@ class Cli:
         self.specs: Specs | None = None
 
     def __call__(self, *arguments: object, specs: Specs | None = None) -> tuple[int, str, str]:
-        specs = specs or self.specs
+        takes_specs = bool(arguments) and arguments[0] in _SCORING
         self._capfd.readouterr()
-        given = [specs] if specs and arguments and arguments[0] in _SCORING else []
-        code = main([str(argument) for argument in arguments], *given)
+        code = main(
+            [str(argument) for argument in arguments],
+            (specs or self.specs) if takes_specs else None,
+        )
         end_log()
         out, err = self._capfd.readouterr()
         return code, out, err
