@@ -4,10 +4,12 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from sf_ray.corpus.examples import Example, Problem
+from sf_ray.corpus.examples import Example, Problem, chat_of
 from sf_ray.corpus.status import Status
 from sf_ray.encoding.encoder import Encoder
 from sf_ray.errors import SfRayError
+from tests.support.chats import turn
+from tests.support.engines import load
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +126,27 @@ def test_aligned_needs_some_token_to_start_on(plain: Any, tmp_path: Path) -> Non
     tokenizer.bos_token = tokenizer.eos_token = None
     with pytest.raises(SfRayError, match="neither BOS nor EOS"):
         Encoder(tokenizer, 64, "aligned")
+
+
+def test_one_pass_is_fed_for_all_turns_of_a_chat(tiny_model: Path) -> None:
+    _, tokenizer = load(tiny_model)
+    chat = chat_of([turn("user", "a"), turn("assistant", "one word")] * 3)
+    (row,) = Encoder(tokenizer, 256).encode([chat])
+    (conditioned,) = row.conditioned
+    assert len(conditioned.spans) == len(row.direct) == 3
+    assert conditioned.ids.tolist() == tokenizer.encode("a\none word\na\none word\na\none word")
+
+
+def test_a_token_that_joins_an_answer_with_what_follows_costs_a_pass_of_its_own(
+    tiny_model: Path,
+) -> None:
+    from tokenizers import AddedToken
+
+    _, tokenizer = load(tiny_model)
+    tokenizer.add_tokens(AddedToken("word\n"))
+    chat = chat_of([turn("user", "a"), turn("assistant", "one word")] * 2)
+    (row,) = Encoder(tokenizer, 256).encode([chat])
+    assert [s.ids.tolist() for s in row.conditioned] == [
+        tokenizer.encode("a\none word"),
+        tokenizer.encode("a\none word\na\none word"),
+    ]
