@@ -1,5 +1,7 @@
-"""What may go wrong in a run, caused for real: the result is that of an undisturbed run, or an
-error that says what to do, and never a hang."""
+"""Faults that are really caused: killed processes, broken files, a bad network.
+
+The result is that of an undisturbed run, or an error that says what to do; a run never hangs.
+"""
 
 import gc
 import json
@@ -36,7 +38,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 Free = Callable[..., None]
 
-
 OPTIONS = ("--keep-fraction", "0.2", "--max-length", "128", "--unit-rows", "4")
 
 
@@ -44,7 +45,7 @@ OPTIONS = ("--keep-fraction", "0.2", "--max-length", "128", "--unit-rows", "4")
 def undisturbed(
     ray_session: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A folder with 120 rows in 3 shards and 30 units, and `out`, of the scorer that is free."""
+    """A folder with a corpus of 120 rows in 3 shards, and `out`: 30 units by the free scorer."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_shards(folder / "corpus", make_rows(120))
     where = ["run", f"{folder}/corpus", f"{folder}/out", "--model", str(tiny_model)]
@@ -59,7 +60,7 @@ def corpus(undisturbed: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def command(corpus: Path, tiny_model: Path, tmp_path: Path) -> list[object]:
-    """The same run; the output is `out`."""
+    """The command line of the undisturbed run, over a copy of the corpus, into another `out`."""
     return ["run", corpus, tmp_path / "out", "--model", tiny_model, *OPTIONS]
 
 
@@ -79,7 +80,7 @@ def poison(corpus: Path, places: dict[str, list[int]]) -> None:
 
 @contextmanager
 def meanwhile(what: Callable[[], bool]) -> Iterator[None]:
-    """Calls `what` again and again, until it says that it is done."""
+    """Calls `what` in another thread, again and again, until it returns True."""
     over = threading.Event()
 
     def loop() -> None:
@@ -96,7 +97,7 @@ def meanwhile(what: Callable[[], bool]) -> Iterator[None]:
 
 
 def kill_ray_process(title: str) -> bool:
-    """Kills one worker process of this test's Ray by its pid, if there is one of this name."""
+    """Kills one worker process of this test's Ray whose title begins so; False if there is none."""
     for process in psutil.Process().children(recursive=True):
         try:
             if " ".join(process.cmdline()).startswith(title):
@@ -116,7 +117,7 @@ def test_a_killed_process_changes_nothing_and_no_committed_unit_is_scored_again(
     free_scorer: Free,
     title: str,
 ) -> None:
-    # Reading is slow enough to be at work when the first unit is scored, on any machine.
+    # Reading is so slow that on any machine it still runs when the first unit is scored.
     free_scorer(unit_s=0.1, read_s=0.2, log=str(tmp_path / "log"))
     kills: list[float] = []
 
@@ -297,7 +298,7 @@ def no_collection() -> Iterator[None]:
 def test_a_corpus_of_rubbish_fails_with_what_is_wrong_in_it(
     tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli, no_collection: None
 ) -> None:
-    # A run that was stopped leaves its CPUs to the next, though nothing happens to collect it.
+    # A stopped run must free its CPUs for the next one even if the garbage collector never runs.
     rows = make_rows(60)
     for row in rows[20:30]:
         row["output"] = None
@@ -388,5 +389,5 @@ def test_a_second_run_of_a_bucket_reads_no_footer_and_starts_no_actor(
     assert not [path for _, path in proxy.requests if path.startswith(f"/{bucket}/corpus/")], (
         proxy.requests
     )
-    # Listings, the kept footers, identity, manifest, leases: no more for more shards.
+    # Listings, the kept footers, identity, manifest and leases; not more for more shards.
     assert proxy.requests.total() < 40

@@ -52,7 +52,7 @@ def test_compressed_json_lines_with_a_broken_one(
             expected[f"data/{score['shard']}"] += f'{line[:-1]}, "ifd": {score["ifd"]}}}\n'.encode()
     assert {name: gzip.decompress(before[name]) for name in expected} == expected
 
-    # What was accepted once is not asked for again.
+    # The flag is not needed again, once the rows have scores.
     code, _, stderr = sf_ray_cli(*command)
     assert code == 0
     assert "nothing to do" in stderr

@@ -1,4 +1,4 @@
-"""Drivers and nodes that end in the middle of a run; the same command goes on exactly there."""
+"""Drivers and nodes that end in the middle of a run; the same command goes on where it stopped."""
 
 import json
 import os
@@ -21,7 +21,7 @@ UNITS = 39
 
 
 class Driver:
-    """`sf-ray run` with a free scorer, in a process of its own."""
+    """`sf-ray run` with the free scorer, in a process of its own."""
 
     def __init__(self, folder: Path, model: Path, out: str, *extra: str, unit_s: float = 0) -> None:
         self.out = folder / out
@@ -38,7 +38,7 @@ class Driver:
             )
 
     def pieces(self) -> dict[Path, int]:
-        """Committed units, and when they were."""
+        """Score pieces, and when each was committed (ns)."""
         return {path: path.stat().st_mtime_ns for path in (self.out / "scores").rglob("*.parquet")}
 
     def scored_after(self, commits: dict[Path, int]) -> list[str]:
@@ -105,11 +105,11 @@ def test_a_driver_that_ends_early_twice_goes_on_and_scores_no_finished_unit_agai
     driver = start()
     driver.wait_for_pieces(len(killed) + 6)
     driver.process.send_signal(signal.SIGTERM)
-    told = time.monotonic()
+    signalled = time.monotonic()
     assert driver.wait() == 143, driver.log.read_text()
     last = driver.log.read_text().splitlines()[-1]
     assert last == "error: stopped by SIGTERM; the same command goes on where this one was"
-    assert time.monotonic() - told < 25  # Kubernetes waits 30 s
+    assert time.monotonic() - signalled < 25  # Kubernetes waits 30 s
     assert not list(driver.out.rglob("_lease/*.json"))
     assert is_as_it_was_left(driver, killed)
     stopped = driver.pieces()

@@ -28,12 +28,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.s3]
 
 REPOSITORY = Path(__file__).parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
-# `python` and `ray` are this environment's, as in an image; the head and who submits share a token.
+# `python` and `ray` are those of this environment, as in an image. The head and the clients that
+# submit jobs share a token.
 ENVIRONMENT = os.environ | {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # else a head that ends waits half a minute
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # a head would wait half a minute before it ends
 }
 
 
@@ -46,13 +47,14 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def job_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of the job server of a head node that lives as long as this file's tests.
+    """Address of the job server of a head node, which lives as long as the tests of this file.
 
-    Ray believes it to have a GPU, which nothing here touches.
+    Ray is told of a GPU that does not exist; nothing here computes on it.
     """
     dashboard, gcs, agent, client = (free_port() for _ in range(4))
     log = tmp_path_factory.mktemp("head") / "log"
-    # Short, for the sockets in it; and apart, so that no other Ray takes this head for its own.
+    # A short path, because the paths of sockets are limited; and a folder of its own, so that no
+    # other Ray on this machine joins this head.
     temp_dir = tempfile.mkdtemp(prefix="sf-ray-")
     with log.open("w") as output:
         head = subprocess.Popen(
@@ -72,7 +74,7 @@ def job_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 urllib.request.urlopen(f"{address}/api/version", timeout=2)
                 break
             except OSError as error:
-                if getattr(error, "code", None) == 401:  # it is there, and wants the token
+                if getattr(error, "code", None) == 401:  # the server is up, and asks for the token
                     break
                 assert head.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
@@ -86,7 +88,7 @@ def job_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Jobs:
-    """Submits as KubeRay does: one shell line, with the entry point as it stands in the manifest.
+    """Submits jobs as KubeRay does: one shell line, with the entry point of the manifest.
 
     Attributes:
         address: Of the job server.
@@ -123,7 +125,7 @@ class Bucket:
     uri: str
 
     def pieces(self) -> set[str]:
-        """Units that have been committed."""
+        """The paths of all score pieces that have been committed."""
         self.fs.invalidate_cache()
         return {path for path in self.fs.find(f"{self.uri}/out/scores") if path.endswith("parquet")}
 
@@ -144,7 +146,7 @@ def bucket(s3: S3, tmp_path: Path, tiny_model: Path) -> Bucket:
 
 @pytest.fixture
 def jobs(job_server: str, s3: S3, tmp_path: Path) -> Jobs:
-    """With the bucket's credentials, and what the manifests set beside them, in the environment."""
+    """Jobs whose environment has the variables of the manifests and the bucket's credentials."""
     given = yaml.safe_load(job_of("rayjob.yaml")["runtimeEnvYAML"])["env_vars"]
     names = {"endpoint_url": "AWS_ENDPOINT_URL", "key": "AWS_ACCESS_KEY_ID"}
     names["secret"] = "AWS_SECRET_ACCESS_KEY"
@@ -158,7 +160,7 @@ def job_of(manifest: str) -> Any:
 
 
 def entrypoint_of(manifest: str, bucket: Bucket) -> str:
-    """As it stands there, but for the places: the image's folder, the bucket, the demo's model."""
+    """The manifest's entry point, with the folders, the bucket and the model of this test."""
     entrypoint: str = job_of(manifest)["entrypoint"]
     for place, here in (
         ("/home/ray/sf_ray/", ""),
@@ -205,7 +207,7 @@ def test_a_stopped_job_goes_on_and_a_new_shard_costs_only_itself(
     settings = shlex.quote(json.dumps({"unit_s": 0.3, "log": str(log)}))
 
     def entrypoint(manifest: str) -> str:
-        # More units, and a window that the tiny model has. The GPU is none: nothing is computed.
+        # More units, and a window that the tiny model has. The free scorer needs no real GPU.
         free = entrypoint_of(manifest, bucket).replace(
             "jobs/run.py", f"bench/support/free_scorer.py {settings} run"
         )

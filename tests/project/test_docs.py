@@ -1,9 +1,9 @@
-"""Every `sf-ray` line of README.md and docs/*.md, as it stands and in the order of its page.
+"""Runs every `sf-ray` line of README.md and docs/*.md, in the order of the page.
 
-Each page begins with a bucket called `bucket` that holds a corpus, chats and two models, and with
-an empty directory. But in blocks of Python, losses are hashes and embeddings cost nothing: all else
-is real, and other tests run models. `sf-ray demo` is not run: test_demo does that. What is printed
-is compared only where it is an error.
+Each page starts with an empty directory and with a bucket called `bucket`, which holds a corpus,
+chats and two models. Losses are hashes and embeddings cost nothing, because other tests run models;
+all else is real, and blocks of Python use the models. `sf-ray demo` is left to test_demo. What a
+page says is printed is compared only where it is an error.
 """
 
 import importlib
@@ -45,9 +45,9 @@ class Block:
     """An indented or fenced block of a page.
 
     Attributes:
-        kind: "text" where it is indented, else the language of the fence.
-        lines: Without the indent; continued lines are one.
-        before: The last line of prose before it, if any stands between it and the last block.
+        kind: "text" if the block is indented, else the language of the fence.
+        lines: Without the indent; a line that ends with a backslash is joined with the next one.
+        before: The last line of prose before the block; "" if the block follows another block.
     """
 
     kind: str
@@ -64,14 +64,14 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        """The file that it is, where the line before it ends with: in `NAME`:"""
+        """The name of the file that the block shows: the line before it ends with: in `NAME`:"""
         named = re.search(r"in `([\w./-]+)`[^`]*:$", self.before)
         return named[1] if named else None
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """Blocks in order. A blank line ends an indented one, unless it is a file."""
-    found: list[Block] = []
+    """The blocks of a page in their order; a blank line ends an indented block."""
+    blocks: list[Block] = []
     kind, lines, before = "", list[str](), ""
     for line in [*page.read_text(encoding="utf-8").splitlines(), ""]:
         if kind not in ("", "text") and line != "```":
@@ -82,13 +82,13 @@ def blocks_of(page: Path) -> list[Block]:
             lines.append(line[4:])
         elif kind:
             whole = "\n".join(lines).replace("\\\n", " ") if kind == "text" else "\n".join(lines)
-            found.append(Block(kind, whole.split("\n"), before))
+            blocks.append(Block(kind, whole.split("\n"), before))
             kind, before = "", ""
         elif line.startswith("```"):
             kind, lines = line[3:] or "fenced", []
         if line and not kind and not line.startswith(("    ", "```")):
             before = line
-    return found
+    return blocks
 
 
 def commands_of(page: Path) -> list[str]:
@@ -101,7 +101,7 @@ def has_steps(page: Path) -> bool:
 
 
 def expected_error(blocks: list[Block], number: int) -> str | None:
-    """What the block right behind this one says that its last command prints, if that fails."""
+    """The error that the last command of a block prints, if the next block shows one."""
     if number + 1 < len(blocks) and not blocks[number + 1].before:
         first = blocks[number + 1].lines[0]
         return first.split(";")[0] if first.startswith("error: ") else None
@@ -109,7 +109,7 @@ def expected_error(blocks: list[Block], number: int) -> str | None:
 
 
 def chats(count: int) -> str:
-    """ShareGPT chats, some of which call a tool, as JSON Lines."""
+    """ShareGPT chats as JSON Lines; every third calls a tool."""
     rng = random.Random(0)
 
     def turn(who: str, length: int) -> dict[str, str]:
@@ -129,7 +129,7 @@ def chats(count: int) -> str:
 def seeded(
     s3_options: dict[str, object], ray_session: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[s3fs.S3FileSystem]:
-    """The store, with what every page begins with in `bucket`."""
+    """The object store; its `bucket` holds what every page starts with."""
     folder = tmp_path_factory.mktemp("seeds")
     sources = ("code", "chat", "chat", "web", None)
     rows = [row | {"source": sources[i % 5]} for i, row in enumerate(make_rows(120))]
@@ -161,8 +161,8 @@ def bucket(seeded: s3fs.S3FileSystem) -> Iterator[None]:
 
 @pytest.fixture
 def scorers(sf_ray_cli: Cli) -> None:
-    """What stands in for models and encoders."""
-    for module in (hash_scorer, free_scorer):  # the workers need not find these files
+    """Commands use fakes in place of models and encoders."""
+    for module in (hash_scorer, free_scorer):  # by value, because workers cannot import them
         ray.cloudpickle.register_pickle_by_value(module)
     sf_ray_cli.specs = Specs(
         engine=hash_scorer.HashEngineSpec, embedder=free_scorer.FreeEmbedderSpec

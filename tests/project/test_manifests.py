@@ -121,14 +121,14 @@ def test_a_misspelt_field_a_wrong_type_and_a_missing_field_are_noticed() -> None
 
     manifest = copy.deepcopy(read("rayjob.yaml"))
     spoil(manifest)
-    found = "\n".join(sorted(problems(manifest)))
+    reported = "\n".join(sorted(problems(manifest)))
     for words in (
         "$.spec: Additional properties are not allowed ('backofLimit' was unexpected)",
         "$.spec.shutdownAfterJobFinishes: 'yes' is not of type 'boolean'",
         "resources: Additional properties are not allowed ('limit' was unexpected)",
         "workerGroupSpecs[0]: 'maxReplicas' is a required property",
     ):
-        assert words in found
+        assert words in reported
 
 
 def test_every_manifest_is_known_here() -> None:

@@ -12,10 +12,12 @@ def test_the_page_of_options_is_current() -> None:
 
 def test_every_option_of_every_command_stands_on_it_once() -> None:
     rows = [line.split(" | ") for line in options_page().splitlines() if line.startswith("| ")]
-    told = [(cells[2], name) for cells in rows if len(cells) > 5 for name in cells[4].split(", ")]
+    documented = [
+        (cells[2], name) for cells in rows if len(cells) > 5 for name in cells[4].split(", ")
+    ]
     for command in COMMANDS.values():
         for option in command.options.model_fields:
-            assert told.count((f"`{option}`", command.name)) == 1, (option, command.name)
+            assert documented.count((f"`{option}`", command.name)) == 1, (option, command.name)
 
 
 def test_bars_in_choices_do_not_end_a_cell() -> None:

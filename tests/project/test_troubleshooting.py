@@ -1,4 +1,4 @@
-"""The messages that docs/troubleshooting.md explains are messages that the code has."""
+"""The code still prints the messages that docs/troubleshooting.md explains."""
 
 import ast
 import functools
@@ -12,23 +12,23 @@ PAGE = REPOSITORY / "docs" / "troubleshooting.md"
 
 
 def quoted() -> list[str]:
-    """First cells of the page's tables, as they stand between backticks."""
+    """The messages in the first cells of the page's tables, without their backticks."""
     lines = PAGE.read_text(encoding="utf-8").splitlines()
-    return [found[1] for line in lines if (found := re.match(r"\| `([^`]+)` \|", line))]
+    return [match[1] for line in lines if (match := re.match(r"\| `([^`]+)` \|", line))]
 
 
 @functools.cache
 def messages() -> list[str]:
-    """Texts of the package, with three points in place of what is filled in."""
-    found = []
+    """All strings of the package, with three dots in place of what an f-string fills in."""
+    texts = []
     for path in (REPOSITORY / "sf_ray").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 parts = [p.value if isinstance(p, ast.Constant) else "..." for p in node.values]
-                found.append("".join(map(str, parts)))
+                texts.append("".join(map(str, parts)))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
-    return found
+                texts.append(node.value)
+    return texts
 
 
 @pytest.mark.parametrize("words", quoted())
