@@ -1,6 +1,7 @@
-"""The page of all options, made from their one definition: `make docs` writes docs/options.md.
+"""Prints docs/options.md, the page of all options, from their one definition; see `make docs`.
 
-Knows the models in `config` and how the command line shows a value; not what an option does.
+Knows the models in `config` and how the command line shows a value. Does not know what an option
+does.
 """
 
 from pydantic.fields import FieldInfo
@@ -11,10 +12,10 @@ from sf_ray.config.registry import COMMANDS, Command
 _HEAD = """\
 # Options
 
-Every option of every command, from their one definition in `sf_ray/config.py` (`make docs`
-writes this page). Give them as flags, or by their key in a YAML file that `--config job.yaml`
-names; flags win. What stands in capitals is given by place on the command line. Several commands
-can share a file: each takes the keys that are its own, and a key that no command has is refused.
+Every option of every command, from their one definition in `sf_ray/config/options.py` (`make
+docs` writes this page). Give options as flags, or by key in a YAML file that `--config job.yaml`
+names; flags win. Options in capitals are given by their place on the command line. Several commands
+can share a file: each command takes the keys of its options, and a key of no command is an error.
 
     model: demo
     keep_fraction: 0.1
@@ -34,16 +35,19 @@ _TABLE = """
 
 
 def options_page() -> str:
-    """The page, as Markdown: a table for each group of options, in the order of the commands."""
-    groups: dict[type, dict[tuple[str, bool], list[Command]]] = {}
+    """The page as Markdown: a table of commands, then a table for each class of options."""
+    # Class -> (option, whether it is positional) -> the commands that have it.
+    tables: dict[type, dict[tuple[str, bool], list[Command]]] = {}
     for command in COMMANDS.values():
         for name in command.options.model_fields:
-            group = groups.setdefault(_defined_in(command.options, name), {})
-            group.setdefault((name, name in command.positional), []).append(command)
+            table = tables.setdefault(_defined_in(command.options, name), {})
+            table.setdefault((name, name in command.positional), []).append(command)
     parts = [_HEAD, _COMMANDS, *map(_usage, COMMANDS.values())]
-    for origin, names in groups.items():
-        parts.append(f"\n## {_title(origin)}\n{_TABLE}")
-        parts += [_line(*named, commands) for named, commands in names.items()]
+    for options, rows in tables.items():
+        parts.append(f"\n## {_title(options)}\n{_TABLE}")
+        parts += [
+            _line(name, positional, commands) for (name, positional), commands in rows.items()
+        ]
     return "".join(parts)
 
 
@@ -53,12 +57,12 @@ def _usage(command: Command) -> str:
 
 
 def _defined_in(options: type, name: str) -> type:
-    """The class that defines an option, of those that a command's options inherit from."""
+    """The class among the bases of a command's options that defines an option."""
     return next(base for base in options.__mro__ if name in vars(base).get("__annotations__", {}))
 
 
-def _title(origin: type) -> str:
-    return (origin.__doc__ or origin.__name__).splitlines()[0].rstrip(".")
+def _title(options: type) -> str:
+    return (options.__doc__ or options.__name__).splitlines()[0].rstrip(".")
 
 
 def _line(name: str, is_positional: bool, commands: list[Command]) -> str:
@@ -68,7 +72,7 @@ def _line(name: str, is_positional: bool, commands: list[Command]) -> str:
         _value(field, is_positional),
         f"`{name}`",
         _default(field),
-        ", ".join(one.name for one in commands),
+        ", ".join(command.name for command in commands),
         field.description or "",
     )
 

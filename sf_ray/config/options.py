@@ -1,69 +1,27 @@
-"""The one definition of every option: name, type, default, bounds and help.
+"""Every option of every command, defined once: name, type, default, bounds and help.
 
-Flags, YAML keys and their validation all come from the models below. Components take plain
-arguments from them; only `pipeline` sees a whole model.
+Flags, YAML keys, their validation and docs/options.md all come from the models below. Knows nothing
+of what an option does.
 """
 
-import json
 import warnings
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sf_ray.config.quotas import Quota, quota_from, share_from
+from sf_ray.config.value_types import (
+    Actors,
+    ColumnQuota,
+    Columns,
+    Fraction,
+    Fractions,
+    JsonObject,
+    Names,
+    Share,
+    ShownRows,
+)
 
-
-def _columns_from_text(value: object) -> object:
-    """`prompt=question,completion=answer` -> a mapping; a mapping (YAML) passes unchanged."""
-    if not isinstance(value, str):
-        return value
-    pairs = [part.partition("=") for part in value.split(",")]
-    if any(not (field.strip() and sign and column.strip()) for field, sign, column in pairs):
-        raise ValueError("expected field=column[,field=column]")
-    return {field.strip(): column.strip() for field, _, column in pairs}
-
-
-def _json_object_from_text(value: object) -> object:
-    """A JSON object as text -> a mapping; a mapping (YAML) passes unchanged."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"expected a JSON object ({error})") from None
-
-
-def _actors_from_text(value: object) -> object:
-    """`4` or `2:8` -> (min, max); a pair (YAML) passes unchanged."""
-    if isinstance(value, int):
-        return (value, value)
-    if not isinstance(value, str):
-        return value
-    low, _, high = value.partition(":")
-    return (low, high or low)
-
-
-def _list_from_text(value: object) -> object:
-    """`a,b` -> its parts; a list (YAML) passes unchanged."""
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-
-
-Columns = Annotated[dict[str, str], BeforeValidator(_columns_from_text)]
-JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object_from_text)]
-PositiveInt = Annotated[int, Field(ge=1)]
-Actors = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_actors_from_text)]
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Fractions = Annotated[list[Fraction], BeforeValidator(_list_from_text), Field(min_length=1)]
-Names = Annotated[
-    list[Annotated[str, Field(min_length=1)]],
-    BeforeValidator(_list_from_text),
-    Field(min_length=2),
-]
-# As many as a run keeps to be read.
-ShownRows = Annotated[int, Field(ge=1, le=10)]
-Share = Annotated[int | float, BeforeValidator(share_from), Field(gt=0)]
-ColumnQuota = Annotated[Quota, BeforeValidator(quota_from)]
-# The options of which exactly one says how much is kept.
+# Options that say how much to keep; a selection takes exactly one of them.
 HOW_MUCH = ("keep_fraction", "keep_count", "quota")
 
 
@@ -84,11 +42,11 @@ class StorageOptions(Options):
     storage_retry_s: float = Field(
         default=300.0,
         ge=0,
-        description="Seconds for which a storage request that fails is tried again.",
+        description="For how many seconds a failing storage request is retried.",
     )
     log_format: Literal["text", "json"] = Field(
         default="text",
-        description="Lines on standard error: text, or one JSON object a line.",
+        description="Format of the log on standard error: text, or one JSON object a line.",
     )
 
 
@@ -107,13 +65,13 @@ class CorpusOptions(StorageOptions):
     )
     on_bad_shard: Literal["fail", "skip"] = Field(
         default="fail",
-        description="A shard that cannot be used: fail, or skip it whole, list it in the manifest "
-        "and end with exit code 3.",
+        description="What to do with a shard that cannot be used: fail, or skip the whole shard, "
+        "list it in the manifest and end with exit code 3.",
     )
     on_bad_line: Literal["fail", "skip"] = Field(
         default="fail",
-        description="A line of a JSON shard that is no JSON object: fail, or give its row the "
-        "status bad_row and never keep it.",
+        description="What to do with a line of a JSON shard that is not a JSON object: fail, or "
+        "give its row the status bad_row and never keep it.",
     )
     max_bad_fraction: float = Field(
         default=0.05,
@@ -125,8 +83,8 @@ class CorpusOptions(StorageOptions):
     stall_s: float = Field(
         default=900.0,
         gt=0,
-        description="Seconds without any progress after which work is started again, and given up "
-        "the third time in a row.",
+        description="Start the work again after this many seconds without progress, and fail the "
+        "third time in a row.",
     )
 
 
@@ -150,11 +108,14 @@ class ScoringSpecOptions(CorpusOptions):
         "prompt-completion",
         "messages",
         "sharegpt",
-    ] = Field(default="auto", description="How a row holds what was said; auto: by its columns.")
+    ] = Field(
+        default="auto",
+        description="How a row holds the conversation; auto: recognised by the columns.",
+    )
     columns: Columns = Field(
         default={},
-        description="Other column names, as prompt=q,completion=reply.text; a dot leads into a "
-        "nested column.",
+        description="Columns whose names differ from the format's, as "
+        "prompt=q,completion=reply.text; a dot leads into a nested column.",
     )
     template: str = Field(
         default="plain",
@@ -168,9 +129,11 @@ class ScoringSpecOptions(CorpusOptions):
         default="reference",
         description="reference: the paper's numbers; aligned: both passes over the same tokens.",
     )
-    max_length: int = Field(default=1024, ge=2, description="Window in tokens.")
+    max_length: int = Field(
+        default=1024, ge=2, description="Window in tokens; a longer example is truncated."
+    )
     unit_rows: int = Field(
-        default=2048, ge=1, description="Rows that are scored and committed together, at most."
+        default=2048, ge=1, description="How many rows, at most, are scored and committed together."
     )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         default="auto",
@@ -179,29 +142,31 @@ class ScoringSpecOptions(CorpusOptions):
     token_budget: int | None = Field(
         default=None,
         ge=1,
-        description="Tokens in one batch, padding included; halved when a GPU runs out of memory. "
-        "Default: what fits the CPU's last cache (256 to 2048, in two-byte types to 4096), or half "
-        "of the GPU's free memory (up to 65536).",
+        description="Most tokens in one batch, padding included; halved when a GPU runs out of "
+        "memory. Default: what fits the CPU's last cache (256 to 2048, in two-byte types to 4096), "
+        "or half of the GPU's free memory (up to 65536).",
     )
     gpus_per_actor: float = Field(
-        default=1.0, gt=0, description="GPU share of a scoring actor on CUDA."
+        default=1.0,
+        gt=0,
+        description="GPUs that Ray reserves for a scoring actor on CUDA; at 0.5 two share one.",
     )
     cpus_per_actor: float | None = Field(
         default=None,
         gt=0,
-        description="CPUs that Ray reserves for a scoring actor. Default: 1 beside a GPU, else "
-        "all but one of a node's.",
+        description="CPUs that Ray reserves for a scoring actor. Default: at most 1 on CUDA; on "
+        "CPU all CPUs of a node but one.",
     )
     threads_per_actor: int | None = Field(
         default=None,
         ge=1,
-        description="Threads an actor computes with on CPU, up to 8 batches side by side. "
-        "Default: as cpus_per_actor, or a node's CPUs where that is not set.",
+        description="Threads that an actor computes with on CPU, up to 8 batches side by side. "
+        "Default: cpus_per_actor, or all CPUs of a node where that is not set.",
     )
     no_compile: bool = Field(
         default=False,
-        description="On CUDA run the model's layers as they are, instead of compiling them at the "
-        "start of each actor; scoring takes twice as long.",
+        description="On CUDA do not compile the model's layers at the start of each actor; scoring "
+        "then takes twice as long.",
     )
     trust_remote_code: bool = Field(
         default=False, description="Run Python code that comes with the model."
@@ -227,62 +192,63 @@ class SelectionOptions(CorpusOptions):
     keep_count: int | None = Field(default=None, ge=1, description="Keep this many rows.")
     quota: ColumnQuota | None = Field(
         default=None,
-        description="Keep so much of each value of a column: source=0.1 (the same of each), or "
-        "'source:{code: 0.2, chat: 5000, \"*\": 0.1}': a fraction of the value's input rows (with "
-        'a point) or a count; "*": each other value, which else keeps nothing. meta.source is a '
-        "nested column, null a value that is missing.",
+        description="How much to keep of each value of a column: source=0.1 (the same of every "
+        "value), or 'source:{code: 0.2, chat: 5000, \"*\": 0.1}': a fraction of the value's input "
+        'rows (with a point) or a count. "*" stands for all other values, of which else nothing is '
+        "kept. meta.source is a nested column, null a missing value.",
     )
     max_ifd: float = Field(default=1.0, gt=0, description="Keep only rows with IFD below this.")
-    min_ifd: float = Field(default=0.0, ge=0, description="Keep only rows with IFD from this on.")
+    min_ifd: float = Field(default=0.0, ge=0, description="Keep only rows with at least this IFD.")
     min_prompt_tokens: int | None = Field(
-        default=None, ge=0, description="Keep only rows whose prompt has at least so many tokens."
+        default=None, ge=0, description="Keep only rows whose prompt has at least this many tokens."
     )
     max_prompt_tokens: int | None = Field(
-        default=None, ge=0, description="Keep only rows whose prompt has at most so many tokens."
+        default=None, ge=0, description="Keep only rows whose prompt has at most this many tokens."
     )
     min_answer_tokens: int | None = Field(
         default=None,
         ge=0,
-        description="Keep only rows of which at least so many answer tokens were scored: a "
-        "truncated row counts with what the window left of it.",
+        description="Keep only rows with at least this many scored answer tokens; of a truncated "
+        "row only the tokens inside the window count.",
     )
     max_answer_tokens: int | None = Field(
         default=None,
         ge=0,
-        description="Keep only rows of which at most so many answer tokens were scored.",
+        description="Keep only rows with at most this many scored answer tokens.",
     )
     drop_duplicates: bool = Field(
         default=False,
-        description="Of rows with the same prompt and answer keep at most the best, wherever they "
-        "are; before anything is counted for a fraction, count or quota.",
+        description="Of all rows with the same prompt and answer, in whichever shards, keep at "
+        "most the best one. Copies are dropped before a fraction, count or quota is filled.",
     )
     diversify_to: Share | None = Field(
         default=None,
-        description="Of the rows that would be kept, keep those that best stand for all of them: "
-        "this fraction of all input rows (with a point), or this many.",
+        description="Of the rows that would be kept, keep the subset that represents them best: "
+        "this fraction of all input rows (with a point), or this many rows.",
     )
     encoder: str = Field(
         default="minilm",
-        description="What tells --diversify-to how alike rows are: hub name, local directory or "
-        "URI of a sentence encoder, or 'minilm' (all-MiniLM-L6-v2).",
+        description="Sentence encoder that measures how similar rows are, for --diversify-to: hub "
+        "name, local directory or URI, or 'minilm' (all-MiniLM-L6-v2).",
     )
     export: Literal["llama-factory", "trl", "openai", "alpaca"] | None = Field(
         default=None,
-        description="Write what is kept once more, as JSON Lines that this framework reads, to "
-        "OUTPUT/export.",
+        description="Write the kept rows a second time, to OUTPUT/export, as JSON Lines that this "
+        "framework reads.",
     )
     order: Literal["input", "ifd"] = Field(
         default="input",
-        description="input: filtered shards, as the input's are; ifd: highest IFD first, over "
-        "files data/part-00000.parquet, ... of about 128 MB or a million rows, whichever is less.",
+        description="input: one filtered shard for each input shard, rows in input order; ifd: "
+        "highest IFD first, in files data/part-00000.parquet, ... of about 128 MB or a million "
+        "rows, whichever is less.",
     )
     ifd_column: str = Field(
         default="ifd", min_length=1, description="Name of the column added to filtered shards."
     )
     report_by: str | None = Field(
         default=None,
-        description="Column by whose values the report tells what was kept. Default: that of "
-        "--quota, or 'source' where a Parquet or Arrow corpus has one.",
+        description="Column; the report shows how much was kept of each of its values. Default: "
+        "the column of --quota, or 'source' where a Parquet or Arrow corpus has it.",
     )
 
     @model_validator(mode="after")
@@ -325,7 +291,8 @@ class SelectOptions(SelectionOptions):
 
     scores: str = Field(description="Where score pieces lie.")
     scoring_id: str | None = Field(
-        default=None, description="Which scores, where SCORES holds those of several models."
+        default=None,
+        description="Which scores to use, where SCORES holds the scores of several models.",
     )
 
 
@@ -341,14 +308,14 @@ class CompareOptions(StorageOptions):
     """Options of `sf-ray compare`."""
 
     scores_a: str = Field(
-        description="Scores of one model: a SCORES folder, or that of one of its sets."
+        description="Scores of one model: a SCORES folder, or the folder of one set in it."
     )
-    scores_b: str = Field(description="Those of another model over the same corpus.")
+    scores_b: str = Field(description="Scores of another model over the same corpus.")
     scoring_id_a: str | None = Field(
-        default=None, description="Which scores, where SCORES_A holds several sets."
+        default=None, description="Which scores to use, where SCORES_A holds several sets."
     )
     scoring_id_b: str | None = Field(
-        default=None, description="Which scores, where SCORES_B holds several sets."
+        default=None, description="Which scores to use, where SCORES_B holds several sets."
     )
     at: Fractions = Field(
         default="0.05,0.1,0.15",
@@ -357,7 +324,7 @@ class CompareOptions(StorageOptions):
     )
     max_ifd: float = Field(default=1.0, gt=0, description="Select only rows with IFD below this.")
     partial: bool = Field(
-        default=False, description="Compare what there is of scores that are not complete."
+        default=False, description="Compare scores that are not complete, as far as they exist."
     )
     page: str | None = Field(
         default=None, description="Write a page with the table and a plot to this path or URI."
@@ -368,18 +335,20 @@ class ProbeOptions(ScoringSpecOptions):
     """Options of `sf-ray probe`."""
 
     models: Names = Field(
-        description="Models to compare, separated by commas, each as --model takes it; the last "
-        "one, the strongest, is what the others are held against."
+        description="Models to compare, separated by commas, each as --model takes it. Put the "
+        "strongest last: the others are compared with it."
     )
-    sample: int = Field(default=1000, ge=10, description="Rows of the corpus that are scored.")
-    seed: int = Field(default=0, ge=0, description="Another seed samples other rows.")
+    sample: int = Field(default=1000, ge=10, description="How many rows of the corpus are scored.")
+    seed: int = Field(
+        default=0, ge=0, description="Seed of the sample; another seed draws other rows."
+    )
     keep_fraction: Fraction = Field(
         default=0.1, description="Fraction of the sample that each model selects."
     )
     max_ifd: float = Field(default=1.0, gt=0, description="Select only rows with IFD below this.")
     want_overlap: Fraction = Field(
         default=0.7,
-        description="Share of its selection that a model must have in common with the strongest.",
+        description="Fraction of a model's selection that the strongest model must select too.",
     )
     scores: str | None = Field(
         default=None, description="Keep the scores of the sample here. Default: keep nothing."
@@ -408,18 +377,22 @@ with warnings.catch_warnings():  # pydantic has a method `json`, which nobody sh
             default=None, description="Where score pieces lie: only units without one are counted."
         )
         output: str | None = Field(
-            default=None, description="The output of a run, in place of --scores OUTPUT/scores."
+            default=None, description="OUTPUT of a run, instead of --scores OUTPUT/scores."
         )
-        sample: int = Field(default=4096, ge=1, description="Rows that tokens are estimated from.")
-        seed: int = Field(default=0, ge=0, description="Another seed samples other rows.")
+        sample: int = Field(
+            default=4096, ge=1, description="How many rows the estimate of tokens is made from."
+        )
+        seed: int = Field(
+            default=0, ge=0, description="Seed of the sample; another seed draws other rows."
+        )
         measure_s: float = Field(
             default=60.0, gt=0, description="Seconds for which an actor's speed is measured."
         )
         tokens_per_s: float | None = Field(
             default=None,
             gt=0,
-            description="Tokens that an actor scores in a second, of both passes, repeats "
-            "included; nothing is measured then.",
+            description="Tokens that one actor scores per second, in both passes, repeated tokens "
+            "included. Nothing is measured then.",
         )
         price_per_hour: float | None = Field(
             default=None, ge=0, description="Price of a GPU-hour, or on CPU of a node-hour."
@@ -447,16 +420,17 @@ class ReportOptions(StorageOptions):
 class ShowOptions(StorageOptions):
     """Options of `sf-ray show`."""
 
-    place: str = Field(description="The output of a finished run, or a place of scores.")
+    place: str = Field(description="OUTPUT of a finished run, or SCORES.")
     scoring_id: str | None = Field(
-        default=None, description="Which scores, where the place holds those of several models."
+        default=None,
+        description="Which scores to show, where SCORES holds the scores of several models.",
     )
     top: ShownRows | None = Field(
-        default=None, description="Show so many rows with the highest IFD of those that are kept."
+        default=None, description="Show this many of the kept rows, highest IFD first."
     )
     around_cut: ShownRows | None = Field(
         default=None,
-        description="Show so many of the last rows that are kept, and of the first left out.",
+        description="Show this many of the last rows kept, and as many of the first rows left out.",
     )
     status: str | None = Field(default=None, description="Show some rows with this status.")
 

@@ -93,14 +93,14 @@ COMMANDS = {
             "commands.plan.command:plan",
             PlanOptions,
             ("input",),
-            "Say beforehand what scoring a corpus will take: tokens, time, hours, price.",
+            "Estimate beforehand what scoring a corpus takes: tokens, time, hours, price.",
         ),
         Command(
             "report",
             "commands.report:report",
             ReportOptions,
             ("output",),
-            "Make the report of a finished run again; reads neither corpus nor scores.",
+            "Write the report of a finished run again, without reading the corpus or scores.",
         ),
         Command(
             "show",
@@ -114,7 +114,7 @@ COMMANDS = {
             "commands.demo:demo",
             DemoOptions,
             (),
-            "See the whole job work on text from Python's library.",
+            "Run the whole job on text from Python's standard library.",
         ),
     )
 }

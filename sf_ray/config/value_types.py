@@ -1,0 +1,64 @@
+"""Types of option values: how the text of a flag becomes a value, and which values are allowed.
+
+A flag gives text; a YAML file gives numbers, lists and mappings. Each type takes both. Does not
+know which option has which type.
+"""
+
+import json
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from sf_ray.config.quotas import Quota, quota_from, share_from
+
+
+def _columns_from_text(value: object) -> object:
+    """`prompt=question,completion=answer` -> a mapping; a mapping (YAML) passes unchanged."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.split(",")]
+    if any(not (field.strip() and sign and column.strip()) for field, sign, column in pairs):
+        raise ValueError("expected field=column[,field=column]")
+    return {field.strip(): column.strip() for field, _, column in pairs}
+
+
+def _json_object_from_text(value: object) -> object:
+    """A JSON object as text -> a mapping; a mapping (YAML) passes unchanged."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"expected a JSON object ({error})") from None
+
+
+def _actors_from_text(value: object) -> object:
+    """`4` or `2:8` -> (min, max); a pair (YAML) passes unchanged."""
+    if isinstance(value, int):
+        return (value, value)
+    if not isinstance(value, str):
+        return value
+    low, _, high = value.partition(":")
+    return (low, high or low)
+
+
+def _list_from_text(value: object) -> object:
+    """`a,b` -> its parts; a list (YAML) passes unchanged."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+Columns = Annotated[dict[str, str], BeforeValidator(_columns_from_text)]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object_from_text)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Actors = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_actors_from_text)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Fractions = Annotated[list[Fraction], BeforeValidator(_list_from_text), Field(min_length=1)]
+Names = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    BeforeValidator(_list_from_text),
+    Field(min_length=2),
+]
+# At most 10, because a run keeps the texts of 10 rows of each kind (PICKS in output/report).
+ShownRows = Annotated[int, Field(ge=1, le=10)]
+Share = Annotated[int | float, BeforeValidator(share_from), Field(gt=0)]
+ColumnQuota = Annotated[Quota, BeforeValidator(quota_from)]
