@@ -26,7 +26,7 @@ HOW_MUCH = ("keep_fraction", "keep_count", "quota")
 
 
 class Options(BaseModel):
-    """Options of any command."""
+    """Base of the options of every command."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -367,7 +367,7 @@ class ProbeOptions(ScoringSpecOptions):
         return self
 
 
-with warnings.catch_warnings():  # pydantic has a method `json`, which nobody should use any more
+with warnings.catch_warnings():  # pydantic warns that `json` hides its deprecated method
     warnings.simplefilter("ignore", UserWarning)
 
     class PlanOptions(ScoringOptions):

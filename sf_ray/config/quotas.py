@@ -1,8 +1,8 @@
-"""Quotas: how much is kept of the rows of each value of a column. Knows no rows, no files.
+"""Quotas: how many rows to keep for each value of a column. Knows no rows and no files.
 
-source=0.1                        every value of `source` keeps 10 % of its rows
-source:{code: 0.2, chat: 5000}    a fraction of the value's rows, or a count; others keep none
-source:{code: 0.2, "*": 0.05}     each other value has the quota of "*"
+source=0.1                        keep 10 % of the rows of every value of `source`
+source:{code: 0.2, chat: 5000}    a fraction of the value's rows, or a count; nothing of others
+source:{code: 0.2, "*": 0.05}     "*" is the quota of every other value
 """
 
 import math
@@ -14,41 +14,44 @@ from numbers import Number
 
 import yaml
 
-# The quota of each value that is not named.
+# Key of the quota of all values that have none of their own.
 OTHERS = "*"
-# How a value that is null or missing is shown, and named in a quota.
+# Name of a value that is null or missing, in a quota and in the report.
 NULL = "null"
 
 _FORMS = "expected COLUMN=0.1, COLUMN=500 or COLUMN:{VALUE: 0.2, OTHER: 5000, '*': 0.1}"
 
 
 def rows_to_keep(rows: int, keep: float) -> int:
-    """How many of so many rows: a whole number is a count, one with a point a fraction.
+    """How many of `rows` rows to keep.
 
-    The fraction counts as it is written, rounded down: 0.29 of 100 rows is 29, although the
-    nearest binary number is a little less.
+    Args:
+        rows: All rows.
+        keep: A count (int), or a fraction of `rows` (float). The decimal number that the user wrote
+            is multiplied and rounded down: 0.29 of 100 rows is 29, although the binary float 0.29
+            is a little less.
     """
     return keep if isinstance(keep, int) else int(Decimal(str(keep)) * rows)
 
 
 @dataclass(frozen=True)
 class Quota:
-    """What each value of a column may keep.
+    """How much to keep of each value of a column.
 
     Attributes:
-        column: Its name; dots lead into nested columns.
-        shares: Value -> a count (int), or the fraction of the value's rows (float).
+        column: Name of the column; dots lead into nested columns.
+        shares: Value -> a count (int), or a fraction of the value's rows (float).
     """
 
     column: str
     shares: Mapping[str, int | float]
 
     def share(self, value: str) -> int | float | None:
-        """What was asked for a value; None where nothing was."""
+        """The count or fraction for a value; None where the quota has none."""
         return self.shares.get(value, self.shares.get(OTHERS))
 
     def wanted(self, value: str, rows: int) -> int:
-        """Rows that a value is to keep of its `rows` rows."""
+        """How many rows to keep of a value that has `rows` rows."""
         return rows_to_keep(rows, self.share(value) or 0)
 
     @property
@@ -58,15 +61,15 @@ class Quota:
 
 
 def quota_from(given: object) -> object:
-    """A quota as a flag's text or a YAML mapping -> `Quota`.
+    """Parses a quota from a flag's text or a YAML mapping; other values pass unchanged.
 
     Raises:
-        ValueError: It is none; says what is expected.
+        ValueError: The text or mapping is not a quota; the message says what is expected.
     """
     if isinstance(given, str):
         given = _mapping_of(given)
     if not isinstance(given, Mapping):
-        return given  # None, or a quota
+        return given  # None, or a `Quota`; pydantic refuses anything else
     if len(given) != 1:
         raise ValueError(f"one column can have quotas; {_FORMS}")
     column, asked = next(iter(given.items()))
@@ -86,10 +89,10 @@ def quota_from(given: object) -> object:
 
 
 def text_of(value: object) -> str:
-    """How a value of the column is named in a quota.
+    """The name of a column's value in a quota.
 
     Raises:
-        ValueError: It is neither text nor a number nor a truth value nor null.
+        ValueError: The value is not text, a number, a truth value or null.
     """
     if value is None:
         return NULL
@@ -109,7 +112,8 @@ def _mapping_of(text: str) -> dict[str, object]:
         if not column or head.rstrip()[-1] not in ":=":
             raise ValueError(_FORMS)
         try:
-            # A loader that takes all for text: a language `no` is not a truth value.
+            # BaseLoader reads every scalar as text: YAML's usual loader would read the language
+            # `no` as a truth value.
             shares = yaml.load("{" + inside, yaml.BaseLoader)
         except yaml.YAMLError as error:
             problem = getattr(error, "problem", None) or "no YAML"
@@ -129,10 +133,13 @@ def _share(value: str, given: object) -> int | float:
 
 
 def share_from(given: object) -> int | float:
-    """How much to keep, as a flag's text or a YAML number: `5000` is a count, `0.2` a fraction.
+    """Parses how much to keep, from a flag's text or a YAML number.
+
+    Returns:
+        An int (`5000`) for a count, a float (`0.2`) for a fraction.
 
     Raises:
-        ValueError: It is neither; says what is expected.
+        ValueError: It is neither; the message says what is expected.
     """
     number = given
     if isinstance(given, str):

@@ -1,6 +1,7 @@
-"""The commands: which options each takes, and how those become values that were checked.
+"""The commands: the options of each, and how flags and YAML become validated options.
 
-Flags, YAML keys and the documentation come from the one definition in `config`.
+Reads the YAML file of `--config` and no other file. Imports no command: each is named by a string,
+so that `--help` stays fast.
 """
 
 import difflib
@@ -36,11 +37,11 @@ class Command:
     """A command of `sf-ray`.
 
     Attributes:
-        name: On the command line.
-        entry: The function that takes its options, as module:function of this package.
-        options: Its options.
-        positional: Those of them that are given by place.
-        help: What it does.
+        name: Name on the command line.
+        entry: Function that takes the options, as "module:function" of this package.
+        options: Class of the options.
+        positional: Names of the options that are given by place.
+        help: One sentence for --help: what the command does.
     """
 
     name: str
@@ -121,13 +122,13 @@ COMMANDS = {
 
 
 def command_line(options: Options, public: Callable[[str], str]) -> str:
-    """The command that gives these options; without storage options, which may be secrets.
+    """The command line that gives these options, without storage options, which may be secrets.
 
     Args:
-        options: Of any command.
-        public: Takes user names and passwords out of a URI.
+        options: Options of any command.
+        public: Removes user names and passwords from a URI.
     """
-    command = next(one for one in COMMANDS.values() if one.options is type(options))
+    command = next(command for command in COMMANDS.values() if command.options is type(options))
     words = ["sf-ray", command.name]
     words += [public(getattr(options, name)) for name in command.positional]
     for name, field in type(options).model_fields.items():
@@ -141,7 +142,7 @@ def command_line(options: Options, public: Callable[[str], str]) -> str:
 
 
 def _as_flag(value: object) -> str:
-    """A value as the command line takes it."""
+    """Writes a value as text that the same option accepts; the inverse of the value's type."""
     if isinstance(value, Quota):
         return f"{value.column}:{json.dumps(dict(value.shares), ensure_ascii=False)}"
     if isinstance(value, list):
@@ -154,21 +155,23 @@ def _as_flag(value: object) -> str:
 
 
 def load(command: Command, flags: Mapping[str, object], config_path: str | None) -> Options:
-    """Validates what was given for `command`; flags win over the YAML file.
+    """Validates flags and a YAML file as the options of `command`; flags win over the file.
 
     Args:
         command: The command that runs.
-        flags: Option name (with underscores) -> value; None means not given.
-        config_path: YAML file with the same names. Keys of other commands may stand in it, so
+        flags: Option name (with underscores) -> value; None means that the flag was not given.
+        config_path: Local YAML file with the same names. It may have keys of other commands, so
             that `run`, `score` and `select` can share one file.
 
     Raises:
-        UsageError: An unknown key, a missing option or a value out of bounds.
+        UsageError: A key is unknown, an option is missing or a value is not allowed. The text has
+            one line for each problem.
     """
     values = _from_yaml(config_path) if config_path else {}
     values = {name: value for name, value in values.items() if name in command.options.model_fields}
     given = {name: value for name, value in flags.items() if value is not None}
-    # A count on the command line replaces a fraction in the file, and so on.
+    # A flag that says how much to keep replaces every such key of the file: a count on the command
+    # line and a fraction in the file would otherwise exclude each other.
     if any(name in given for name in HOW_MUCH):
         values = {name: value for name, value in values.items() if name not in HOW_MUCH}
     values.update(given)
@@ -198,13 +201,13 @@ def _from_yaml(path: str) -> dict[str, Any]:
 
 
 def _explain(command: Command, error: ValidationError) -> str:
-    """One line for each problem, in the command line's own names.
+    """Describes each problem in one line, with the names that the command line uses.
 
-    Values of storage options are not repeated: they may be secrets.
+    Values of storage options are not quoted, because they may be secrets.
     """
     lines = []
     for problem in error.errors(include_url=False):
-        if not problem["loc"]:
+        if not problem["loc"]:  # raised by a validator of the whole model, which names the flags
             lines.append(problem["msg"].removeprefix("Value error, "))
             continue
         name = str(problem["loc"][0])

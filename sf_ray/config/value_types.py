@@ -13,7 +13,7 @@ from sf_ray.config.quotas import Quota, quota_from, share_from
 
 
 def _columns_from_text(value: object) -> object:
-    """`prompt=question,completion=answer` -> a mapping; a mapping (YAML) passes unchanged."""
+    """Parses `prompt=q,completion=a` to a mapping; a mapping (YAML) passes unchanged."""
     if not isinstance(value, str):
         return value
     pairs = [part.partition("=") for part in value.split(",")]
@@ -23,7 +23,7 @@ def _columns_from_text(value: object) -> object:
 
 
 def _json_object_from_text(value: object) -> object:
-    """A JSON object as text -> a mapping; a mapping (YAML) passes unchanged."""
+    """Parses a JSON object; a mapping (YAML) passes unchanged."""
     if not isinstance(value, str):
         return value
     try:
@@ -33,7 +33,7 @@ def _json_object_from_text(value: object) -> object:
 
 
 def _actors_from_text(value: object) -> object:
-    """`4` or `2:8` -> (min, max); a pair (YAML) passes unchanged."""
+    """Parses `4` or `2:8` to (min, max); a pair (YAML) passes unchanged."""
     if isinstance(value, int):
         return (value, value)
     if not isinstance(value, str):
@@ -43,7 +43,7 @@ def _actors_from_text(value: object) -> object:
 
 
 def _list_from_text(value: object) -> object:
-    """`a,b` -> its parts; a list (YAML) passes unchanged."""
+    """Splits `a,b` at commas; a list (YAML) passes unchanged."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
