@@ -5,7 +5,6 @@ from pathlib import Path
 import pyarrow as pa
 
 from bench.support import free_scorer
-from sf_ray.output.report.terminal import as_terminal_text
 from sf_ray.scoring.score_set import describe, score_set_of
 from sf_ray.scoring.score_table import SCORE_ENCODING
 from sf_ray.storage.files import put_table
@@ -58,9 +57,3 @@ def test_which_scores_and_what_they_cannot_tell(tmp_path: Path, sf_ray_cli: Cli)
     code, _, err = sf_ray_cli("show", tmp_path / "scores", "--top", 11)
     assert code == 2
     assert "--top: input should be less than or equal to 10 (got '11')" in err
-
-
-def test_text_of_a_corpus_cannot_steer_the_terminal() -> None:
-    assert (
-        as_terminal_text("a\x1b[31m\x07\r\u202eb\n\tü🎉") == "a\ufffd[31m\ufffd\ufffd\ufffdb\n\tü🎉"
-    )

@@ -1,18 +1,20 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sf_ray.errors import SfRayError
 from sf_ray.output.layout import Output
+from sf_ray.output.manifest import Manifest, OutputFiles, WrittenFile
 from sf_ray.storage.location import Location
 
 
-def manifest(names: list[str], root: Path, request_id: str = "r") -> dict[str, Any]:
+def manifest(names: list[str], root: Path, request_id: str = "r") -> Manifest:
     sizes = {name: (root / "data" / name).stat().st_size for name in names}
-    shards = [{"path": name, "rows": 1, "bytes": sizes[name]} for name in names]
-    return {"manifest_version": 1, "request_id": request_id, "output": {"shards": shards}}
+    shards = [WrittenFile(path=name, rows=1, bytes=sizes[name]) for name in names]
+    return Manifest(
+        manifest_version=1, request_id=request_id, output=OutputFiles(shards=tuple(shards))
+    )
 
 
 def write(root: Path, names: list[str]) -> Output:

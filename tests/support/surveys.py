@@ -1,8 +1,19 @@
 """Random rows for a survey: with every status, and rows without scores."""
 
+from typing import Any
+
 import numpy as np
 
+from sf_ray.output.report.row_kinds import RowKind
+from sf_ray.output.report.summary import ShownRow, ShownText
 from sf_ray.output.report.surveyed_rows import SurveyedRows
+
+# Text of a corpus that would run, load or hide something, were it not escaped.
+MARKUP = (
+    "<script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
+    "</pre></details><style>*{display:none}</style><iframe src='javascript:1'></iframe>"
+    "<svg onload=\"document.title='run'\"> {{ 7 * 7 }} {% raw %} \u202e ‮ עברית العربية 🎉 \x1b[31m"
+)
 
 
 def make_rows(count: int, seed: int, ties: bool = False) -> SurveyedRows:
@@ -27,3 +38,22 @@ def make_rows(count: int, seed: int, ties: bool = False) -> SurveyedRows:
         kept,
         np.full(count, 0.7),
     )
+
+
+def part(rows: SurveyedRows, at: slice) -> SurveyedRows:
+    """Some of the rows."""
+    return SurveyedRows(*(values[at] for values in vars(rows).values()))
+
+
+def shown(kind: RowKind, text: str, **values: Any) -> ShownRow:
+    """A row to show, of a user who says the text."""
+    defaults: dict[str, Any] = {
+        "kinds": (kind,),
+        "shard": "a.parquet",
+        "row": 1,
+        "status": "ok",
+        "reason": "",
+        "is_kept": True,
+        "scores": {"ifd": 0.8125, "ppl_direct": 3.0, "prompt_tokens": 4},
+    }
+    return ShownRow.of([ShownText("user", text), ShownText("assistant", "so")], **defaults | values)

@@ -1,8 +1,6 @@
 """Surveys of parts add up to the survey of all, and say what a look at every row says."""
 
 import itertools
-from collections import Counter
-from functools import reduce
 
 import numpy as np
 import pytest
@@ -10,29 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sf_ray.config.quotas import rows_to_keep
-from sf_ray.errors import SfRayError
-from sf_ray.output.report.summary import ShownRow, ShownText, Summary
+from sf_ray.corpus.status import Status
+from sf_ray.output.report.row_kinds import ScoreKind, StatusKind
 from sf_ray.output.report.survey import (
     IFD_BINS,
     IFD_WIDTH,
     MOST_GROUPS,
-    PICKS,
-    POINTS,
     PPL_EDGES,
     GroupCounts,
-    Picks,
     Survey,
-    SurveyedRows,
     groups_of,
     nothing,
     survey_of,
     total,
 )
-from tests.support.surveys import make_rows
-
-
-def part(rows: SurveyedRows, at: slice) -> SurveyedRows:
-    return SurveyedRows(*(values[at] for values in vars(rows).values()))
+from sf_ray.output.report.surveyed_rows import PICKS, SurveyedRows
+from tests.support.surveys import make_rows, part
 
 
 def assert_same(one: Survey, other: Survey) -> None:
@@ -90,13 +81,13 @@ def test_counts_and_picks_are_those_of_a_look_at_every_row(ties: bool) -> None:
     ifd = np.nan_to_num(rows.ifd)
     missed = rows.eligible & ~rows.kept
     for kind, keys, among in (
-        ("best", -ifd, rows.kept),
-        ("last kept", ifd, rows.kept),
-        ("first missed", -ifd, missed),
-        ("below 1", -ifd, ok & (ifd < 1)),
-        ("above 1", ifd, ok & (ifd >= 1)),
-        ("lowest", ifd, ok),
-        ("status bad_row", np.arange(5000), rows.status == "bad_row"),
+        (ScoreKind.BEST, -ifd, rows.kept),
+        (ScoreKind.LAST_KEPT, ifd, rows.kept),
+        (ScoreKind.FIRST_MISSED, -ifd, missed),
+        (ScoreKind.BELOW_1, -ifd, ok & (ifd < 1)),
+        (ScoreKind.ABOVE_1, ifd, ok & (ifd >= 1)),
+        (ScoreKind.LOWEST, ifd, ok),
+        (StatusKind(Status.BAD_ROW), np.arange(5000), rows.status == "bad_row"),
     ):
         assert survey.picks[kind].positions.tolist() == first(keys, among), kind
         np.testing.assert_array_equal(
@@ -117,17 +108,6 @@ def test_the_cut_off_of_a_fraction_is_right_to_a_bin(count: int, fraction: float
     exact = eligible[min(wanted, len(eligible)) - 1]
     assert found is not None
     assert found <= exact < found + IFD_WIDTH
-
-
-def test_points_are_the_same_rows_however_the_corpus_is_cut() -> None:
-    rows = make_rows(10_000, seed=5)
-    whole = survey_of(rows, 0, None).points
-    assert len(whole.hashes) == POINTS
-    halves = [survey_of(part(rows, slice(a, a + 5000)), 0, None).points for a in (0, 5000)]
-    both = reduce(lambda one, other: one + other, halves)
-    np.testing.assert_array_equal(whole.hashes, both.hashes)
-    # All over the corpus, not its beginning.
-    assert abs(whole.values[:, 2].mean() - np.nanmean(rows.ifd)) < 0.03
 
 
 def test_groups_count_rows_and_too_many_of_them_are_none() -> None:
@@ -160,46 +140,3 @@ def test_values_at_the_ends_of_the_axes_count_in_the_last_bins() -> None:
     assert survey.by_prompt[-1, -1] == 2
     assert survey.ok[0] == 1
     assert survey.ok[IFD_BINS] == 2
-
-
-def test_a_summary_comes_back_as_it_was_kept() -> None:
-    survey = survey_of(make_rows(3000, 1), 2, {"ü": GroupCounts(3, 2, 1)})
-    row = ShownRow.of(
-        [
-            ShownText("user", "half of a pair: \ud800 " + "x" * 5000),
-            *[ShownText("user", "more")] * 20,
-        ],
-        kinds=("best",),
-        shard="a.parquet",
-        row=3,
-        status="ok",
-        reason="",
-        is_kept=True,
-        scores={"ifd": 0.5, "answer_tokens": 3},
-    )
-    assert row.omitted == 13
-    assert len(row.texts) == 8
-    assert row.texts[0].omitted == 5018 - len(row.texts[0].text)
-    kept = Summary(survey, "source", (row,))
-    back = Summary.from_json(kept.to_json(), "there")
-    assert back.rows == (row,)
-    assert back.column == "source"
-    np.testing.assert_allclose(back.survey.points.values, survey.points.values, rtol=1e-4)
-    for name in ("ok", "eligible", "kept", "ppl", "by_answer", "by_prompt"):
-        np.testing.assert_array_equal(getattr(back.survey, name), getattr(survey, name))
-    assert back.survey.groups == {"ü": GroupCounts(3, 2, 1)}
-    assert Counter(back.survey.ok.tolist()) == Counter(survey.ok.tolist())
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"[]", b'{"summary_version": 99}', b'{"summary_version": 1}']
-)
-def test_what_is_no_summary_is_refused(data: bytes) -> None:
-    with pytest.raises(SfRayError, match="out/summary.json is not a summary"):
-        Summary.from_json(data, "out/summary.json")
-
-
-def test_picks_with_ties_at_the_last_place_go_by_position() -> None:
-    rows = make_rows(100, 2)
-    picks = Picks.of(np.zeros(100), rows, np.arange(100) % 2 == 1)
-    assert picks.positions.tolist() == list(range(1, 2 * PICKS, 2))
