@@ -4,16 +4,39 @@ import sys
 import pytest
 
 import sf_ray
-from sf_ray.config.registry import COMMANDS
+from sf_ray.cli import metavar
+from sf_ray.config.options import CompareOptions, Options, RunOptions, ShowOptions
+from sf_ray.config.registry import COMMANDS, Command
 from tests.support.cli import Cli
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_help_shows_every_option_of_the_one_definition(command: object, sf_ray_cli: Cli) -> None:
-    code, out, _ = sf_ray_cli(command.name, "--help")  # type: ignore[attr-defined]
+def test_help_shows_every_option_of_the_one_definition(command: Command, sf_ray_cli: Cli) -> None:
+    code, out, _ = sf_ray_cli(command.name, "--help")
     assert code == 0
-    for name in command.options.model_fields:  # type: ignore[attr-defined]
+    for name in command.options.model_fields:
         assert f"--{name.replace('_', '-')}" in out or name.upper() in out
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "word"),
+    [
+        (RunOptions, "order", "input|ifd"),
+        (RunOptions, "export", "llama-factory|trl|openai|alpaca"),
+        (RunOptions, "quota", "COLUMN=QUOTA"),
+        (RunOptions, "columns", "FIELD=COLUMN,..."),
+        (RunOptions, "storage_options", "JSON"),
+        (RunOptions, "actors", "N|MIN:MAX"),
+        (RunOptions, "unit_rows", "INTEGER"),
+        (ShowOptions, "top", "INTEGER"),
+        (RunOptions, "keep_fraction", "NUMBER"),
+        (RunOptions, "diversify_to", "NUMBER"),
+        (RunOptions, "model", "TEXT"),
+        (CompareOptions, "at", "TEXT"),
+    ],
+)
+def test_help_names_the_form_of_a_value(options: type[Options], name: str, word: str) -> None:
+    assert metavar(options.model_fields[name].annotation) == word
 
 
 def test_the_version_is_shown(sf_ray_cli: Cli) -> None:

@@ -1,0 +1,36 @@
+import pytest
+
+from sf_ray.config.registry import COMMANDS, load
+from sf_ray.errors import UsageError
+
+RUN = COMMANDS["run"]
+GIVEN = {"input": "in", "output": "out", "model": "demo", "keep_fraction": "0.1"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"keep_fraction": "0"}, "--keep-fraction: input should be greater than 0"),
+        ({"keep_fraction": "1.5"}, "--keep-fraction: input should be less than or equal to 1"),
+        ({"keep_count": "5"}, "exclude each other"),
+        ({"keep_fraction": None}, "how much to keep is missing"),
+        ({"quota": "source=0.1"}, "--keep-fraction and --quota exclude each other"),
+        ({"keep_fraction": None, "quota": "source"}, "--quota: expected COLUMN=0.1"),
+        ({"min_answer_tokens": "9", "max_answer_tokens": "8"}, "--min-answer-tokens 9 must not"),
+        ({"max_prompt_tokens": "-1"}, "--max-prompt-tokens: input should be greater than or"),
+        ({"order": "score"}, "--order: input should be 'input' or 'ifd'"),
+        ({"model": None}, "--model is missing"),
+        ({"input": None}, "INPUT is missing"),
+        ({"dtype": "float8"}, "--dtype: input should be 'auto', 'float32'"),
+        ({"min_ifd": "1.0"}, "--min-ifd 1.0 must be below --max-ifd 1.0"),
+        ({"columns": "prompt"}, "--columns: expected field=column"),
+        ({"storage_options": "{"}, "--storage-options: expected a JSON object"),
+        ({"max_length": "many"}, "--max-length: input should be a valid integer"),
+    ],
+)
+def test_wrong_values_are_named_in_the_words_of_the_command_line(
+    changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(UsageError) as error:
+        load(RUN, {**GIVEN, **changes}, None)
+    assert words in str(error.value)
