@@ -1,4 +1,7 @@
-"""Batches of a model that are computed side by side on CPU, each in a thread of its own."""
+"""Batches that are computed side by side on CPU, and the losses that they give.
+
+Knows torch, but no model: what a batch computes comes in as a function.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 
 from sf_ray.engine.sequences import Ints
 
-# Batches side by side: one a thread, until Python itself is in the way.
+# With more threads that each drive a batch, Python itself would be the bottleneck.
 MOST_THREADS = 8
 
 Item = TypeVar("Item")
@@ -19,67 +22,78 @@ Result = TypeVar("Result")
 
 
 class BatchThreads:
-    """Threads that outlive a pool of sequences: the next pool begins in those that are free.
+    """Threads that each compute batches of their own.
+
+    One batch on all cores is slower: every product waits for the thread that was interrupted
+    last, and what is not a product runs on one thread (`docs/performance.md`). The threads
+    outlive a pool of sequences, so that the next pool begins in those that are free.
 
     Attributes:
-        count: Items that are computed side by side; with 1, in the thread that submits them.
+        count: Number of batches that are computed side by side. With 1, batches are computed in
+            the thread that submits them.
     """
 
     def __init__(self, threads: int, most: int = MOST_THREADS) -> None:
         """
         Args:
-            threads: Of all lanes together; as many for each, as one with more would give other
-                bits than another.
-            most: Lanes there may be.
+            threads: Intra-op threads of all batch threads together. Every batch thread gets the
+                same number of them, because a batch that is computed with another number gives
+                other bits; a remainder stays idle.
+            most: Upper limit of batch threads.
         """
-        self.count, self._threads = threads // -(-threads // most), threads
+        threads_per_batch = -(-threads // most)
+        self.count, self._threads = threads // threads_per_batch, threads
         self._executor = ThreadPoolExecutor(self.count)  # a thread starts when it is needed
         self._running: list[Future[Any]] = []
 
     def submit(
         self, function: Callable[[Item], list[Result]], items: Iterable[Item]
     ) -> Sequence[Future[list[Result]]]:
-        """Begins to apply a function to items; what it raises, the futures raise.
+        """Begins to apply a function to items; the futures raise what the function raises.
 
-        With one lane each item is taken when the one before it is done, and may depend on it.
+        With one batch thread, each item is taken from the iterable when the item before it is
+        done, and may depend on it.
         """
         if self.count == 1:
-            return [_now(lambda: [result for item in items for result in function(item)])]
+            return [_run_now(lambda: [result for item in items for result in function(item)])]
         items = list(items)
-        lanes = min(self.count, len(items))
-        if lanes < self.count:  # they have more threads each, so nothing else may run beside them
-            self.settle()
-        kind = "cpu"
-        low, lowers = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        side_by_side = min(self.count, len(items))
+        if side_by_side < self.count:
+            # Fewer batches share all intra-op threads, so nothing else may run beside them.
+            self.wait_until_idle()
+        autocast_dtype = torch.get_autocast_dtype("cpu")
+        is_autocast = torch.is_autocast_enabled("cpu")
 
-        def in_lane(item: Item) -> list[Result]:  # these are settings of a thread
-            torch.set_num_threads(self._threads // lanes)
-            torch.set_autocast_dtype(kind, low)
-            torch.set_autocast_enabled(kind, lowers)
+        def in_thread(item: Item) -> list[Result]:
+            # torch keeps these settings for each thread; this one may have those of another pool.
+            torch.set_num_threads(self._threads // side_by_side)
+            torch.set_autocast_dtype("cpu", autocast_dtype)
+            torch.set_autocast_enabled("cpu", is_autocast)
             return function(item)
 
-        futures = [self._executor.submit(in_lane, item) for item in items]
+        futures = [self._executor.submit(in_thread, item) for item in items]
         self._running = [future for future in self._running if not future.done()] + futures
-        if lanes < self.count:
-            self.settle()
+        if side_by_side < self.count:
+            self.wait_until_idle()
         return futures
 
-    def settle(self) -> None:
-        """Waits until no lane computes."""
+    def wait_until_idle(self) -> None:
+        """Waits until no batch is computed."""
         wait(self._running)
 
     def results(self, futures: Sequence[Future[list[Result]]]) -> list[Result]:
-        """All results in order. Where one failed, those that wait for a lane are given up."""
+        """All results, in the order of the items. If one fails, those not begun are cancelled."""
         try:
             return [result for future in futures for result in future.result()]
         finally:
             for future in futures:
                 future.cancel()
             if self.count > 1:
-                torch.set_num_threads(self._threads)  # which new threads take over
+                # A new thread starts with the number that was set last, in whichever thread.
+                torch.set_num_threads(self._threads)
 
 
-def _now(call: Callable[[], list[Result]]) -> Future[list[Result]]:
+def _run_now(call: Callable[[], list[Result]]) -> Future[list[Result]]:
     future: Future[list[Result]] = Future()
     try:
         future.set_result(call())
@@ -89,11 +103,11 @@ def _now(call: Callable[[], list[Result]]) -> Future[list[Result]]:
 
 
 @dataclass(frozen=True)
-class Part:
-    """[n] losses of a batch in nats, each of one token.
+class BatchLosses:
+    """The losses of n scored tokens of one batch, on their way to the host.
 
     Attributes:
-        spans: [n] the span that each belongs to.
+        spans: [n] the span that each token belongs to.
     """
 
     spans: Ints
@@ -101,8 +115,13 @@ class Part:
     _copied: torch.cuda.Event | None
 
     @classmethod
-    def of(cls, spans: Ints, nll: torch.Tensor) -> "Part":
-        """Begins to copy them to the host."""
+    def of(cls, spans: Ints, nll: torch.Tensor) -> "BatchLosses":
+        """Begins to copy losses to the host; does not wait for the device.
+
+        Args:
+            spans: [n] the span that each token belongs to.
+            nll: [n] nats.
+        """
         if not nll.is_cuda:
             return cls(spans, nll, None)
         on_host = nll.to("cpu", non_blocking=True)
@@ -111,21 +130,23 @@ class Part:
         return cls(spans, on_host, copied)
 
     def nll(self) -> torch.Tensor:
-        """The losses; waits until they are there."""
+        """[n] losses in nats, on the host; waits until they are there."""
         if self._copied:
             self._copied.synchronize()
         return self._nll
 
 
-def sum_spans(parts: Sequence[Part], size: int = 0) -> NDArray[np.float64]:
-    """The sum of each span's losses, in nats. Waits for them; always adds in the same order.
+def sum_spans(batches: Sequence[BatchLosses], size: int = 0) -> NDArray[np.float64]:
+    """[spans] the sum of each span's losses in nats; waits for the losses.
+
+    The sum is taken in the order of the batches, so that it has the same bits each time.
 
     Args:
-        parts: Of all batches.
-        size: How many spans there are, at least.
+        batches: The losses of all batches.
+        size: Number of spans, at least.
     """
-    if not parts:
+    if not batches:
         return np.zeros(size)
-    nll = torch.cat([part.nll() for part in parts]).double().numpy()
-    where = np.concatenate([part.spans for part in parts])
-    return np.bincount(where, weights=nll, minlength=size).astype(np.float64, copy=False)
+    nll = torch.cat([batch.nll() for batch in batches]).double().numpy()
+    spans = np.concatenate([batch.spans for batch in batches])
+    return np.bincount(spans, weights=nll, minlength=size).astype(np.float64, copy=False)

@@ -7,17 +7,24 @@ from numpy.typing import NDArray
 
 
 class TokenBudgetBatches:
-    """Iterates over batches of indices, longest sequences first.
+    """Iterates once over batches of indices, longest sequences first.
 
     Sorting by length keeps padding small (2 % in a pool of 200 Alpaca rows), and starting with
     the longest meets the largest memory need first. A batch of n sequences, padded to its
-    longest, has at most `token_budget` tokens; one sequence alone may exceed it. The budget may
-    change on the way.
+    longest, has at most `token_budget` tokens; one sequence alone may exceed the budget.
+
+    Attributes:
+        token_budget: May be changed between two batches, and holds from the next one on.
     """
 
     def __init__(self, lengths: NDArray[np.int64], token_budget: int) -> None:
+        """
+        Args:
+            lengths: [n] tokens of each sequence.
+            token_budget: Tokens of one batch at most, padding included.
+        """
         self._lengths = lengths
-        # Stable: the batches depend on the pool alone.
+        # Stable, so that sequences of one length keep their order and a pool its batches.
         self._order = np.argsort(-lengths, kind="stable")
         self._next = 0
         self.token_budget = token_budget

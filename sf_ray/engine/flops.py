@@ -1,8 +1,9 @@
-"""What forward passes cost, before they are done: counted from lengths and the shapes of weights.
+"""FLOPs of forward passes before they are done, from lengths and the shapes of weights.
 
-Knows a model by its configuration; loads no weights. Counts the plain method, as its formulas say
-it: every token once through the layers, every scored position through the LM head, each token
-looking at those before it. Norms, activations and what is done twice for speed are left out.
+Knows a model by its configuration; loads no weights. Counts what the formulas of a transformer
+need: every token goes once through the layers, every scored position through the LM head, and each
+token looks at the tokens before it. Norms, activations and what is computed twice for speed are
+left out.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,12 +21,12 @@ ATTENTION = "attention"
 
 @dataclass(frozen=True)
 class Work:
-    """What forward passes come to, whatever the model.
+    """The size of some forward passes, whatever the model.
 
     Attributes:
-        tokens: That go through the layers.
+        tokens: Tokens that go through the layers.
         scored: Positions that go through the LM head.
-        pairs: Of a token and one that it looks at: half of a sequence's length, squared.
+        pairs: Pairs of a token and one that it looks at: n^2 / 2 for a sequence of n tokens.
     """
 
     tokens: int = 0
@@ -34,7 +35,10 @@ class Work:
 
     @classmethod
     def plain(cls, sequences: Iterable[TokenSequence]) -> "Work":
-        """Each sequence on its own; its last token, which predicts nothing, is not fed."""
+        """The work where nothing is shared.
+
+        The last token of a sequence predicts nothing, so it is not fed.
+        """
         scored = [s for s in sequences if s.scored]
         fed = [len(s.ids) - 1 for s in scored]
         return cls(sum(fed), sum(s.scored for s in scored), sum(n * n for n in fed) / 2)
@@ -50,10 +54,10 @@ class ModelCost:
     """The matrix products of a model.
 
     Attributes:
-        layers: Shape of a weight -> how many such weights each token meets in all layers. Of the
-            experts of a mixture it meets a few.
+        layers: Shape of a weight -> how many weights of that shape each token is multiplied with,
+            in all layers. Of the experts of a mixture, those that one token is routed to.
         head: Shape of the LM head.
-        attention_width: Columns of the queries of all layers.
+        attention_width: Columns of the queries, summed over all layers.
     """
 
     layers: Mapping[Shape, float]
@@ -61,35 +65,36 @@ class ModelCost:
     attention_width: int
 
     def flops_by_shape(self, work: Work) -> dict[Shape | str, float]:
-        """Shape of a weight, or "attention" -> FLOPs; a multiplication and an addition are two."""
+        """Shape of a weight, or "attention" -> FLOPs; a multiply-add counts as two."""
         flops: dict[Shape | str, float] = {
             shape: 2.0 * count * prod(shape) * work.tokens for shape, count in self.layers.items()
         }
-        of_head = 2.0 * prod(self.head) * work.scored
-        flops[self.head] = flops.get(self.head, 0.0) + of_head
-        flops[ATTENTION] = 4.0 * self.attention_width * work.pairs  # keys, and values
+        head_flops = 2.0 * prod(self.head) * work.scored
+        flops[self.head] = flops.get(self.head, 0.0) + head_flops
+        # Two products, of queries with keys and of weights with values.
+        flops[ATTENTION] = 4.0 * self.attention_width * work.pairs
         return flops
 
     def flops(self, work: Work) -> float:
-        """All of them."""
+        """FLOPs of all matrix products."""
         return sum(self.flops_by_shape(work).values())
 
 
 def cost_of(model: Any) -> ModelCost:
-    """The cost of a causal language model of transformers, wherever its weights are."""
+    """The cost of a causal language model of transformers; its weights may be on "meta"."""
     from torch import nn
 
     head = model.get_output_embeddings().weight
     config = model.config.get_text_config()
     layers: dict[Shape, float] = {}
     for module in model.get_decoder().modules():
-        if isinstance(module, nn.Embedding):  # a look-up
+        if isinstance(module, nn.Embedding):  # a look-up, no product
             continue
         for weight in module.parameters(recurse=False):
             shape = tuple(weight.shape)
-            if weight.ndim == 3:  # experts, each a matrix
-                met = getattr(config, "num_experts_per_tok", None) or shape[0]
-                layers[shape] = layers.get(shape, 0) + met / shape[0]
+            if weight.ndim == 3:  # [experts, m, n]
+                experts = getattr(config, "num_experts_per_tok", None) or shape[0]
+                layers[shape] = layers.get(shape, 0) + experts / shape[0]
             elif weight.ndim == 2:
                 layers[shape] = layers.get(shape, 0) + 1
     heads = config.num_attention_heads
@@ -105,7 +110,7 @@ def cost_of_config(model_dir: Path, trust_remote_code: bool = False) -> ModelCos
         trust_remote_code: Run Python code from the model's directory.
 
     Raises:
-        SfRayError: It describes no causal language model that transformers can make.
+        SfRayError: The configuration is of no causal language model that transformers can make.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -1,7 +1,8 @@
-"""MODEL as the user names it -> a directory on this node, and what its weights are.
+"""MODEL as the user names it -> a directory on this node, and a fingerprint of its content.
 
-Whatever a model is called, it ends as a local directory with config.json, safetensors and a fast
-tokenizer; the engine loads nothing else.
+Every model becomes a local directory with config.json, safetensors and a fast tokenizer; the engine
+loads nothing else. Knows files; of torch and transformers only what loads a tokenizer or converts
+GGUF, imported when that happens.
 """
 
 import hashlib
@@ -23,9 +24,9 @@ from sf_ray.runtime.log import say
 from sf_ray.storage.files import File, copy_here, list_files
 from sf_ray.storage.location import Location
 
-# What defines what a model computes, and all that is fetched of it.
+# Files that decide what a model computes: its fingerprint is of them, and no others are fetched.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")
-# Where sentence-transformers keeps what comes after the transformer: `1_Pooling/config.json`.
+# Folders in which sentence-transformers keeps the modules behind the transformer, as `1_Pooling`.
 _MODULE = re.compile(r"\d+_\w+")
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -35,9 +36,9 @@ class Model:
     """A model on this node.
 
     Attributes:
-        name: As the user gave it.
+        name: The name that the user gave.
         path: Directory that transformers can load.
-        fingerprint: Hash of the content of its files, the same wherever they lie.
+        fingerprint: Hash of the content of its files; independent of where the files are.
     """
 
     name: str
@@ -46,15 +47,15 @@ class Model:
 
 
 def resolve_model(name: str, storage_options: Mapping[str, Any] | None = None) -> Model:
-    """Brings a model to this node, once, and says what it is.
+    """Brings a model to this node, unless it is here, and takes its fingerprint.
 
     Args:
-        name: Hub name, local directory, URI of a directory, .gguf file (path or URI), or one that
-            is known: "demo", or the encoder "minilm".
+        name: Hub name, local directory, URI of a directory, .gguf file (path or URI), or a built-in
+            name: "demo", or the encoder "minilm".
         storage_options: fsspec options, where `name` is a URI.
 
     Raises:
-        SfRayError: There is no such model, or it has no safetensors weights.
+        SfRayError: There is no such model, or the model has no safetensors weights.
     """
     location = Location(name, storage_options or {})
     if name == "demo":
@@ -77,7 +78,7 @@ def resolve_model(name: str, storage_options: Mapping[str, Any] | None = None) -
             "with save_pretrained"
         )
     folders = [source, *(path for path in source.iterdir() if _MODULE.fullmatch(path.name))]
-    files = sorted({p for folder in folders for each in _MODEL_FILES for p in folder.glob(each)})
+    files = sorted({p for folder in folders for glob in _MODEL_FILES for p in folder.glob(glob)})
     return Model(name, source, _content_hash(files))
 
 
@@ -87,16 +88,17 @@ def load_tokenizer(model: Model, trust_remote_code: bool = False, kind: str | No
     Args:
         model: The model.
         trust_remote_code: Run Python code from the model's directory.
-        kind: What `tokenizer_kind` says of it, where somebody loaded it before.
+        kind: Its class, as `tokenizer_kind` gives it, where the tokenizer was loaded before. With
+            it, torch is not imported.
 
     Raises:
-        SfRayError: It cannot be loaded.
+        SfRayError: The tokenizer cannot be loaded.
     """
     try:
         if kind:
             module, _, name = kind.rpartition(".")
             return getattr(importlib.import_module(module), name).from_pretrained(model.path)
-        # To find out the class, this imports torch: seconds, and hundreds of MiB.
+        # To find the class, this imports torch, which takes seconds and hundreds of MiB.
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(model.path, trust_remote_code=trust_remote_code)
@@ -105,7 +107,7 @@ def load_tokenizer(model: Model, trust_remote_code: bool = False, kind: str | No
 
 
 def tokenizer_kind(tokenizer: Any) -> str | None:
-    """Module and name of a tokenizer's class, where it is one of transformers' own."""
+    """Module and name of a tokenizer's class, if the class is one of transformers' own."""
     kind = type(tokenizer)
     module = kind.__module__
     return f"{module}.{kind.__qualname__}" if module.startswith("transformers.") else None
@@ -115,7 +117,7 @@ def chat_template(model: Model, tokenizer: Any) -> str:
     """The Jinja template that comes with a model's tokenizer.
 
     Raises:
-        SfRayError: None does.
+        SfRayError: The tokenizer has no chat template.
     """
     template = tokenizer.chat_template
     if isinstance(template, dict):
@@ -129,7 +131,7 @@ def chat_template(model: Model, tokenizer: Any) -> str:
 
 
 def context_window(model: Model) -> int | None:
-    """The longest input of the model in tokens, where its configuration says so."""
+    """The longest input of the model in tokens; None where its configuration does not say."""
     config = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
     for part in (config, config.get("text_config") or {}):
         for key in ("max_position_embeddings", "n_positions"):
@@ -139,9 +141,9 @@ def context_window(model: Model) -> int | None:
 
 
 def resolve_dtype(dtype: str, device: str) -> str:
-    """The matmul type that `auto` stands for on a device.
+    """The type of matrix products, where `auto` stands for one that suits the device.
 
-    bfloat16, with its short mantissa, changes which rows are the best: `docs/adr/0002`.
+    That is never bfloat16: with its mantissa of 7 bits, other rows are the best (`docs/adr/0002`).
     """
     if dtype != "auto":
         return dtype
@@ -166,22 +168,22 @@ def _demo_gguf() -> Path:
 
 
 def _minilm() -> Path:
-    """The default encoder: of the package that carries it, or from the hub."""
+    """The default encoder: from the package that contains it, if installed, or from the hub."""
     spec = importlib.util.find_spec("all_minilm_l6_v2")
     folders = spec.submodule_search_locations if spec else None
-    packed = [path for folder in folders or () for path in Path(folder).glob("model.zip")]
-    if not packed:
+    archives = [path for folder in folders or () for path in Path(folder).glob("model.zip")]
+    if not archives:
         return _from_hub(_MINILM)
 
     def unpack(folder: Path) -> None:
-        with zipfile.ZipFile(packed[0]) as archive:
+        with zipfile.ZipFile(archives[0]) as archive:
             archive.extractall(folder)
 
-    return _made_once(_cache_dir() / f"minilm-{_content_hash(packed)}", unpack)
+    return _made_once(_cache_dir() / f"minilm-{_content_hash(archives)}", unpack)
 
 
 def _from_hub(name: str) -> Path:
-    """A hub model's files, from the hub's own cache where they are there."""
+    """A hub model's directory in the hub's own cache; downloads what is not there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -222,7 +224,7 @@ def _is_model_file(file: File) -> bool:
 
 
 def _from_gguf(name: str, gguf: Path) -> Model:
-    """A GGUF file's weights and tokenizer, dequantised to float32 safetensors in the cache."""
+    """A GGUF file's model, with its weights dequantised to float32 safetensors in the cache."""
     fingerprint = _content_hash([gguf])
 
     def convert(folder: Path) -> None:
@@ -233,12 +235,12 @@ def _from_gguf(name: str, gguf: Path) -> Model:
 
         disable_progress_bar()
         try:
-            where: dict[str, Any] = {
+            source: dict[str, Any] = {
                 "pretrained_model_name_or_path": str(gguf.parent),
                 "gguf_file": gguf.name,
             }
-            AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
-            model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+            AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+            model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
         except ImportError as error:
             raise SfRayError(
                 f"model {name}: reading GGUF needs two more packages; "
@@ -246,8 +248,8 @@ def _from_gguf(name: str, gguf: Path) -> Model:
             ) from error
         except (OSError, ValueError, KeyError) as error:
             raise SfRayError(f"model {name}: cannot be converted from GGUF: {error}") from error
-        # The weights are plain float32 tensors now; the mark of the quantised file would only
-        # forbid saving them.
+        # The weights are plain float32 tensors now, but transformers refuses to save a model that
+        # is still marked as quantised.
         model.hf_quantizer = None
         del model.config.quantization_config
         model.save_pretrained(folder)
@@ -256,7 +258,10 @@ def _from_gguf(name: str, gguf: Path) -> Model:
 
 
 def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Makes a cache folder whole, by one process of this node, unless it is there."""
+    """Makes a folder of the cache, unless it is there.
+
+    Only one process of this node makes it, and under another name until it is whole.
+    """
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,7 @@
-"""What was begun and is not waited for yet."""
+"""Work that was begun and whose result is not taken yet, and what it takes.
+
+Knows no tensors and no model.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,9 +17,9 @@ class Usage:
     """What scoring a pool of sequences takes.
 
     Attributes:
-        tokens: That were to be scored.
-        tokens_saved: Those of them that are repeats, and do not go through the model again.
-        oom_splits: How often the device ran out of memory.
+        tokens: Tokens that would go through the model if nothing were shared.
+        tokens_saved: Those of them that repeat a prefix, and do not go through the model again.
+        oom_splits: How often the device ran out of memory and a batch was made smaller.
     """
 
     tokens: int = 0
@@ -29,8 +32,8 @@ class Pending(Generic[T]):
     """Work that was begun.
 
     Attributes:
-        result: Waits for what it comes to; to be called once.
-        usage: What it takes; complete when the result is there.
+        result: Waits for the result, and returns it or raises; to be called once.
+        usage: What the work takes; complete when `result` has returned.
     """
 
     result: Callable[[], T]
@@ -43,13 +46,16 @@ def one_ahead(
     finish: Callable[[Begun], T],
     is_alone: Callable[[Item], bool],
 ) -> Iterator[T]:
-    """Begins with each item before the one before it is finished, so that nobody waits for it.
+    """Begins each item before it finishes the item before, so that the device always has work.
 
     Args:
         items: Done in their order; each is taken when it begins.
-        begin: Begins with an item.
-        finish: Waits for what was begun; what it comes to.
+        begin: Begins an item.
+        finish: Waits for a begun item and returns its result.
         is_alone: Whether nothing else may run beside an item.
+
+    Yields:
+        The result of each item.
     """
     begun: list[Begun] = []
     for item in items:

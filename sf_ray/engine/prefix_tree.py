@@ -1,14 +1,14 @@
-"""A pool of token sequences as one stream, in which every prefix that they share stands once.
+"""The prefix tree of a pool of token sequences, flat: every prefix that they share stands once.
 
-Sequences in lexicographic order are the depth-first walk of their prefix tree: what a sequence
-shares with any other before it, it shares with the one right before it.
+The walk through the sequences in lexicographic order is the depth-first walk of their prefix tree:
+what a sequence shares with any sequence before it, it shares with the one right before it.
 
     sequences   a b c d      slots   0 1 2 3   a b c d
                 a b x                4         . . x      (a b: slots 0 1)
                 q r                  5 6       q r
 
-A slot is a token behind one certain prefix; its keys, values and hidden state are the same for
-every sequence that goes through it. Plain arrays; knows no tensors.
+A slot is a node of the tree: a token behind one certain prefix. Its keys, values and hidden state
+are the same for every sequence whose path goes through it. Plain arrays; knows no tensors.
 """
 
 from collections.abc import Sequence
@@ -23,18 +23,20 @@ from sf_ray.engine.sequences import Ints, TokenSequence, span_of_each, span_star
 
 @dataclass(frozen=True)
 class PrefixTree:
-    """n slots that feed m sequences, and the p predictions that are scored.
+    """n slots through which m sequences go, and the p predictions that are scored.
+
+    The order of the tree is the lexicographic order of the sequences.
 
     Attributes:
         ids: [n] token ids.
-        positions: [n] place of each in its sequence.
-        owner: [n] the first sequence, in the stream's order, that goes through a slot.
-        until: [n] the first one after it that does not.
-        ends: [m] slots before and with each sequence's own; not in order of the pool.
-        order: [m] the stream's order: indices into the pool.
-        slots: [p] where a prediction is made, ascending.
-        targets: [p] the token that is to be predicted there.
-        spans: [p] the span that it belongs to, among those of all sequences of the pool.
+        positions: [n] position of each slot's token in its sequences.
+        owner: [n] the first sequence, in the order of the tree, whose path goes through a slot.
+        until: [n] the first sequence after the owner whose path does not.
+        ends: [m] number of slots up to the end of each sequence, in the order of the tree.
+        order: [m] the order of the tree: indices into the pool.
+        slots: [p] the slot in which a prediction is made, ascending.
+        targets: [p] the token that is to be predicted.
+        spans: [p] the span of that token, counted through the whole pool.
     """
 
     ids: Ints
@@ -49,10 +51,13 @@ class PrefixTree:
 
     @classmethod
     def of(cls, pool: Sequence[TokenSequence]) -> "PrefixTree":
-        """The stream of sequences that each have a scored token.
+        """The tree of sequences that each have a scored token.
 
-        Like a forward pass, it ends before each sequence's last token, which predicts nothing.
+        A path ends before its sequence's last token: that token predicts nothing, so a forward
+        pass need not be fed it.
         """
+        # Any total order under which equal prefixes stand together is as good as that of the ids;
+        # that of their bytes is quick to compute.
         order = np.array(sorted(range(len(pool)), key=[s.ids.tobytes() for s in pool].__getitem__))
         ordered = [pool[index] for index in order]
         fed = np.array([len(s.ids) - 1 for s in ordered])
@@ -60,14 +65,18 @@ class PrefixTree:
         shared[1:] = np.minimum(shared[1:], fed[:-1])
         ends = np.cumsum(fed - shared)
         until = np.full(ends[-1], len(pool))
-        path = np.empty(fed.max(), np.int64)
-        predicted_at, before, length = [], 0, 0
+        path = np.empty(fed.max(), np.int64)  # slots on the way to the end of a sequence
+        predicted_at, first_slot, length = [], 0, 0
         for i, (s, end) in enumerate(zip(ordered, ends, strict=True)):
-            until[path[shared[i] : length]] = i
+            until[path[shared[i] : length]] = i  # the rest of the path before ends here
             length = len(s.ids) - 1
-            path[shared[i] : length] = np.arange(before, end)
+            path[shared[i] : length] = np.arange(first_slot, end)
+            # Token t is predicted in the slot of token t - 1:
+            #     ids       a  b  c  d
+            #     path      0  1  2        d is not fed
+            #     predicts  b  c  d
             predicted_at.append(path[s.places - 1])
-            before = end
+            first_slot = end
         slots = np.concatenate(predicted_at)
         by_slot = np.argsort(slots, kind="stable")
         owner = np.repeat(np.arange(len(pool)), fed - shared)
@@ -86,25 +95,35 @@ class PrefixTree:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def path(self, slot: int, among: Ints) -> NDArray[np.bool_]:
-        """Which of some slots before a slot lie on the way to it."""
-        on_path: NDArray[np.bool_] = self.until[among] > self.owner[slot]
+    def is_on_path(self, slot: int, earlier: Ints) -> NDArray[np.bool_]:
+        """[k] which of some earlier slots lie on the path to a slot.
+
+        In depth-first order, an earlier slot does if and only if its subtree has not ended.
+
+        Args:
+            slot: A slot.
+            earlier: [k] slots before it.
+        """
+        on_path: NDArray[np.bool_] = self.until[earlier] > self.owner[slot]
         return on_path
 
 
 def distinct(pool: Sequence[TokenSequence]) -> tuple[Ints, Ints]:
-    """Equal sequences with equal spans, once.
+    """Finds the sequences that differ in ids or spans.
 
     Returns:
-        Indices into the pool of the first of each, and for each of the pool its place in those.
+        [d] indices into the pool of the first of equal sequences, and [m] for each sequence of the
+        pool the place of its equal in the former.
     """
     seen: dict[tuple[bytes, tuple[tuple[int, int], ...]], int] = {}
-    places = [seen.setdefault((s.ids.tobytes(), s.spans), i) for i, s in enumerate(pool)]
-    return np.unique(np.array(places, dtype=np.int64), return_inverse=True)
+    first = [seen.setdefault((s.ids.tobytes(), s.spans), i) for i, s in enumerate(pool)]
+    return np.unique(np.array(first, dtype=np.int64), return_inverse=True)
 
 
 def _shared_with_previous(ordered: Sequence[TokenSequence]) -> Ints:
-    """[m] tokens at the start of each sequence that the one before it has too."""
+    """[m] number of first tokens that each sequence has in common with the one before it."""
+    # All pairs of neighbours at once, each up to the shorter one's length: the first place where
+    # left and right differ, at or behind a pair's start, ends what the pair has in common.
     common = np.array([0] + [min(len(a.ids), len(b.ids)) for a, b in pairwise(ordered)])
     ends = np.cumsum(common)
     left = _concatenate([s.ids[:n] for s, n in zip(ordered[:-1], common[1:], strict=True)])

@@ -18,8 +18,8 @@ class TokenSequence:
 
     Attributes:
         ids: [length] int32 token ids.
-        spans: [first, stop) of each span, in order; at least one. The first token of all has no
-            context, so that no span begins with it. A span may be empty.
+        spans: [first, stop) of each span, in order; at least one. No span begins with token 0,
+            because nothing precedes that token to predict it from. A span may be empty.
     """
 
     ids: NDArray[np.int32]
@@ -27,7 +27,7 @@ class TokenSequence:
 
     @classmethod
     def scored_from(cls, ids: Sequence[int] | NDArray[np.int32], first: int) -> "TokenSequence":
-        """The tokens from `first` on are scored, if there are any."""
+        """A sequence with one span: the tokens from `first` on, empty if there are none."""
         array = np.asarray(ids, np.int32)
         return cls(array, ((first, max(len(array), first)),))
 
@@ -48,29 +48,29 @@ class TokenSequence:
 
     @property
     def places(self) -> Ints:
-        """[scored] places of the scored tokens."""
+        """[scored] places in `ids` of the tokens that are scored."""
         return ranges(self.spans)
 
 
 def ranges(spans: Iterable[tuple[int, int]]) -> Ints:
-    """All integers of some [first, stop), in order."""
+    """The integers of all [first, stop), one range after the other."""
     return np.concatenate([np.empty(0, np.int64), *(np.arange(a, b) for a, b in spans)])
 
 
 def span_starts(pool: Sequence[TokenSequence]) -> Ints:
-    """[m + 1] where each sequence's spans begin, when those of all stand one after the other."""
+    """[m + 1] number of each sequence's first span, when the spans of all are counted through."""
     return np.cumsum([0] + [len(s.spans) for s in pool])
 
 
-def span_of_each(pool: Sequence[TokenSequence], which: Iterable[int], starts: Ints) -> Ints:
-    """The span, among those of a whole pool, of each scored token of some of its sequences.
+def span_of_each(pool: Sequence[TokenSequence], chosen: Iterable[int], starts: Ints) -> Ints:
+    """The span, counted through the whole pool, of each scored token of some of its sequences.
 
     Args:
         pool: The pool.
-        which: Indices into it.
+        chosen: Indices into the pool.
         starts: `span_starts(pool)`.
     """
     spans = [np.empty(0, np.int64)]
-    for i in which:
+    for i in chosen:
         spans.append(np.repeat(np.arange(starts[i], starts[i + 1]), pool[i].lengths))
     return np.concatenate(spans)

@@ -1,8 +1,9 @@
-"""Causal attention inside a token stream, where a token sees its own path and nothing else.
+"""Causal attention inside a prefix tree: a token sees the tokens on its own path and no others.
 
-The model's other layers look at one token at a time and never notice. Registered with transformers
-under `NAME`; a forward pass that uses it gets `stream=StreamBatch(...)`. It is defined by causal
-attention over each sequence alone, which `Engine` holds it against whenever it loads a model.
+The model's other layers look at one token at a time, so that the order of the slots does not
+matter to them. Registered with transformers under `ATTENTION_NAME`; a forward pass that uses it
+gets `tree=TreeBatch(...)`. Defined by causal attention over each sequence alone, with which
+`prefix_batches.longest_in_tree` compares it whenever a model is loaded.
 """
 
 from collections.abc import Callable
@@ -17,27 +18,28 @@ from transformers import AttentionInterface
 from sf_ray.engine.prefix_tree import PrefixTree
 from sf_ray.engine.sequences import Ints
 
-ATTENTION_NAME = "sf_ray_stream"
-# Queries that are computed together: enough for a matrix product, few enough that tokens of short
-# sequences, who hide from each other behind a mask, waste little.
+ATTENTION_NAME = "sf_ray_tree"
+# Queries in one matrix product of attention. Few are slow as a product; many waste more, because
+# tokens of short sequences compute scores for each other that the mask then throws away. On CPU
+# 96 are 1.04 to 1.06 times as fast as 128, and level with 64 (`docs/performance.md`).
 QUERIES = {"cpu": 96, "cuda": 1024}
-# What some models add to attention, and this does not know.
-_UNKNOWN = ("softcap", "s_aux", "position_bias", "head_mask")
+# Arguments by which some models change attention in ways that are not implemented here.
+_UNSUPPORTED = ("softcap", "s_aux", "position_bias", "head_mask")
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a model's layers ask of attention beside causality.
+    """What a model's layers ask of attention beside causality; filled in while they run.
 
     Attributes:
         windows: Sliding windows in tokens.
-        unknown: What is not done here.
+        unsupported: Names of arguments that are not implemented here.
     """
 
     windows: set[int] = field(default_factory=set)
-    unknown: set[str] = field(default_factory=set)
+    unsupported: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class _Chunk:
     """Queries [start, stop) of a batch, the keys that any of them sees, and which sees which.
 
     Attributes:
+        start: First query, counted from the start of the batch.
+        stop: The query after the last.
+        keys: Places of the keys among those of the batch.
         bias: [queries, keys] 0 where a query sees a key, -inf elsewhere.
     """
 
@@ -52,25 +57,28 @@ class _Chunk:
     stop: int
     keys: slice | torch.Tensor
     bias: torch.Tensor
-    _by_group: dict[tuple[int, torch.dtype], torch.Tensor] = field(default_factory=dict)
+    _biases: dict[tuple[int, torch.dtype], torch.Tensor] = field(default_factory=dict)
 
     def bias_of(self, group: int, dtype: torch.dtype) -> torch.Tensor:
-        """[queries group, keys] the bias, each row so many times; made once for all layers."""
-        if (group, dtype) not in self._by_group:
-            self._by_group[group, dtype] = self.bias.to(dtype).repeat_interleave(group, 0)
-        return self._by_group[group, dtype]
+        """[queries * group, keys] the bias with each row repeated `group` times, in a type.
+
+        It is the same in all layers, so it is made once.
+        """
+        if (group, dtype) not in self._biases:
+            self._biases[group, dtype] = self.bias.to(dtype).repeat_interleave(group, 0)
+        return self._biases[group, dtype]
 
 
 class TreeBatch:
-    """Slots [start, stop) of a stream, with the keys and values of the path that leads there.
+    """Slots [start, stop) of a tree, with the keys and values of the path that leads to `start`.
 
-    Slots are in depth-first order, so a slot before a batch (or a chunk of it) that any of its
-    tokens sees lies on the path to its first token.
+    Slots are in depth-first order. So every slot before the batch that any of its tokens sees lies
+    on the path to its first token. The same holds for a chunk of the batch.
     """
 
     def __init__(
         self,
-        stream: PrefixTree,
+        tree: PrefixTree,
         start: int,
         stop: int,
         before: "TreeBatch | None",
@@ -80,41 +88,54 @@ class TreeBatch:
     ) -> None:
         """
         Args:
-            stream: The whole stream.
+            tree: The whole tree.
             start: First slot of the batch.
             stop: The slot after its last.
-            before: The batch that ends at `start`; None at the start of the stream.
+            before: The batch that ends at `start`; None at the start of the tree.
             needs: Takes what the model's layers ask for.
-            put: Brings numbers to the device, without waiting for it.
-            queries: That are computed together, at most.
+            put: Brings numbers to the device, without waiting for the device.
+            queries: Queries of one chunk at most.
         """
         self.start, self.stop, self.needs = start, stop, needs
         self._put = put
-        self._known: Ints = np.empty(0, np.int64) if before is None else before._handed_on
-        self._slots: Ints = np.concatenate([self._known, np.arange(start, stop)])
-        self._entering = {} if before is None else before._kept
-        self._kept: dict[int, KeysValues] = {}
-        leaving: Ints = np.empty(0, np.int64)
-        if stop < len(stream):
-            leaving = np.flatnonzero(stream.path(stop, self._slots))
-        self._handed_on: Ints = self._slots[leaving]
-        self._leaving = put(leaving)
+        # Keys and values stand in the order of `_slots`: first those of the path, taken over from
+        # the batch before, then the batch's own.
+        self._path: Ints = np.empty(0, np.int64) if before is None else before._next_path
+        self._slots: Ints = np.concatenate([self._path, np.arange(start, stop)])
+        self._path_by_layer = {} if before is None else before._next_by_layer
+        # And those on the path to `stop` are kept for the batch after this one.
+        self._next_by_layer: dict[int, KeysValues] = {}
+        kept: Ints = np.empty(0, np.int64)
+        if stop < len(tree):
+            kept = np.flatnonzero(tree.is_on_path(stop, self._slots))
+        self._next_path: Ints = self._slots[kept]
+        self._kept = put(kept)
         slots = self._slots
-        # [3, slots] of which a chunk sees those of its keys, and of its queries.
-        facts = put(np.stack([stream.owner[slots], stream.until[slots], stream.positions[slots]]))
-        cuts = pairwise(_cuts(stream.ends, start, stop, queries))
-        self._chunks = [self._chunk(stream, *cut, facts) for cut in cuts]
+        # [3, slots], of which a chunk needs those of its keys and of its queries.
+        facts = put(np.stack([tree.owner[slots], tree.until[slots], tree.positions[slots]]))
+        cuts = pairwise(_cuts(tree.ends, start, stop, queries))
+        self._chunks = [self._chunk(tree, *cut, facts) for cut in cuts]
 
-    def _chunk(self, stream: PrefixTree, start: int, stop: int, facts: torch.Tensor) -> _Chunk:
-        first = len(self._known) + start - self.start
-        path = np.flatnonzero(stream.path(start, self._slots[:first]))
+    def _chunk(self, tree: PrefixTree, start: int, stop: int, facts: torch.Tensor) -> _Chunk:
+        """The chunk of slots [start, stop).
+
+        Args:
+            tree: The whole tree.
+            start: First slot of the chunk.
+            stop: The slot after its last.
+            facts: [3, slots of the batch] owner, until and position of each.
+        """
+        first = len(self._path) + start - self.start
         last = first + stop - start
+        path = np.flatnonzero(tree.is_on_path(start, self._slots[:first]))
         is_range = not len(path) or path[0] + len(path) == first
-        keys: slice | torch.Tensor = slice(first - len(path), last)
+        keys: slice | torch.Tensor = slice(first - len(path), last)  # a view; copies nothing
         if not is_range:
             keys = self._put(np.concatenate([path, np.arange(first, last)]))
         owner, until, position = facts[:, keys]
         query_owner, _, query_position = facts[:, first:last, None]
+        # A query sees a key if the key's subtree has begun and has not ended (owner <= query's
+        # owner < until), and the key is not behind it on the path.
         hidden = owner > query_owner
         hidden |= query_owner >= until
         hidden |= position > query_position
@@ -130,18 +151,31 @@ class TreeBatch:
         scaling: float | None,
         dtype: torch.dtype,
     ) -> torch.Tensor:
-        """[1, heads, n, d] and twice [1, key heads, n, d] -> [1, n, heads, d], of a type."""
-        if layer in self._entering:
-            keys, values = self._entering[layer]
+        """The attention of one layer.
+
+        Args:
+            layer: Number of the layer.
+            query: [1, heads, n, d]
+            key: [1, key heads, n, d]
+            value: [1, key heads, n, d]
+            scaling: Factor of the scores; None: 1 / sqrt(d).
+            dtype: Type of the result.
+
+        Returns:
+            [1, n, heads, d]
+        """
+        if layer in self._path_by_layer:
+            keys, values = self._path_by_layer[layer]
             key, value = torch.cat([keys, key], 2), torch.cat([values, value], 2)
-        if len(self._leaving):
-            self._kept[layer] = (
-                key.index_select(2, self._leaving),
-                value.index_select(2, self._leaving),
+        if len(self._kept):
+            self._next_by_layer[layer] = (
+                key.index_select(2, self._kept),
+                value.index_select(2, self._kept),
             )
         heads = key.shape[1]
         group = query.shape[1] // heads
-        # The query heads of one key head stand below each other: no keys are copied for them.
+        # The query heads of one key head are stacked below each other: one product for all of
+        # them, without a copy of the keys for each.
         query = query.reshape(1, heads, group, *query.shape[2:]).transpose(2, 3).contiguous()
         output = query.new_empty(1, query.shape[2], heads, group, value.shape[3], dtype=dtype)
         for chunk in self._chunks:
@@ -160,9 +194,16 @@ class TreeBatch:
 
 
 def _cuts(ends: Ints, start: int, stop: int, most: int) -> list[int]:
-    """Cuts slots [start, stop) into parts of at most so many, where sequences end if it can be.
+    """Cuts slots [start, stop) into chunks, where a sequence ends if possible.
 
-    Behind such an end little of the path is left, so that the next part has few keys.
+    Behind the end of a sequence little of its path is left, so that the next chunk has few keys.
+
+    Args:
+        ends: Where sequences end.
+        start: First slot.
+        stop: The slot after the last.
+        most: Slots of one chunk at most; a chunk that ends with a sequence has a quarter of that
+            at least.
     """
     cuts = [start]
     while cuts[-1] < stop:
@@ -179,21 +220,24 @@ def _attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    stream: TreeBatch | None = None,
+    tree: TreeBatch | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    if stream is None:
-        raise ValueError("the model's layers do not hand on what their attention is told")
-    stream.needs.unknown.update(name for name in _UNKNOWN if others.get(name) is not None)
+    """The attention function that transformers calls in each layer."""
+    if tree is None:
+        raise ValueError("the model's layers do not pass keyword arguments on to their attention")
+    tree.needs.unsupported.update(name for name in _UNSUPPORTED if others.get(name) is not None)
     if others.get("sliding_window"):
-        stream.needs.windows.add(int(others["sliding_window"]))
+        tree.needs.windows.add(int(others["sliding_window"]))
+    # Under autocast, rotary positions leave queries and keys in float32, values in the low type.
     low = value.dtype
     with torch.autocast(query.device.type, enabled=False):
-        if query.device.type == "cpu":  # casts of what is this short cost more than they save
+        if query.device.type == "cpu":
+            # To cast queries, keys and the bias for each chunk costs more than the kernel gains.
             value = value.to(query.dtype)
         else:
             query, key = query.to(low), key.to(low)
-        return stream.attend(module.layer_idx, query, key, value, scaling, low), None
+        return tree.attend(module.layer_idx, query, key, value, scaling, low), None
 
 
 AttentionInterface.register(ATTENTION_NAME, _attention)

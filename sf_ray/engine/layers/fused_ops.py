@@ -1,6 +1,6 @@
 """A decoder's norms and rotary positions on CPU, in fewer passes over memory.
 
-Knows torch alone. Defined by the decoder as it was: what gives something else stays as it was.
+Knows torch alone. Defined by the decoder before: a change that gives something else is undone.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,25 +10,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from sf_ray.engine.layers.equivalence import keep_if_same
+from sf_ray.engine.layers.equivalence import change_if_equivalent
 
-# What transformers' attention calls to rotate queries and keys, in the module of each model.
+# The function that attention calls to rotate queries and keys; each model's module has its own.
 _ROTARY = "apply_rotary_pos_emb"
 
 
 @torch.no_grad()
 def fuse_elementwise(decoder: nn.Module) -> None:
-    """Has a decoder's root mean square norms and rotary positions read their input less often.
+    """Makes a decoder's RMS norms and rotary positions read their input from memory less often.
 
     Args:
-        decoder: On CPU, in float32.
+        decoder: The decoder, on CPU, in float32.
     """
     _replace(decoder, [m for m in decoder.modules() if _is_norm(m)], _fuse_norm)
     _replace(decoder, [m for m in decoder.modules() if _rotates(m)], _fuse_rotary)
 
 
 def _replace(decoder: nn.Module, layers: Sequence[Any], fuse: Callable[[Any], None]) -> None:
-    """Gives layers another forward, if the decoder stays what it is."""
+    """Gives layers another forward, if the decoder then computes the same."""
 
     def change() -> None:
         for layer in layers:
@@ -39,7 +39,7 @@ def _replace(decoder: nn.Module, layers: Sequence[Any], fuse: Callable[[Any], No
             del layer.forward
 
     if layers:
-        keep_if_same(decoder, "float32", change, undo)
+        change_if_equivalent(decoder, "float32", change, undo)
 
 
 def _is_norm(layer: Any) -> bool:
@@ -47,7 +47,7 @@ def _is_norm(layer: Any) -> bool:
 
 
 def _fuse_norm(layer: Any) -> None:
-    """States over their root mean square, times a weight (Zhang and Sennrich 2019)."""
+    """RMS norm (Zhang and Sennrich 2019): weight * x / sqrt(mean(x^2) + epsilon)."""
     weight = layer.weight
     epsilon = getattr(layer, "variance_epsilon", getattr(layer, "eps", 0.0))
 
@@ -67,16 +67,19 @@ def _rotates(layer: nn.Module) -> bool:
 
 
 def _fuse_rotary(layer: Any) -> None:
-    """Gives one layer's forward our rotation, and leaves the module that it came from alone.
+    """Gives a layer a copy of its forward that calls `_rotate`.
 
-    Under autocast it also casts its input once instead of once for each of its products.
+    The rotation is a global name of the model's module. To replace it there would change every
+    other model of that class in the process, so the copy has global names of its own.
+
+    Under autocast the forward also casts its input once, instead of once for each product.
     """
-    of_class = type(layer).forward
-    names = {**of_class.__globals__, _ROTARY: _rotate}
+    original = type(layer).forward
+    names = {**original.__globals__, _ROTARY: _rotate}
     rotating = FunctionType(
-        of_class.__code__, names, of_class.__name__, of_class.__defaults__, of_class.__closure__
+        original.__code__, names, original.__name__, original.__defaults__, original.__closure__
     )
-    rotating.__kwdefaults__ = of_class.__kwdefaults__
+    rotating.__kwdefaults__ = original.__kwdefaults__
 
     def forward(hidden_states: torch.Tensor, *more: Any, **others: Any) -> Any:
         if torch.is_autocast_enabled("cpu"):
@@ -89,13 +92,19 @@ def _fuse_rotary(layer: Any) -> None:
 def _rotate(
     query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotary positions (Su et al. 2021): coordinates i and i + d / 2 as one complex number.
+    """Rotary positions (Su et al. 2021).
 
-    The two come to stand side by side, in queries as in keys, which no product of them notices.
+    Coordinates i and i + d / 2 are rotated as one complex number, and stand side by side in the
+    result. Queries and keys get the same new order of coordinates, so their product is the same.
 
     Args:
-        query, key: [batch, heads, n, d]
-        cos, sin: [batch, n, d]
+        query: [batch, heads, n, d]
+        key: [batch, key heads, n, d]
+        cos: [batch, n, d]
+        sin: [batch, n, d]
+
+    Returns:
+        Queries and keys in float32, of the same shapes.
     """
     half = query.shape[-1] // 2
     turn = torch.complex(cos[..., :half], sin[..., :half])[:, :, None]

@@ -1,6 +1,7 @@
-"""Products on CPU by oneDNN, with weights laid out once as it multiplies fastest.
+"""Linear layers on CPU by oneDNN, with weights reordered once into the layout it is fastest with.
 
-Knows torch alone; the operators are those that its own compiler calls.
+Without that, oneDNN is no faster than MKL, by which PyTorch multiplies float32
+(`docs/performance.md`). Knows torch alone; the operators are those that torch's own compiler calls.
 """
 
 import functools
@@ -9,16 +10,16 @@ import torch
 
 # In float16 no CPU was faster this way.
 _DTYPES = (torch.float32, torch.bfloat16)
-# How far products may lie from PyTorch's own: sums of 64 numbers in another order, then rounded.
+# How far products may be from PyTorch's own: sums of 64 numbers in another order, then rounded.
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 
 @functools.cache
 def supports(dtype: torch.dtype) -> bool:
-    """Whether this machine and this torch multiply a type with weights that are laid out.
+    """Whether reordered weights of a type work on this machine with this torch.
 
-    Found by trying it, once in a process: a CPU may lack the instructions for a type, a build of
-    torch the operator, and neither a platform's name nor a version says so.
+    This is tried, once in a process: a CPU may lack the instructions for a type, or a build of
+    torch the operator, and neither the name of the platform nor a version says so.
     """
     if dtype not in _DTYPES:
         return False
@@ -28,43 +29,57 @@ def supports(dtype: torch.dtype) -> bool:
     plain = torch.nn.functional.linear(states.float(), weight.float(), bias.float())
     expected = (plain, torch.nn.functional.silu(plain), plain * factor.float())
     try:
-        packed = laid_out(weight, len(states))
-        made = (
-            product(states, packed, bias),
-            product(states, packed, bias, "swish"),
-            product_times(states, packed, bias, factor),
+        reordered = reorder_weight(weight, len(states))
+        actual = (
+            linear(states, reordered, bias),
+            linear(states, reordered, bias, "swish"),
+            linear_times(states, reordered, bias, factor),
         )
-    except (RuntimeError, AttributeError):  # the operator fails here, or is not there at all
+    except (RuntimeError, AttributeError):  # the operator fails here, or does not exist
         return False
     atol = 10 * _TOLERANCE[dtype]  # a value near 0 may be a sum of large ones
     return all(
-        torch.allclose(one.float(), other, rtol=_TOLERANCE[dtype], atol=atol)
-        for one, other in zip(made, expected, strict=True)
+        torch.allclose(ours.float(), theirs, rtol=_TOLERANCE[dtype], atol=atol)
+        for ours, theirs in zip(actual, expected, strict=True)
     )
 
 
-def laid_out(weight: torch.Tensor, rows: int) -> torch.Tensor:
-    """A copy of a weight [m, n] for `product` with about so many rows; dense no more."""
-    made: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-    return made
+def reorder_weight(weight: torch.Tensor, rows: int) -> torch.Tensor:
+    """A copy of a weight [m, n] in oneDNN's layout, which only the functions below can read.
+
+    Args:
+        weight: Dense.
+        rows: About how many rows the states will have that are multiplied with it.
+    """
+    reordered: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    return reordered
 
 
-def product(
+def linear(
     states: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
-    then: str = "none",
+    activation: str = "none",
 ) -> torch.Tensor:
-    """[.., n] by a weight that is laid out -> [.., m], `then` an activation of it ("swish")."""
-    made: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, bias, then, [], "")
-    return made
+    """[.., m] activation(states weight^T + bias).
+
+    Args:
+        states: [.., n]
+        weight: [m, n], reordered.
+        bias: [m]
+        activation: Name that oneDNN has for it: "none", or "swish" for SiLU.
+    """
+    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+        states, weight, bias, activation, [], ""
+    )
+    return result
 
 
-def product_times(
+def linear_times(
     states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, factor: torch.Tensor
 ) -> torch.Tensor:
-    """The same, times a factor [.., m]."""
-    made: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+    """[.., m] (states weight^T + bias) * factor, elementwise; `factor` is [.., m]."""
+    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
         states, factor, weight, bias, "mul"
     )
-    return made
+    return result

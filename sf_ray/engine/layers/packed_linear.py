@@ -1,6 +1,6 @@
-"""A decoder's linear layers on CPU, with weights laid out for oneDNN.
+"""A decoder's linear layers on CPU, with weights in oneDNN's layout.
 
-Knows torch alone. Defined by the decoder as it was, to which `pack` compares what it made of it.
+Knows torch alone. Defined by the decoder before, with which `pack_linear_layers` compares it.
 """
 
 from typing import Any
@@ -8,43 +8,43 @@ from typing import Any
 import torch
 from torch import nn
 
-from sf_ray.engine.layers.equivalence import is_near, keep_if_same
-from sf_ray.engine.layers.onednn import laid_out, product, product_times, supports
+from sf_ray.engine.layers import onednn
+from sf_ray.engine.layers.equivalence import change_if_equivalent, is_close
 
 
 @torch.no_grad()
-def pack(decoder: nn.Module, dtype: str, tokens: int) -> None:
-    """Lays out the weights of a decoder's linear layers, where its layers leave them alone.
+def pack_linear_layers(decoder: nn.Module, dtype: str, tokens: int) -> None:
+    """Reorders the weights of a decoder's linear layers for oneDNN.
 
-    In float32 the new layout takes the place of the old; in bfloat16 it stands beside the float32
-    weights, and is used under autocast. A decoder that then fails, or whose hidden states change,
-    is left as it was.
+    In float32 a reordered weight replaces the dense one. In bfloat16 it is kept beside the float32
+    weight, and is used under autocast. A decoder that then fails, or whose hidden states change,
+    is restored: its layers may read their weights themselves.
 
     Args:
-        decoder: On CPU.
-        dtype: What products are computed in.
-        tokens: That a layer will see at a time, about.
+        decoder: The decoder, on CPU.
+        dtype: Type in which matrix products are computed.
+        tokens: About how many tokens go through a layer at a time.
     """
-    if not supports(getattr(torch, dtype)):
+    if not onednn.supports(getattr(torch, dtype)):
         return
     linears: list[Any] = [m for m in decoder.modules() if type(m) is nn.Linear]
 
     def change() -> None:
         for layer in linears:
-            _lay_out(layer, getattr(torch, dtype), tokens)
+            _pack(layer, getattr(torch, dtype), tokens)
 
     def undo() -> None:
         for layer in linears:
             _restore(layer)
 
-    if keep_if_same(decoder, dtype, change, undo):
+    if change_if_equivalent(decoder, dtype, change, undo):
         for layer in decoder.modules():
-            if _is_gated(layer):
-                _fuse(layer, dtype)
+            if _looks_gated(layer):
+                _fuse_gated_mlp(layer, dtype)
 
 
 class _PackedLinear(nn.Linear):
-    """A linear layer with its weight in oneDNN's layout as well, in one type."""
+    """A linear layer that also has its weight in oneDNN's layout, in one type."""
 
     packed: torch.Tensor
     packed_bias: torch.Tensor | None
@@ -54,14 +54,15 @@ class _PackedLinear(nn.Linear):
             input = input.to(self.packed.dtype)
         elif self.packed.dtype != self.weight.dtype:
             return super().forward(input)
-        return product(input, self.packed, self.packed_bias)
+        return onednn.linear(input, self.packed, self.packed_bias)
 
 
-def _lay_out(layer: Any, dtype: torch.dtype, tokens: int) -> None:
+def _pack(layer: Any, dtype: torch.dtype, tokens: int) -> None:
     layer.__class__ = _PackedLinear
-    layer.packed = laid_out(layer.weight.to(dtype), tokens)
+    layer.packed = onednn.reorder_weight(layer.weight.to(dtype), tokens)
     layer.packed_bias = None if layer.bias is None else layer.bias.to(dtype)
-    if layer.weight.dtype == dtype:  # the old one goes; who asks for its shape or type is told
+    if layer.weight.dtype == dtype:
+        # Frees the dense weight; the reordered one has the same shape and type for code that asks.
         layer.weight = nn.Parameter(layer.packed, requires_grad=False)
 
 
@@ -72,33 +73,36 @@ def _restore(layer: Any) -> None:
     del layer.packed, layer.packed_bias
 
 
-def _is_gated(layer: nn.Module) -> bool:
-    """Whether it looks like down(silu(gate(x)) * up(x)); comparing tells whether it is."""
+def _looks_gated(layer: nn.Module) -> bool:
+    """Whether a layer has the parts of down(silu(gate(x)) * up(x)).
+
+    Whether it computes that is for `_fuse_gated_mlp` to see.
+    """
     children = dict(layer.named_children())
     return children.keys() == {"gate_proj", "up_proj", "down_proj", "act_fn"} and all(
         isinstance(child, _PackedLinear) for name, child in children.items() if name != "act_fn"
     )
 
 
-def _fuse(layer: Any, dtype: str) -> None:
-    """Has the products of such an MLP apply SiLU, and multiply, while their results are in cache.
+def _fuse_gated_mlp(layer: Any, dtype: str) -> None:
+    """Lets the products of an MLP also apply SiLU, and multiply, while their results are in cache.
 
-    It stays as it was where that gives something else.
+    The MLP stays as it is where that gives something else.
     """
-    plain, low = layer.forward, getattr(torch, dtype)
+    plain_forward, low = layer.forward, getattr(torch, dtype)
     gate, up, down = layer.gate_proj, layer.up_proj, layer.down_proj
 
     def forward(states: torch.Tensor) -> torch.Tensor:
         if low != torch.float32 and not torch.is_autocast_enabled("cpu"):
-            made: torch.Tensor = plain(states)
-            return made
+            plain: torch.Tensor = plain_forward(states)
+            return plain
         states = states.to(low)
-        gated = product(states, gate.packed, gate.packed_bias, "swish")
-        gated = product_times(states, up.packed, up.packed_bias, gated)
-        return product(gated, down.packed, down.packed_bias)
+        gated = onednn.linear(states, gate.packed, gate.packed_bias, "swish")
+        gated = onednn.linear_times(states, up.packed, up.packed_bias, gated)
+        return onednn.linear(gated, down.packed, down.packed_bias)
 
     always = torch.Generator().manual_seed(0)
     sample = 4 * torch.randn(8, gate.in_features, generator=always)
     with torch.autocast("cpu", low, enabled=low != torch.float32):
-        if is_near(forward(sample), plain(sample), dtype):
+        if is_close(forward(sample), plain_forward(sample), dtype):
             layer.forward = forward
