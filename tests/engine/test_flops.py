@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM, MixtralConfig
 from bench.support.corpora import make_rows
 from sf_ray.corpus.examples import Example
 from sf_ray.encoding.encoder import Encoder
-from sf_ray.engine.engine import Engine
 from sf_ray.engine.flops import ATTENTION, Work, cost_of, cost_of_config
 from sf_ray.engine.model_files import load_tokenizer, resolve_model
 from sf_ray.engine.sequences import TokenSequence
 from sf_ray.errors import SfRayError
+from tests.engine.conftest import EngineOf
 
 
 def pool_of(model: Path, prompts: int = 30) -> list[TokenSequence]:
@@ -45,7 +45,7 @@ def counted_from_weights(model: Any, pool: list[TokenSequence]) -> dict[object, 
     return flops
 
 
-def test_a_configuration_alone_tells_the_flops_of_the_loaded_weights(
+def test_a_configuration_alone_gives_the_flops_of_the_loaded_weights(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     shutil.copy(tiny_model / "config.json", tmp_path)  # no weights there
@@ -79,9 +79,8 @@ def test_a_folder_without_a_language_model_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("is_shared", [True, False])
 def test_the_engine_says_beforehand_what_it_computes(
-    tiny_model: Path, threads: int, is_shared: bool
+    tiny_model: Path, engine_of: EngineOf, threads: int, is_shared: bool
 ) -> None:
-    before = torch.get_num_threads()
     pool = pool_of(tiny_model)
     if is_shared:
         pool += pool[:4]
@@ -90,13 +89,10 @@ def test_the_engine_says_beforehand_what_it_computes(
             TokenSequence.scored_from(np.append(np.int32(i), s.ids), 1)
             for i, s in enumerate(pool)
         ]  # fmt: skip
-    try:
-        engine = Engine(tiny_model, threads=threads, token_budget=64)
-        work = engine.work(pool)
-        pending = engine.begin(pool)
-        pending.result()
-    finally:
-        torch.set_num_threads(before)
+    engine = engine_of(threads=threads, token_budget=64)
+    work = engine.work(pool)
+    pending = engine.begin(pool)
+    pending.result()
     plain = Work.plain(pool)
     assert plain.tokens == pending.usage.tokens
     assert work.tokens == plain.tokens - pending.usage.tokens_saved

@@ -24,35 +24,35 @@ POOLS = st.lists(SEQUENCES, min_size=1, max_size=12)
 SCORED = st.lists(SEQUENCES.filter(lambda s: s.scored > 0), min_size=1, max_size=12)
 
 
-def paths_of(stream: PrefixTree) -> list[list[int]]:
+def paths_of(tree: PrefixTree) -> list[list[int]]:
     """For each slot, the slots on the way to it, itself the last."""
-    before = np.arange(len(stream))
-    return [[*before[:slot][stream.path(slot, before[:slot])], slot] for slot in before]
+    before = np.arange(len(tree))
+    return [[*before[:slot][tree.is_on_path(slot, before[:slot])], slot] for slot in before]
 
 
 @given(SCORED)
 def test_every_prefix_has_one_slot(pool: list[TokenSequence]) -> None:
-    stream = PrefixTree.of(pool)
+    tree = PrefixTree.of(pool)
     prefixes = {tuple(s.ids[:end].tolist()) for s in pool for end in range(1, len(s.ids))}
-    paths = paths_of(stream)
-    assert sorted(tuple(stream.ids[path].tolist()) for path in paths) == sorted(prefixes)
-    assert stream.positions.tolist() == [len(path) - 1 for path in paths]
+    paths = paths_of(tree)
+    assert sorted(tuple(tree.ids[path].tolist()) for path in paths) == sorted(prefixes)
+    assert tree.positions.tolist() == [len(path) - 1 for path in paths]
 
 
 @given(SCORED)
 def test_every_scored_token_is_predicted_behind_its_own_prefix(pool: list[TokenSequence]) -> None:
-    stream = PrefixTree.of(pool)
-    paths = paths_of(stream)
-    assert (np.diff(stream.slots) >= 0).all()
-    predictions = zip(stream.slots, stream.targets, stream.spans, strict=True)
-    found = [(i, (*stream.ids[paths[slot]].tolist(), target)) for slot, target, i in predictions]
+    tree = PrefixTree.of(pool)
+    paths = paths_of(tree)
+    assert (np.diff(tree.slots) >= 0).all()
+    predictions = zip(tree.slots, tree.targets, tree.spans, strict=True)
+    predicted = [(i, (*tree.ids[paths[slot]].tolist(), target)) for slot, target, i in predictions]
     spans = [(s, span) for s in pool for span in s.spans]
     expected = [
         (i, tuple(s.ids[: end + 1].tolist()))
         for i, (s, (start, stop)) in enumerate(spans)
         for end in range(start, stop)
     ]
-    assert sorted(found) == sorted(expected)
+    assert sorted(predicted) == sorted(expected)
 
 
 @given(POOLS)

@@ -1,4 +1,4 @@
-"""Small random decoders, and what they compute."""
+"""Small random decoders, and what they compute. Seeded: the same at each call."""
 
 from typing import Any
 
@@ -35,8 +35,13 @@ def model_of(architecture: str) -> Any:
     return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
+def linears(decoder: nn.Module) -> list[nn.Linear]:
+    return [m for m in decoder.modules() if isinstance(m, nn.Linear)]
+
+
 @torch.no_grad()
 def hidden(decoder: nn.Module, low: bool = False) -> torch.Tensor:
+    """[3, 14, hidden size] float32; `low` computes products in bfloat16."""
     with torch.autocast("cpu", torch.bfloat16, enabled=low):
         states: torch.Tensor = decoder(input_ids=IDS, use_cache=False).last_hidden_state
     return states.float()

@@ -1,4 +1,4 @@
-"""The scores by their definition: one row, one pass, full logits. What the engine is held to."""
+"""The scores by their definition: one row, one pass, full logits. The engine is compared to it."""
 
 import math
 from typing import Any, NamedTuple
@@ -41,13 +41,17 @@ def naive_score(
 def naive_chat(
     model: Any, tokenizer: Any, texts: list[str], answers: list[int], max_length: int = 1024
 ) -> tuple[list[NaiveScore], float]:
-    """A chat by its definition: one pass a turn, and the ratio of the means over all tokens.
+    """A chat by its definition: one pass for each turn, and means over the tokens of all turns.
 
     Args:
-        model, tokenizer: As transformers loads them.
-        texts: The messages, each with what stands behind it; an answer without.
-        answers: Which of them are answers.
-        max_length: Window.
+        model: A causal language model of transformers.
+        tokenizer: Its tokenizer.
+        texts: The messages, each with the separator behind it.
+        answers: Indices of the messages that are answers; a newline behind an answer is not scored.
+        max_length: The window in tokens.
+
+    Returns:
+        The scores of each answer, and the IFD of the chat.
     """
     turns, sums, tokens = [], [0.0, 0.0], [0, 0]
     for at in answers:
@@ -71,7 +75,7 @@ def naive_chat(
 
 
 def naive_aligned(model: Any, tokenizer: Any, prompt: str, answer: str) -> float:
-    """Aligned IFD: the very same answer tokens, behind the prompt and behind the BOS alone."""
+    """Aligned IFD: the same answer tokens, once behind the prompt and once behind the BOS alone."""
     start = len(tokenizer.encode(prompt))
     whole = tokenizer.encode(prompt + answer)
     bos = tokenizer.bos_token_id

@@ -1,8 +1,9 @@
-"""What becomes of a decoder whose layers cannot be compiled, or not rightly.
+"""Decoders whose layers cannot be compiled, or change their results.
 
-That compiled layers give the right losses is for tests marked gpu, in test_engine.py.
+That compiled layers give the right losses is tested on CUDA, in tests/engine/test_engine.py.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -34,14 +35,12 @@ def failing(forward: Forward, **_: Any) -> Forward:
 def test_layers_that_do_not_compile_are_left_as_they_were(
     compiler: Forward, why_not: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import re
-
     decoder = decoder_of("Llama")
     expected = hidden(decoder)
     monkeypatch.setattr(torch, "compile", compiler)
-    said = compile_layers(decoder, "float32", CPU)
-    assert said is not None
-    assert re.search(why_not, said)
+    reason = compile_layers(decoder, "float32", CPU)
+    assert reason is not None
+    assert re.search(why_not, reason)
     assert torch.equal(hidden(decoder), expected)
 
 
@@ -53,5 +52,5 @@ def test_every_layer_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(compiled) == 2
 
 
-def test_a_decoder_without_a_list_of_layers_is_told() -> None:
+def test_a_decoder_without_a_list_of_layers_is_left_uncompiled() -> None:
     assert compile_layers(torch.nn.Sequential(), "float32", CPU) == "they are not in one list"

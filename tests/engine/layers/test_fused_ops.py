@@ -1,4 +1,4 @@
-"""Norms and rotary positions in fewer passes, against a decoder as it was."""
+"""Norms and rotary positions in fewer passes over memory, against the same decoder before."""
 
 import pytest
 import torch
@@ -8,10 +8,10 @@ from sf_ray.engine.layers.fused_ops import fuse_elementwise
 from tests.support.decoders import SETTINGS, decoder_of, hidden
 
 
-def changed(decoder: nn.Module, kind: str) -> int:
-    """How many layers of a kind compute in another way than their class says."""
+def changed(decoder: nn.Module, suffix: str) -> int:
+    """How many layers, of classes whose names end so, have another forward than their class."""
     return sum(
-        "forward" in vars(layer) and type(layer).__name__.endswith(kind)
+        "forward" in vars(layer) and type(layer).__name__.endswith(suffix)
         for layer in decoder.modules()
     )
 
@@ -39,8 +39,8 @@ def test_a_decoder_gives_the_same(architecture: str, norms: int, attentions: int
     fuse_elementwise(decoder)
     assert (changed(decoder, "Norm"), changed(decoder, "Attention")) == (norms, attentions)
     torch.testing.assert_close(hidden(decoder), expected, rtol=1e-5, atol=1e-5)
-    made = hidden(decoder, low=True)
-    assert (made - expected).norm() <= 1.2 * (low - expected).norm()
+    fused = hidden(decoder, low=True)
+    assert (fused - expected).norm() <= 1.2 * (low - expected).norm()
 
 
 def test_other_models_of_the_process_are_left_alone() -> None:
