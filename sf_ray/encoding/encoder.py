@@ -167,9 +167,10 @@ class Encoder:
         """
         done: dict[int, list[_Turn] | Problem] = {}
         turns: dict[int, list[_Turn]] = {i: [] for i in examples}
+        # Rows that are not done -> the messages that are their turns.
         left = {i: e.turns[-1:] if self._last_only else e.turns for i, e in examples.items()}
         while left:
-            next_turns = [(examples[i], which[len(turns[i])]) for i, which in left.items()]
+            next_turns = [(examples[i], messages[len(turns[i])]) for i, messages in left.items()]
             for i, ids in zip(list(left), self._renderer.turns(next_turns), strict=True):
                 if isinstance(ids, Problem):
                     done[i] = ids

@@ -40,7 +40,7 @@ def test_shards_have_a_place_in_the_corpus(tmp_path: Path) -> None:
     assert corpus.rows == 28
 
 
-def rubbish(folder: Path) -> dict[str, str]:
+def write_bad_shards(folder: Path) -> dict[str, str]:
     """Puts every kind of bad shard beside good ones: name -> words of its error."""
     (folder / "cut.parquet").write_bytes((folder / "1.parquet").read_bytes()[:-9])
     (folder / "empty.parquet").write_bytes(b"")
@@ -58,7 +58,7 @@ def rubbish(folder: Path) -> dict[str, str]:
 
 def test_all_bad_shards_are_named_at_once(tmp_path: Path) -> None:
     location = corpus_of(tmp_path, {f"{i}.parquet": numbered(3) for i in range(1, 5)})
-    bad = rubbish(tmp_path)
+    bad = write_bad_shards(tmp_path)
     with pytest.raises(SfRayError, match="5 of 9 shards cannot be used.*--on-bad-shard skip") as e:
         plan_corpus(location)
     for name, words in bad.items():
@@ -67,7 +67,7 @@ def test_all_bad_shards_are_named_at_once(tmp_path: Path) -> None:
 
 def test_bad_shards_are_left_out_where_asked(tmp_path: Path) -> None:
     location = corpus_of(tmp_path, {f"{i}.parquet": numbered(3) for i in range(1, 5)})
-    bad = rubbish(tmp_path)
+    bad = write_bad_shards(tmp_path)
     corpus = plan_corpus(location, skip_bad=True)
     assert [shard.file.relative for shard in corpus.shards] == [f"{i}.parquet" for i in range(1, 5)]
     assert [shard.position for shard in corpus.shards] == [0, 3, 6, 9]

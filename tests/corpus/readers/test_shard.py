@@ -21,7 +21,7 @@ def test_a_footer_is_read_from_the_end_of_the_file(place: Location, rows: int) -
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all", b"PAR1" + b"\xff" * 99])
-def test_rubbish_is_named(place: Location, content: bytes) -> None:
+def test_a_file_that_is_not_parquet_is_named(place: Location, content: bytes) -> None:
     put_bytes(place.join("b/a.parquet"), content)
     with pytest.raises(SfRayError, match="shard b/a.parquet: not a whole Parquet file"):
         read_footer(place, list_files(place)[0])
