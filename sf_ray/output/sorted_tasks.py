@@ -17,13 +17,8 @@ from sf_ray.output.sorted_parts import read_parts, write_part
 from sf_ray.runtime.tasks import parallel_map
 from sf_ray.selection.chunks import Chunk, Kept
 from sf_ray.selection.cutoff_tasks import count_rows, gather_rows
-from sf_ray.selection.cutoffs import (
-    Cutoff,
-    GroupRange,
-    ScoreRange,
-    Search,
-    find_cutoffs,
-)
+from sf_ray.selection.cutoffs import Cutoff, GroupRange, Search, find_cutoffs
+from sf_ray.selection.score_range import ScoreRange
 from sf_ray.selection.selection import Selection
 from sf_ray.storage.location import Location
 

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from sf_ray.corpus.units import Place
 from sf_ray.selection.bitmap import Bitmap
-from sf_ray.selection.cutoffs import Bounds, Codes, Cutoffs, Positions
+from sf_ray.selection.cutoffs import Bounds, Codes, Cutoffs
 from sf_ray.selection.duplicates import Digests, join
 from sf_ray.selection.eligible_scores import read_digests, read_ifd, read_scores
 from sf_ray.selection.group_column import GroupColumn
+from sf_ray.selection.score_range import Positions
 from sf_ray.storage.location import Location
 
 # Of rows, in their shard; `Positions` are those in the corpus.

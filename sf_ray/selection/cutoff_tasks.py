@@ -11,17 +11,10 @@ from numpy.typing import NDArray
 from sf_ray.scoring.bad_rows import SHOWN, BadRow, bad_rows_of, count_statuses, only_bad
 from sf_ray.selection.chunks import Chunk, ChunkRows, Eligible
 from sf_ray.selection.corpus_pass import CorpusPass
-from sf_ray.selection.cutoffs import (
-    Cutoff,
-    GroupRange,
-    RankKeys,
-    Search,
-    SparseCounts,
-    find_cutoffs,
-    first_ranges,
-)
+from sf_ray.selection.cutoffs import Cutoff, GroupRange, Search, find_cutoffs, first_ranges
 from sf_ray.selection.group_column import GroupColumn
 from sf_ray.selection.ranking import GroupCutoff, GroupRequest, Ranking
+from sf_ray.selection.score_range import RankKeys, SparseCounts
 from sf_ray.storage.location import Location
 
 BinCounts = NDArray[np.int64]

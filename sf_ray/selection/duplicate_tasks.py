@@ -15,8 +15,8 @@ from sf_ray.scoring.score_set import ShardUnits
 from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Eligible
 from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
-from sf_ray.selection.cutoffs import Positions
 from sf_ray.selection.duplicates import Digests, join
+from sf_ray.selection.score_range import Positions
 
 # Rows of a part: 32 bytes each, sorted in one task.
 _ROWS_A_PART = 4_000_000

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sf_ray.selection.cutoffs import Positions
+from sf_ray.selection.score_range import Positions
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Eligible, Grouping
 from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
 from sf_ray.selection.cutoff_tasks import count_rows, count_values, gather_rows, rank
-from sf_ray.selection.cutoffs import Bounds, Cutoff, GroupRange, ScoreRange
+from sf_ray.selection.cutoffs import Bounds, Cutoff, GroupRange
 from sf_ray.selection.group_column import find_column
 from sf_ray.selection.ranking import GroupCutoff, GroupRequest
+from sf_ray.selection.score_range import ScoreRange
 from sf_ray.storage.location import Location
 from tests.support.scored import InThisProcess, shards_of, write_pieces
 

@@ -10,14 +10,13 @@ from sf_ray.selection.cutoffs import (
     Cutoff,
     Cutoffs,
     GroupRange,
-    RankKeys,
-    ScoreRange,
     Search,
     TokenBounds,
     find_cutoffs,
     first_ranges,
     parts_of,
 )
+from sf_ray.selection.score_range import RankKeys, ScoreRange
 
 # Few distinct values, so that ties are the rule; NaN is a row without a score.
 scores = st.lists(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sf_ray.corpus.status import Status
 from sf_ray.output.report.row_kinds import RowKind, ScoreKind, StatusKind
-from sf_ray.selection.cutoffs import Positions
+from sf_ray.selection.score_range import Positions
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -184,10 +184,12 @@ def _embedded(
             functools.partial(_read_texts, job),
             batch_size=1,
             batch_format="pyarrow",
-            num_cpus=pool.for_reading,
+            num_cpus=pool.read_cpus,
         )
         .map_batches(
-            EmbedUnits, fn_constructor_args=(embedder, device, pool.threads), **pool.of_bundles
+            EmbedUnits,
+            fn_constructor_args=(embedder, device, pool.threads),
+            **pool.map_batches_options,
         )
         .map_batches(
             functools.partial(_put, job.target),

@@ -2,8 +2,9 @@
 
     embeddings --sample--> centres --nearest centre of every row--> bins --greedy--> gains --> rows
 
-A bin holds whole clusters of rows. A task holds the rows of one chunk, of the sample or of one bin;
-the driver holds the gains of the rows that were chosen in the bins, and one bit a row.
+A bin holds several small clusters of rows, or a share of a large one. A task holds the rows of one
+chunk, of the sample or of one bin; the driver holds the gains of the rows that were chosen in the
+bins, and one bit a row.
 """
 
 import functools
@@ -19,7 +20,6 @@ from sf_ray.scoring.score_set import count_units
 from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Kept, PlacedRows
 from sf_ray.selection.corpus_pass import CorpusPass
-from sf_ray.selection.cutoffs import Positions
 from sf_ray.selection.diversity.embedding_set import Embeddings16, EmbeddingSet
 from sf_ray.selection.diversity.facility_location import EXACT_ROWS, Embeddings, Gains, greedy
 from sf_ray.selection.diversity.partition import (
@@ -37,6 +37,7 @@ from sf_ray.selection.diversity.partition import (
     share_of,
     split,
 )
+from sf_ray.selection.score_range import Positions
 from sf_ray.selection.selection import Selection
 
 # Rows of a bin, which one task holds: 48 MiB of embeddings of 384 numbers.
