@@ -1,4 +1,7 @@
-"""The pool of actors: its size on this cluster, and what Ray reserves for each."""
+"""The pool of actors that hold a model: its size on this cluster, and what Ray reserves.
+
+Knows nodes, CPUs and GPUs. Does not know what the actors compute.
+"""
 
 from dataclasses import dataclass
 from math import floor
@@ -9,16 +12,23 @@ from ray.data import ActorPoolStrategy
 
 from sf_ray.config.options import ScoringSpecOptions
 
+# Fraction of its CPUs that an actor reserves at least: more than half, so that two actors never
+# share a small node.
+_ACTOR_SHARE = 0.55
+# CPUs that are planned for reading and writing even where the user gave all CPUs to the actors.
+_LEAST_LEFT = 0.4
+
 
 @dataclass(frozen=True)
 class ActorPool:
-    """Size of the pool, and what Ray reserves for each actor and each task beside it.
+    """Size of the pool, and what Ray reserves for actors and for the tasks beside them.
 
     Attributes:
-        min_size, max_size, initial_size: Actors.
-        num_cpus, num_gpus: Of an actor.
-        read_cpus, write_cpus: Of a task that feeds the actors, and of one that takes from them.
-        threads: With which an actor computes on CPU; None beside a GPU.
+        min_size, max_size, initial_size: Number of actors.
+        num_cpus, num_gpus: Reserved for one actor.
+        read_cpus: Reserved for a task that reads input for the actors; never equal to `num_cpus`.
+        write_cpus: Reserved for a task that writes what the actors made.
+        threads: Threads that an actor computes with on CPU; None on GPU.
     """
 
     min_size: int
@@ -49,17 +59,8 @@ class ActorPool:
         )
 
     @property
-    def for_reading(self) -> float:
-        """CPUs of a task that feeds the actors.
-
-        Where the needs of both are equal, Ray fuses reading into the actor, which would then wait
-        for storage.
-        """
-        return self.read_cpus * (0.9 if self.read_cpus == self.num_cpus else 1)
-
-    @property
-    def of_bundles(self) -> dict[str, Any]:
-        """Options of `map_batches` for actors that take a bundle at a time."""
+    def map_batches_options(self) -> dict[str, Any]:
+        """Keyword arguments of Ray Data's `map_batches`, for actors that take a row at a time."""
         return {
             "batch_size": 1,
             "batch_format": "pyarrow",
@@ -71,11 +72,6 @@ class ActorPool:
         }
 
 
-# What an actor takes of the CPUs that are its own, at least; and what is left beside one that was
-# told to take more than that.
-_ACTOR_SHARE, _LEAST_LEFT = 0.55, 0.4
-
-
 def size_pool(
     device: str,
     units: int,
@@ -84,39 +80,53 @@ def size_pool(
     cpus_per_actor: float | None = None,
     threads_per_actor: int | None = None,
 ) -> ActorPool:
-    """The pool of actors for so many units, on the cluster as it is now.
+    """Sizes the pool to the cluster as it is now.
 
-    One actor a GPU; without GPUs one a node, which computes with all of its CPUs. Ray reserves
-    more than half of them for it, so that two never share a small node, and leaves room for tasks
-    that read and write: else the actors of a node that was lost would move to the others, fill
-    them, and wait for input that nobody can read. No more actors than units.
+    On CUDA the default is one actor for each GPU; on CPU one for each node, which computes with all
+    CPUs of the node. An actor on CPU leaves part of the node to tasks that read and write: without
+    that room, the actors of a lost node would move to the other nodes, fill them, and wait for
+    input that no task can read.
+
+    Args:
+        device: "cpu" or "cuda".
+        units: Units of work; the pool never has more actors than units.
+        actors: Smallest and largest number of actors. Default: 1 to as many as have room.
+        gpus_per_actor: GPUs that Ray reserves for an actor on CUDA.
+        cpus_per_actor: CPUs that Ray reserves for an actor.
+        threads_per_actor: Threads that an actor computes with on CPU.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     node_cpus = [node["CPU"] for node in nodes if node.get("CPU")]
     smallest = min(node_cpus, default=1)
+    # `share`: the CPUs of a node divided by the actors that the node has room for.
     if device == "cuda":
-        places = int(ray.cluster_resources().get("GPU", 0) / gpus_per_actor)
+        room = int(ray.cluster_resources().get("GPU", 0) / gpus_per_actor)
         gpus, threads = gpus_per_actor, None
-        # The CPUs of a node that each of its actors may call its own.
         shares = [node.get("CPU", 0) * gpus / node["GPU"] for node in nodes if node.get("GPU")]
         share = min(shares, default=smallest)
         cpus = cpus_per_actor or min(1, _ACTOR_SHARE * share)
     else:
-        places, gpus, share = len(node_cpus), 0.0, smallest
+        room, gpus, share = len(node_cpus), 0.0, smallest
         cpus = cpus_per_actor or max(share - 1, _ACTOR_SHARE * share)
         threads = threads_per_actor or max(1, int(cpus_per_actor or smallest))
-    # All places at once, where nobody said otherwise; a pool that was asked for grows from MIN.
-    low, high = actors or (1, max(1, places))
+    low, high = actors or (1, max(1, room))
     high = min(high, units)
     low = min(low, high)
     left = max(share - cpus, _LEAST_LEFT)
+    num_cpus = round(cpus, 3)
+    read_cpus = min(1, floor(left / 2 * 1000) / 1000)
+    if read_cpus == num_cpus:
+        # Ray Data would fuse reading into the actor, because both need the same resources, and the
+        # actor would wait for storage.
+        read_cpus *= 0.9
     return ActorPool(
         min_size=low,
         max_size=high,
+        # A pool that was asked for grows from its smallest size; the default starts whole.
         initial_size=low if actors else high,
-        num_cpus=round(cpus, 3),
+        num_cpus=num_cpus,
         num_gpus=gpus,
-        read_cpus=min(1, floor(left / 2 * 1000) / 1000),
+        read_cpus=read_cpus,
         write_cpus=min(0.5, floor(left / 4 * 1000) / 1000),
         threads=threads,
     )

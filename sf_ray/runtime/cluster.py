@@ -1,4 +1,4 @@
-"""The Ray cluster: join or start one, and size the scoring pool to it."""
+"""The Ray cluster: joins or starts one, and finds the device that it offers."""
 
 import logging
 import os
@@ -11,25 +11,23 @@ import ray
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say, worker_environment
 
-# Tasks take parts of a CPU: more processes than CPUs serve them. A local Ray keeps that many more
-# when they idle: it would end them after a second, and a new one imports for seconds.
+# Tasks reserve parts of a CPU, so more processes than CPUs run at once. A local Ray keeps this many
+# idle processes beyond its CPUs: it would end them after a second, and a new process imports for
+# seconds.
 _SPARE_PROCESSES = 8
 
 
 def start_ray(address: str | None) -> None:
-    """Joins the cluster that there is, or starts one on this machine.
+    """Joins a cluster, or starts one on this machine; does nothing where Ray runs already.
+
+    Args:
+        address: See `--ray-address`; None for RAY_ADDRESS, then a cluster running on this machine,
+            then a local one.
 
     Raises:
-        SfRayError: The cluster that was named cannot be joined.
+        SfRayError: No cluster could be joined or started.
     """
-    # Whether tokens guard a cluster is said once by `ray start`, not by every job.
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    # We show our own progress; a warning that resources do not suffice still comes through.
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
-    # A task's failure is told once, as our error; --debug shows the whole chain.
-    for name in ("exceptions", "_internal.execution.streaming_executor_state"):
-        logging.getLogger(f"ray.data.{name}").setLevel(logging.CRITICAL)
+    _quiet_loggers()
     if ray.is_initialized():
         return
     if address is None and _recorded_cluster_is_gone():
@@ -42,7 +40,7 @@ def start_ray(address: str | None) -> None:
     try:
         ray.init(
             address=address,
-            include_dashboard=False,  # of a local Ray, which is gone when we are
+            include_dashboard=False,  # a local Ray ends with this process, and its page too
             logging_level="warning",
             log_to_driver=True,
             runtime_env={"env_vars": environment} if environment else None,
@@ -56,10 +54,23 @@ def start_ray(address: str | None) -> None:
         signal.signal(signal.SIGTERM, handler)  # Ray's own would end the process in silence
 
 
-def _recorded_cluster_is_gone() -> bool:
-    """Whether `ray.init()` would wait for minutes for a cluster that was killed.
+def _quiet_loggers() -> None:
+    """Silences what Ray says besides our own progress and errors."""
+    # `ray start` says whether tokens guard a cluster; a job need not repeat it.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    # Warnings stay, e.g. that the cluster lacks resources.
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    # The failure of a task ends as one error of ours; --debug shows the whole chain.
+    for name in ("exceptions", "_internal.execution.streaming_executor_state"):
+        logging.getLogger(f"ray.data.{name}").setLevel(logging.CRITICAL)
 
-    `ray start` records its address on the machine, and only `ray stop` removes it.
+
+def _recorded_cluster_is_gone() -> bool:
+    """Whether this machine has the address of a cluster that no longer answers.
+
+    `ray start` records the address, and only `ray stop` removes it: for a cluster that was killed,
+    `ray.init()` would wait for minutes.
     """
     from ray._private.services import find_bootstrap_address
 
@@ -75,7 +86,7 @@ def _recorded_cluster_is_gone() -> bool:
 
 
 def resolve_device(device: str) -> str:
-    """The device that `auto` stands for: cuda where the cluster has a GPU now."""
+    """Resolves `--device`: auto becomes cuda where the cluster has a GPU now, else cpu."""
     has_gpu = bool(ray.cluster_resources().get("GPU"))
     if device == "auto":
         return "cuda" if has_gpu else "cpu"

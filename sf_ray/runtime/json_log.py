@@ -1,9 +1,10 @@
-"""Standard error as JSON lines, whoever writes to it.
+"""Standard error as JSON lines, whatever writes to it.
 
-Ray prints what workers say, its C++ parts write to the file descriptor, and libraries warn in their
-own words. `begin_log` puts a small process between standard error and what it was: it turns each
-line that is no JSON object into one. A process, as it still reads what a driver writes that crashes
-or is killed. Knows nothing of runs.
+Ray prints the lines of workers, its C++ parts write to the file descriptor, and libraries warn in
+formats of their own. `begin_log` puts a small process between standard error and its target, which
+turns every line that is not one of `say` into a JSON object. It is a process and not a thread, so
+that the last lines of a driver that crashes or is killed still come through. Knows no Ray; it only
+recognises the lines that Ray prints.
 """
 
 import atexit
@@ -20,11 +21,13 @@ from typing import Any
 
 from sf_ray.runtime.log import LogSettings, json_line, new_run_id, use_log_settings
 
-# No program ends a line so: processes may hold the pipe open after the driver lets go of it.
+# A line that marks the end of the log. The end of the pipe does not, because other processes may
+# hold the pipe open after the driver closes it. No program ends a line with this byte.
 _END = b"\x04\n"
+# How long to wait for the process to write the last lines.
 _END_S = 10.0
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-# (ScoreUnits pid=12, ip=10.0.0.7) what it wrote
+# (ScoreUnits pid=12, ip=10.0.0.7) text
 _FROM_WORKER = re.compile(
     r"\((?:(?P<worker>.+?) )?(?:pid=(?P<pid>\d+)|(?P<daemon>raylet|autoscaler[^),]*))"
     r"(?:, ip=(?P<ip>[^)]+))?\) (?P<text>.*)"
@@ -44,9 +47,10 @@ _LEVELS = {
 
 
 def as_json(line: str, run_id: str) -> str:
-    """A line of standard error as a JSON object; one of `say` is one already.
+    """Turns a line of standard error into a JSON object.
 
-    What a worker wrote gets the fields `worker`, `pid` and, from another node, `ip`.
+    A line of `say` is an object already and keeps its fields. A line that Ray printed for a worker
+    gets the fields `worker`, `pid` and, from another node, `ip`.
     """
     line = _COLOURS.sub("", line)
     source: dict[str, Any] = {}
@@ -55,23 +59,24 @@ def as_json(line: str, run_id: str) -> str:
         source = {"worker": match["worker"] or match["daemon"], "pid": pid, "ip": match["ip"]}
         source = {name: value for name, value in source.items() if value}
         line = match["text"]
-    if found := _json_object(line):
-        return json.dumps(found | source, ensure_ascii=False) if source else line
+    if record := _record_of_say(line):
+        return json.dumps(record | source, ensure_ascii=False) if source else line
     return json_line(line, run_id, source, _level_of(line))
 
 
-def _json_object(line: str) -> dict[str, Any] | None:
+def _record_of_say(line: str) -> dict[str, Any] | None:
+    """The object in a line that `say` wrote; None for other lines, also other JSON."""
     if not line.startswith("{"):
         return None
     try:
-        found = json.loads(line)
+        record = json.loads(line)
     except ValueError:
         return None
-    return found if found.keys() >= {"time", "level", "message", "run_id"} else None
+    return record if record.keys() >= {"time", "level", "message", "run_id"} else None
 
 
 def _level_of(line: str) -> int | None:
-    """What a line says of its own level."""
+    """The level that Ray's C++ or a Python logger wrote into a line; None where there is none."""
     if match := _FROM_CPP.match(line):
         return _LEVELS[match["letter"]]
     if match := _FROM_PYTHON.match(line):
@@ -83,24 +88,26 @@ _open_log: "_JsonLog | None" = None
 
 
 def begin_log(log_format: str) -> None:
-    """This process speaks in this format, under a new run id, until this is called again.
+    """Starts the log of a run, with a new run id; ends the log before it.
 
     Args:
-        log_format: "text", or "json": then each line on standard error is one JSON object.
+        log_format: "text", or "json" for one JSON object on each line of standard error.
     """
     global _open_log
     end_log()
-    voice = use_log_settings(LogSettings(log_format, new_run_id()))
+    settings = use_log_settings(LogSettings(log_format, new_run_id()))
     if log_format == "json":
-        # Read when Ray is imported: it would leave out lines that differ in numbers only.
+        # By default Ray leaves out lines that differ from others in numbers only. Ray reads this
+        # when it is imported, which happens after this call.
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-        _open_log = _JsonLog(voice.run_id)
-        # After Ray's own, which was registered later: its last words are lines too.
+        _open_log = _JsonLog(settings.run_id)
+        # Exit handlers run in reverse order: Ray registers its handlers later, so that what they
+        # print still goes through this log.
         atexit.register(end_log)
 
 
 def end_log() -> None:
-    """Standard error is again what it was, and all that was written to it has arrived there."""
+    """Writes out the rest of the log and restores standard error as it was before `begin_log`."""
     global _open_log
     if _open_log is not None:
         _open_log.close()
@@ -109,19 +116,20 @@ def end_log() -> None:
 
 
 class _JsonLog:
-    """Standard error (the file descriptor) goes through a process of ours."""
+    """Sends the file descriptor of standard error through a process that runs `main` below."""
 
     def __init__(self, run_id: str) -> None:
         sys.stderr.flush()
         self._before = os.dup(2)
-        package = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+        root = str(Path(__file__).parents[2])  # the folder that holds the package `sf_ray`
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, run_id],
             stdin=subprocess.PIPE,
             stdout=self._before,
             env=os.environ | {"PYTHONPATH": path},
-            start_new_session=True,  # what stops the driver shall not stop its last words
+            # Outside the driver's process group, whose signals (Ctrl-C) would end it too early.
+            start_new_session=True,
         )
         assert self._process.stdin is not None
         os.dup2(self._process.stdin.fileno(), 2)
@@ -141,20 +149,20 @@ class _JsonLog:
 
 def _lines() -> Iterator[str]:
     for raw in sys.stdin.buffer:
-        # A bar that draws over itself writes several lines in one.
+        # A progress bar writes several lines in one, each over the one before.
         yield from re.split(r"[\r\n]+", raw.removesuffix(_END).decode("utf-8", errors="replace"))
         if raw.endswith(_END):
             return
 
 
 def main() -> None:
-    """Standard input -> standard output, line by line, until it ends."""
+    """Turns lines of standard input into JSON on standard output, until the input ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     run_id = sys.argv[1]
     for line in _lines():
         if line.strip():
-            # At once, and whole: others may write there too.
+            # One unbuffered write for each line, because other processes may write there too.
             os.write(1, as_json(line, run_id).encode() + b"\n")
 
 

@@ -1,8 +1,8 @@
-"""What the driver says while it works: lines on standard error; results go to standard output.
+"""Log lines on standard error, as text or as one JSON object a line.
 
-As text, or as one JSON object a line: `begin_log` decides for this process, and the environment of
-`worker_environment` for those that work for it. Knows no Ray; what others write to standard error
-is the business of `log_lines`.
+Results of a command go to standard output instead. `json_log.begin_log` sets the format for this
+process, and the variables of `worker_environment` set it for Ray's workers. Knows no Ray. Lines
+that libraries write to standard error are the business of `json_log`.
 """
 
 import logging
@@ -18,18 +18,22 @@ from time import monotonic
 
 from pythonjsonlogger.json import JsonFormatter
 
+# Seconds that each stage of a command took, by the name of the stage.
+WallTimes = dict[str, float]
+
+# Environment variables of workers.
 _FORMAT, _RUN_ID = "SF_RAY_LOG_FORMAT", "SF_RAY_RUN_ID"
-# What text says of its own level, and JSON in a field.
+# Prefix of a line -> the level that a JSON line has in its place.
 _PREFIXES = {"note: ": logging.WARNING, "error: ": logging.ERROR}
 
 
 @dataclass(frozen=True)
 class LogSettings:
-    """How this process speaks.
+    """Format of this process's log lines, and the run that they belong to.
 
     Attributes:
         log_format: "text" or "json".
-        run_id: Of the run that it belongs to.
+        run_id: Name of the run.
     """
 
     log_format: str
@@ -40,21 +44,21 @@ _settings: LogSettings | None = None
 
 
 def log_settings() -> LogSettings:
-    """How this process speaks; a process of Ray as the driver that it works for."""
+    """The settings of this process; in a worker of Ray those of its driver."""
     return _settings or use_log_settings(
         LogSettings(os.environ.get(_FORMAT, "text"), os.environ.get(_RUN_ID) or new_run_id())
     )
 
 
 def use_log_settings(new: LogSettings) -> LogSettings:
-    """Speaks like this from now on."""
+    """Sets the settings of this process; returns them."""
     global _settings
     _settings = new
     return new
 
 
 def new_run_id() -> str:
-    """A name for a run: when it began, and a random part; names sort by time."""
+    """A new name for a run: the time (UTC), then six random hex digits; names sort by time."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
@@ -64,18 +68,23 @@ def run_id() -> str:
 
 
 def worker_environment() -> dict[str, str]:
-    """Environment variables for the processes that work for this one."""
+    """Environment variables that give Ray's workers the settings of this process.
+
+    Empty for text, the default of a worker: with variables, Ray has to start other processes than
+    the ones that it keeps ready.
+    """
     if log_settings().log_format == "text":
         return {}
     return {_FORMAT: log_settings().log_format, _RUN_ID: run_id()}
 
 
 def say(line: str, **fields: object) -> None:
-    """One line, at once.
+    """Writes a log line to standard error at once.
 
     Args:
-        line: For people; where it begins with "note: " or "error: ", that is its level.
-        fields: What the line is about, for machines: shard, unit, stage, rows, seconds, ...
+        line: Text for people. A line that begins with "note: " is a warning in JSON, one that
+            begins with "error: " an error.
+        fields: What the line is about, for JSON only: shard, unit, stage, rows, seconds, ...
     """
     if log_settings().log_format == "json":
         line = json_line(line, run_id(), fields)
@@ -83,10 +92,17 @@ def say(line: str, **fields: object) -> None:
 
 
 def json_line(line: str, run: str, fields: Mapping[str, object], level: int | None = None) -> str:
-    """A line of a log as a JSON object with `time`, `level`, `message`, `run_id` and the fields."""
-    for prefix, its_level in _PREFIXES.items():
+    """A log line as a JSON object with `time`, `level`, `message`, `run_id` and the fields.
+
+    Args:
+        line: Text of the line.
+        run: Name of the run.
+        fields: Further fields of the object.
+        level: A level of `logging`. Default: by the prefix of the line, which is removed.
+    """
+    for prefix, prefix_level in _PREFIXES.items():
         if level is None and line.startswith(prefix):
-            line, level = line.removeprefix(prefix), its_level
+            line, level = line.removeprefix(prefix), prefix_level
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     record = logging.getLogger("sf_ray").makeRecord(
         "sf_ray", level or logging.INFO, "", 0, line, (), None, extra={"time": now, **fields}
@@ -105,7 +121,7 @@ def _formatter(run: str) -> JsonFormatter:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 42 s, 5 min 12 s, 3 h 20 min."""
+    """Formats seconds for people: 42 s, 5 min 12 s, 3 h 20 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -115,13 +131,10 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def timed(stage: str, wall_s: dict[str, float]) -> Iterator[None]:
-    """Says how long a stage took, and adds it to `wall_s`."""
+def timed(stage: str, wall_s: WallTimes) -> Iterator[None]:
+    """Measures a stage: says how long it took and stores that in `wall_s`."""
     start = monotonic()
     yield
     wall_s[stage] = monotonic() - start
     seconds = round(wall_s[stage], 3)
     say(f"{stage}: {duration(wall_s[stage])}", stage=stage, seconds=seconds)
-
-
-WallTimes = dict[str, float]

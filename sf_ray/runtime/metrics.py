@@ -1,7 +1,8 @@
-"""What a run tells Ray's metrics, and with them Prometheus: names, and how counts become values.
+"""The metrics of a run: names, types and tags, as Ray exports them to Prometheus.
 
-Ray writes `ray_` before each name, and `_total` behind a counter's. Where no agent of Ray runs
-(`ray[data]` without `ray[default]`) the values go nowhere. Does not know who counts, nor who reads.
+Ray adds the prefix `ray_` to each name, and `_total` to the name of a counter. Where Ray's agent
+does not run (`ray[data]` without `ray[default]`) the values are dropped. Only retries are reported
+here; `scoring` reports the other values.
 """
 
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ class Metric:
     """One metric.
 
     Attributes:
-        name: As it is given to Ray.
-        kind: A counter grows as long as its run lives; a gauge is gone soon after it.
-        tags: What its series differ in.
-        help: What it counts.
+        name: Name that Ray is given.
+        kind: "counter", which only grows during its run, or "gauge", which ends soon after the run.
+        tags: Names of the labels of a series.
+        help: What the value counts.
     """
 
     name: str
@@ -30,11 +31,11 @@ class Metric:
 
     @property
     def exported(self) -> str:
-        """Its name where it is scraped."""
+        """The name that Prometheus sees."""
         return f"ray_{self.name}_total" if self.kind == "counter" else f"ray_{self.name}"
 
 
-# A driver is a series of its own in Ray anyway (its WorkerId): a run's id adds none.
+# `run_id` costs no further series: Ray labels each driver with its WorkerId anyway.
 _OF_RUN = ("run_id", "model", "corpus")
 
 METRICS = {
@@ -63,8 +64,8 @@ METRICS = {
             "sf_ray_tokens_saved",
             "counter",
             _OF_RUN,
-            "Those of `sf_ray_tokens` that repeat others of their unit, and were not computed "
-            "again.",
+            "Part of `sf_ray_tokens`: tokens that repeat the beginning of another sequence of the "
+            "unit, and were not computed again.",
         ),
         Metric(
             "sf_ray_oom_splits",
@@ -80,16 +81,26 @@ METRICS = {
             "or node was lost; `scoring` that failed and was planned again from what is "
             "committed; `tasks` of other stages that had no result and were done again.",
         ),
-        Metric("sf_ray_run_rows", "gauge", _OF_RUN, "Rows without scores as scoring began."),
-        Metric("sf_ray_run_rows_left", "gauge", _OF_RUN, "Those of them that are still to score."),
-        Metric("sf_ray_run_units", "gauge", _OF_RUN, "Units without scores as scoring began."),
-        Metric("sf_ray_run_units_left", "gauge", _OF_RUN, "Those of them that are still to score."),
+        Metric("sf_ray_run_rows", "gauge", _OF_RUN, "Rows without scores when scoring began."),
+        Metric(
+            "sf_ray_run_rows_left",
+            "gauge",
+            _OF_RUN,
+            "Part of `sf_ray_run_rows`: rows that are still to score.",
+        ),
+        Metric("sf_ray_run_units", "gauge", _OF_RUN, "Units without scores when scoring began."),
+        Metric(
+            "sf_ray_run_units_left",
+            "gauge",
+            _OF_RUN,
+            "Part of `sf_ray_run_units`: units that are still to score.",
+        ),
     )
 }
 
 
 def count_retries(what: Literal["scoring", "tasks"], number: int = 1) -> None:
-    """Counts work that is begun again."""
+    """Adds to the counter of work that is begun again; see `sf_ray_retries`."""
     instrument(METRICS["sf_ray_retries"]).inc(number, tags={"run_id": run_id(), "what": what})
 
 

@@ -1,7 +1,8 @@
-"""How a job that waits is made to stop: by SIGTERM, or by a thread of its own that sees a reason.
+"""Stops a job that waits: at SIGTERM, or when another thread of the job sees a reason.
 
-What must interrupt a wait of the main thread, whatever it waits in, is a signal: its handler raises
-there. So a thread that finds the lease lost, or nothing moving, leaves its error and sends one.
+Only a signal interrupts the main thread whatever call it waits in: Python runs the signal's handler
+there, and the handler raises. So a thread that sees a lost lease, or no progress, stores its error
+and sends SIGTERM to the main thread. Knows no Ray.
 """
 
 import signal
@@ -13,14 +14,17 @@ from types import FrameType
 
 from sf_ray.errors import SfRayError, TerminatedError
 
+# The error of `interrupt`, for the signal handler; empty where the signal comes from outside.
 _reason: list[SfRayError] = []
 
 
 class Stop(BaseException):
-    """Raised in the main thread; like KeyboardInterrupt, no `except Exception` may catch it.
+    """Raised in the main thread by the signal handler.
+
+    A BaseException like KeyboardInterrupt, because Ray Data catches every Exception in places.
 
     Attributes:
-        error: Why.
+        error: The error that the job ends with.
     """
 
     def __init__(self, error: SfRayError) -> None:
@@ -30,9 +34,13 @@ class Stop(BaseException):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM and `interrupt` end what runs inside with the error that says why.
+    """A context that SIGTERM and `interrupt` end, wherever its code waits.
 
-    Outside the main thread Python takes no signals, and neither does this.
+    Outside the main thread it has no effect, because only the main thread can handle signals.
+
+    Raises:
+        TerminatedError: SIGTERM came from outside.
+        SfRayError: The error of `interrupt`.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -48,12 +56,13 @@ def stoppable() -> Iterator[None]:
 
 
 def _raise_stop(number: int, frame: FrameType | None) -> None:
-    told = TerminatedError("stopped by SIGTERM; the same command goes on where this one was")
-    raise Stop(_reason.pop() if _reason else told)
+    if _reason:
+        raise Stop(_reason.pop())
+    raise Stop(TerminatedError("stopped by SIGTERM; the same command goes on where this one was"))
 
 
 def interrupt(error: SfRayError) -> None:
-    """Raises `Stop(error)` in the main thread, if it is in `stoppable`."""
+    """Raises `Stop(error)` in the main thread if that thread is inside `stoppable`."""
     if signal.getsignal(signal.SIGTERM) is _raise_stop:
         _reason.append(error)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
@@ -61,12 +70,15 @@ def interrupt(error: SfRayError) -> None:
 
 @contextmanager
 def watched(moved: Callable[[], object], limit_s: float, stalled: SfRayError) -> Iterator[None]:
-    """Interrupts what runs inside when nothing has moved for a while.
+    """A context that ends with an error when its code makes no progress.
 
     Args:
-        moved: Its value changes when something does.
-        limit_s: How long it may stay the same.
+        moved: Returns a value that changes with every bit of progress, such as a count.
+        limit_s: Seconds for which the value may stay the same.
         stalled: The error to raise.
+
+    Raises:
+        SfRayError: `stalled`.
     """
     done = threading.Event()
 
@@ -85,6 +97,7 @@ def watched(moved: Callable[[], object], limit_s: float, stalled: SfRayError) ->
     try:
         yield
     except Stop as stop:
+        # Here and not only in `stoppable`, so that the caller can catch `stalled` and try again.
         raise stop.error from None
     finally:
         done.set()

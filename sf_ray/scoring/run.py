@@ -205,5 +205,7 @@ def scoring_dataset(
     return ray.data.read_datasource(
         UnitSource(job, encoding),
         override_num_blocks=len(job.tasks),
-        num_cpus=pool.for_reading,
-    ).map_batches(ScoreUnits, fn_constructor_args=(engine, job.pieces, tally), **pool.of_bundles)
+        num_cpus=pool.read_cpus,
+    ).map_batches(
+        ScoreUnits, fn_constructor_args=(engine, job.pieces, tally), **pool.map_batches_options
+    )
