@@ -6,6 +6,7 @@ import pytest
 from sf_ray.runtime import log as console
 from sf_ray.runtime.log import (
     LogSettings,
+    duration,
     json_line,
     run_id,
     say,
@@ -79,3 +80,17 @@ def test_a_stage_says_how_long_it_took(capsys: pytest.CaptureFixture[str]) -> No
     said = json.loads(capsys.readouterr().err)
     assert (said["message"], said["stage"]) == ("plan: 0 s", "plan")
     assert said["seconds"] == round(wall_s["plan"], 3)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "0 s"),
+        (59, "59 s"),
+        (312, "5 min 12 s"),
+        (12_000, "3 h 20 min"),
+        (86_400, "24 h 0 min"),
+    ],
+)
+def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,23 +1,8 @@
 import pytest
 
 from sf_ray.errors import SfRayError
-from sf_ray.runtime.log import duration
 from sf_ray.scoring.stages.progress import ScoringProgress
 from sf_ray.scoring.stages.tally import RunCounts
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.2, "0 s"),
-        (59, "59 s"),
-        (312, "5 min 12 s"),
-        (12_000, "3 h 20 min"),
-        (86_400, "24 h 0 min"),
-    ],
-)
-def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 @pytest.mark.ray

@@ -1,0 +1,45 @@
+"""Scoring on a cluster is tested in tests/end_to_end; here, what needs none."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from sf_ray.corpus.planning import plan_corpus
+from sf_ray.errors import SfRayError
+from sf_ray.scoring.run import _scored, _without_bad_shards
+from sf_ray.scoring.score_set import mark_bad, score_set_of
+from sf_ray.scoring.stages.tally import RunCounts
+from sf_ray.storage.location import Location
+
+
+def test_shards_that_were_marked_are_left_out_and_each_is_said_once(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = plan_corpus(Location(str(corpus)))
+    score_set = score_set_of(Location(f"memory://{uuid.uuid4().hex}"), {"unit_rows": 4})
+    assert _without_bad_shards(plan, score_set) == plan
+    mark_bad(score_set.pieces, plan.shards[1].stem, "cut off")
+    left = _without_bad_shards(plan, score_set)
+    assert [shard.file for shard in left.shards] == [plan.shards[0].file, plan.shards[2].file]
+    assert _without_bad_shards(left, score_set) == left
+    name = plan.shards[1].file.relative
+    assert capsys.readouterr().err.splitlines() == [f"note: skipping shard {name}: cut off"]
+    for shard in left.shards:
+        mark_bad(score_set.pieces, shard.stem, "cut off too")
+    with pytest.raises(SfRayError, match="no shard can be read to its end, e.g. "):
+        _without_bad_shards(left, score_set)
+
+
+def test_the_work_of_all_attempts_is_added_up(capsys: pytest.CaptureFixture[str]) -> None:
+    attempts = [
+        RunCounts(units=3, unit_tokens=900, tokens_saved=100, oom_splits=1),
+        RunCounts(units=2, unit_tokens=100, oom_splits=1),
+    ]
+    scored = _scored(attempts)
+    assert (scored.units, scored.tokens, scored.tokens_saved) == (5, 1000, 100)
+    saved, memory = capsys.readouterr().err.splitlines()
+    assert saved.startswith("note: 100 of 1,000 tokens (10.0%) repeat what other sequences")
+    assert memory.startswith(
+        "note: the device ran out of memory 2 times; those batches were halved"
+    )
