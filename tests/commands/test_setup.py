@@ -71,6 +71,7 @@ def test_scores_may_lie_beside_the_data_of_an_output(tmp_path: Path) -> None:
     asked = options(input=str(tmp_path / "corpus"))
     check_places(asked, str(tmp_path / "out/scores"), str(tmp_path / "out"))
     check_places(asked, None, None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_listing_reads_no_shard_whose_footer_is_known(

@@ -41,8 +41,12 @@ def test_a_quota_in_the_file_is_a_mapping_and_gives_way_to_a_count(tmp_path: Pat
 def test_one_file_serves_several_commands(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text("input: in\noutput: out\nscores: s\nmodel: demo\nkeep_fraction: 0.5\n")
-    for name in ("run", "score", "select"):
-        load(COMMANDS[name], {}, str(file))
+    loaded = [
+        load(COMMANDS[name], {}, str(file)).model_dump() for name in ("run", "score", "select")
+    ]
+    assert [options["input"] for options in loaded] == ["in"] * 3
+    assert [options.get("keep_fraction") for options in loaded] == [0.5, None, 0.5]
+    assert [options.get("model") for options in loaded] == ["demo", "demo", None]
 
 
 @pytest.mark.parametrize(

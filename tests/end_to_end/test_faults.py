@@ -28,7 +28,6 @@ from bench.support.proxy import Proxy
 from sf_ray import Scorer
 from sf_ray.cli import main
 from sf_ray.commands import pipeline
-from sf_ray.scoring import run as scoring_run
 from sf_ray.storage.lease import lease
 from sf_ray.storage.location import Location
 from tests.support.cli import Cli
@@ -381,7 +380,7 @@ def test_a_second_run_of_a_bucket_reads_no_footer_and_starts_no_actor(
     # The first plan: each footer once.
     bucket = s3.bucket.removeprefix("s3://")
     proxy.requests.clear()
-    monkeypatch.setattr(scoring_run, "ScoringProgress", None)
+    monkeypatch.setattr("sf_ray.scoring.run.ScoringProgress", None)
     code, _, stderr = sf_ray_cli(*command, "--storage-options", options)
     proxy.close()
     assert code == 0, stderr
