@@ -155,7 +155,7 @@ def _draw_points(axes: "Axes", x: Axis, y: Axis, points: Scatter) -> None:
     """Draws points; those beyond an axis stand at its end."""
     kept = points.kept if len(points.kept) else np.zeros(len(points.x), np.bool_)
     xs, ys = np.clip(points.x, *x.edges[[0, -1]]), np.clip(points.y, *y.edges[[0, -1]])
-    # Kept rows last: they are fewer, and must not be hidden.
+    # Kept rows last, so that the others do not hide them.
     for shown, colour in ((~kept, REST), (kept, KEPT)):
         axes.scatter(xs[shown], ys[shown], s=9, linewidths=0, alpha=0.75, color=colour)
 

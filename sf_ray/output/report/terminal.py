@@ -29,7 +29,7 @@ def print_scores_summary(
 
 
 def as_terminal_text(text: str) -> str:
-    """Text of a corpus without characters that steer the terminal; others stand for those."""
+    """Text of a corpus, with a mark in place of every character that could steer the terminal."""
     return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
 
 
