@@ -152,7 +152,8 @@ def find_cutoffs(
         counts: [searches, bins] rows in each bin of the searches' ranges.
         count: Ranges -> [ranges, bins] rows in each of their bins, over the whole corpus.
         gather: Ranges of few rows -> their rows, for each range.
-        few: How many rows `gather` may return, or one for each range where those are more.
+        few: The most rows that `gather` returns in all; where there are more ranges than that, one
+            row of each.
     """
     narrowed = [
         _narrow(search.within, search_counts, search.wanted)
