@@ -1,4 +1,7 @@
-"""The same function over many items in Ray tasks, and what the failure of a task says."""
+"""Work on a Ray cluster: one function over many items, trying again, errors of workers.
+
+Does not know what the work is.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,45 +20,53 @@ from sf_ray.errors import ClusterError, LeaseError, SfRayError, UsageError
 from sf_ray.runtime.log import duration, say
 from sf_ray.runtime.metrics import count_retries
 
-T = TypeVar("T")
+Work = TypeVar("Work")
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
-# Attempts in a row without any result, after which trying again is given up.
-_FRUITLESS = 3
-# Tasks that Ray knows of at once: enough for any cluster, and few enough to look through.
+# Attempts in a row without any progress after which `Patience` gives up.
+_FRUITLESS_ATTEMPTS = 3
+# Tasks submitted to Ray and not finished: enough to fill any cluster, few enough to wait for all of
+# them in one call.
 _TASKS_AHEAD = 1000
-# Errors that their message alone makes again; the others have attributes that no text gives.
+# Classes that can be made from the text of an error; the others have attributes that it lacks.
 _MADE_OF_TEXT = {
-    of_class.__name__: of_class for of_class in (SfRayError, UsageError, ClusterError, LeaseError)
+    error_class.__name__: error_class
+    for error_class in (SfRayError, UsageError, ClusterError, LeaseError)
 }
 
 
 class Patience:
-    """Tells when trying again is given up: after three tries in a row that got nothing done."""
+    """Gives up trying again after three attempts in a row without any progress."""
 
     def __init__(self, left: int) -> None:
         """
         Args:
-            left: What there is to do.
+            left: How much work there is before the first attempt.
         """
         self._left, self._fruitless = left, 0
 
     def after_try(self, left: int, problem: ClusterError) -> None:
-        """Takes how much is left after a try, and what went wrong in it.
+        """Counts an attempt.
+
+        Args:
+            left: How much work is left after the attempt.
+            problem: What went wrong in the attempt.
 
         Raises:
-            ClusterError: The problem, the third time in a row.
+            ClusterError: `problem`, after the third attempt in a row that left as much as before.
         """
         self._fruitless = 0 if left < self._left else self._fruitless + 1
         self._left = left
-        if self._fruitless == _FRUITLESS:
+        if self._fruitless == _FRUITLESS_ATTEMPTS:
             raise problem
 
 
 def until_done(
-    todo: T,
-    attempt: Callable[[T], None],
-    missing: Callable[[], T],
-    size: Callable[[T], int],
+    todo: Work,
+    attempt: Callable[[Work], None],
+    missing: Callable[[], Work],
+    size: Callable[[Work], int],
     before_retry: Callable[[int, ClusterError], None],
     unfinished: str,
 ) -> None:
@@ -92,16 +103,12 @@ def until_done(
             before_retry(left, problem)
 
 
-Item = TypeVar("Item")
-Value = TypeVar("Value")
-
-
 class StoredResult(NamedTuple, Generic[Value]):
-    """What one call of `parallel_map_stored` made.
+    """Result of one task of `parallel_map_stored`.
 
     Attributes:
-        value: Came to the driver.
-        refs: References, in order, to the values that stay in Ray's object store.
+        value: The value for the driver.
+        refs: References, in order, to the values in Ray's object store.
     """
 
     value: Value
@@ -121,7 +128,7 @@ def parallel_map(
         stall_s: Seconds to wait for the next result.
 
     Raises:
-        ClusterError: Three tries in a row finished no task.
+        ClusterError: Three attempts in a row finished no task.
         SfRayError: The function raised it.
     """
     return (result.value for result in _map(function, items, stall_s, 0))
@@ -143,7 +150,7 @@ def parallel_map_stored(
         stored: How many values each call stores.
 
     Raises:
-        ClusterError: Three tries in a row finished no task.
+        ClusterError: Three attempts in a row finished no task.
         SfRayError: The function raised it.
     """
 
@@ -157,7 +164,15 @@ def parallel_map_stored(
 def _map(
     call: Callable[[Any], Any], items: Sequence[Any], stall_s: float, stored: int
 ) -> Iterator[StoredResult[Any]]:
-    """Runs `call` until every item has a result; `call` returns a list where values are stored."""
+    """Runs `call` in tasks until every item has a result; attempts again what the cluster loses.
+
+    Args:
+        call: Takes an item. Returns its value, or, where values are stored, a list of the value
+            and the `stored` values.
+        items: As in `parallel_map`.
+        stall_s: As in `parallel_map`.
+        stored: As in `parallel_map_stored`; 0 for `parallel_map`.
+    """
     left = dict(enumerate(items))
     patience = Patience(len(left))
     while left:
@@ -178,11 +193,11 @@ def _map(
 def _map_once(
     call: Callable[[Any], Any], items: Mapping[int, Any], stall_s: float, stored: int
 ) -> Iterator[tuple[int, StoredResult[Any]]]:
-    # Ray takes plain functions only, and `call` may be a partial.
+    # A lambda, because `ray.remote` takes plain functions only and `call` may be a partial.
     task = ray.remote(num_cpus=1, scheduling_strategy="SPREAD", num_returns=1 + stored)(
         lambda item: call(item)
     )
-    # A signal ends the wait for a future at once, and is held back in `ray.wait`.
+    # Futures, because a signal ends the wait for a future at once; `ray.wait` holds it back.
     waiting: dict[Future[Any], tuple[list[ray.ObjectRef], int]] = {}
     next_items = iter(list(items.items()))
     try:
@@ -203,8 +218,8 @@ def _map_once(
                 yield index, StoredResult(future.result(), tuple(refs[1:]))
     finally:
         for unfinished, _ in waiting.values():
-            # `force` kills the process: a task that hangs in a library notices nothing else, and
-            # would keep its CPU.
+            # `force` kills the process, because a task that hangs in a library notices nothing else
+            # and would keep its CPU.
             ray.cancel(unfinished[0], force=True)
 
 

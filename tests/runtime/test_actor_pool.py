@@ -1,18 +1,7 @@
 import pytest
-import ray
 
 from sf_ray.runtime.actor_pool import ActorPool, size_pool
 from sf_ray.runtime.cluster import resolve_device
-
-
-@pytest.fixture
-def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
-    """A cluster of two nodes with 8 and 4 CPUs; tests add GPUs to it."""
-    found: list[dict[str, float]] = [{"CPU": 8}, {"CPU": 4}, {}]
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": n} for n in found])
-    total = lambda: {key: sum(n.get(key, 0) for n in found) for key in ("CPU", "GPU")}  # noqa: E731
-    monkeypatch.setattr(ray, "cluster_resources", total)
-    return found
 
 
 def test_without_gpus_an_actor_a_node_computes_with_its_cpus(nodes: list[dict[str, float]]) -> None:
@@ -35,6 +24,8 @@ def test_beside_the_actors_of_a_node_there_is_room_to_read_and_write(
     assert pool.read_cpus + pool.write_cpus <= left
     # And none for another actor without a GPU.
     assert gpus or left < pool.num_cpus
+    # Ray Data fuses tasks that need the same as the actors into the actors.
+    assert pool.read_cpus != pool.num_cpus
 
 
 def test_with_gpus_an_actor_each(nodes: list[dict[str, float]]) -> None:
@@ -44,16 +35,13 @@ def test_with_gpus_an_actor_each(nodes: list[dict[str, float]]) -> None:
     assert size_pool("cuda", 100, gpus_per_actor=0.5).max_size == 8
 
 
+def test_a_reading_task_never_needs_the_same_as_an_actor(nodes: list[dict[str, float]]) -> None:
+    pool = size_pool("cpu", 100, cpus_per_actor=1)
+    assert (pool.num_cpus, pool.read_cpus) == (1, 0.9)
+
+
 def test_no_more_actors_than_units(nodes: list[dict[str, float]]) -> None:
     nodes[0]["GPU"] = 8
     for actors in (None, (5, 9)):
         pool = size_pool("cuda", 3, actors)
         assert (pool.max_size, pool.initial_size) == (3, 3)
-
-
-def test_waiting_for_a_gpu_is_said(
-    nodes: list[dict[str, float]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert resolve_device("cuda") == "cuda"
-    assert "has no GPU now; the scoring actors wait" in capsys.readouterr().err
-    assert resolve_device("cpu") == "cpu"

@@ -64,7 +64,10 @@ def test_no_text_is_lost(line: str) -> None:
 
 def messages_of(code: str) -> list[str]:
     """What a process says that runs this code with a log of JSON lines."""
-    code = "import os, subprocess, sys; from sf_ray.runtime.json_log import *; begin_log('json')\n" + code
+    code = (
+        "import os, subprocess, sys; from sf_ray.runtime.json_log import *; begin_log('json')\n"
+        + code
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )

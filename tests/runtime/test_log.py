@@ -3,11 +3,12 @@ import logging
 
 import pytest
 
-from sf_ray.runtime import log as console
+from sf_ray.runtime import log
 from sf_ray.runtime.log import (
     LogSettings,
     duration,
     json_line,
+    log_settings,
     run_id,
     say,
     timed,
@@ -17,8 +18,8 @@ from sf_ray.runtime.log import (
 
 
 @pytest.fixture(autouse=True)
-def own_voice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "_settings", None)
+def no_settings_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "_settings", None)
     for name in ("SF_RAY_LOG_FORMAT", "SF_RAY_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
 
@@ -61,14 +62,14 @@ def test_workers_speak_as_their_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     use_log_settings(LogSettings("json", "r1"))
     for name, value in worker_environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(console, "_settings", None)
-    assert console.log_settings() == LogSettings("json", "r1")
+    monkeypatch.setattr(log, "_settings", None)
+    assert log_settings() == LogSettings("json", "r1")
 
 
 def test_a_run_has_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
     first = run_id()
     assert first == run_id()
-    monkeypatch.setattr(console, "_settings", None)
+    monkeypatch.setattr(log, "_settings", None)
     assert run_id() != first
 
 
