@@ -1,10 +1,10 @@
-"""`ray job submit --working-dir . -- python jobs/score.py ...`: as `sf-ray score ...`."""
+"""`sf-ray score` as a Ray job: `ray job submit --working-dir . -- python jobs/score.py ...`."""
 
 import os
 import sys
 
-# Python puts this script's folder first, where a select.py would hide the standard library's own
-# `select`; the repository's root belongs there.
+# Python puts the folder of this script first in `sys.path`, where jobs/select.py would hide the
+# module `select` of the standard library. The repository's root takes its place.
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from sf_ray.cli import main  # noqa: E402

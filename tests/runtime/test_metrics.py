@@ -2,45 +2,16 @@ import pytest
 from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
 from sf_ray.runtime.metrics import METRICS
-from sf_ray.scoring.stages.progress import increments
-from sf_ray.scoring.stages.tally import RunCounts
 from tests.support.dashboard import DASHBOARD, PANELS, ROOT, parsed, selectors
 
-# Of Ray's raylet, as test_watching sees them at the endpoint.
+# Metrics of Ray's raylet; tests/end_to_end/test_watching.py sees them at the endpoint.
 OF_RAYLET = {"ray_object_store_used_memory", "ray_object_store_memory"}
-
 
 QUERIES = [
     pytest.param(target["expr"], id=f"{panel['title']} {target['refId']}")
     for panel in PANELS
     for target in panel["targets"]
 ]
-
-
-def test_counters_grow_by_what_is_new() -> None:
-    before = RunCounts(units=2, tokens=5, by_status={"ok": 9}, units_again=1)
-    now = RunCounts(
-        units=3,
-        tokens=7,
-        unit_tokens=40,
-        tokens_saved=4,
-        oom_splits=1,
-        by_status={"ok": 11, "bad_row": 1},
-        units_again=4,
-    )
-    grown = {(name, *tags.values()): value for name, tags, value in increments(before, now)}
-    assert grown == {
-        ("sf_ray_rows", "ok"): 2,
-        ("sf_ray_rows", "bad_row"): 1,
-        ("sf_ray_units",): 1,
-        ("sf_ray_tokens_computed",): 2,
-        ("sf_ray_tokens",): 40,
-        ("sf_ray_tokens_saved",): 4,
-        ("sf_ray_oom_splits",): 1,
-        ("sf_ray_retries", "units"): 3,
-    }
-    assert {name for name, *_ in grown} <= METRICS.keys()
-    assert not any(value for _, _, value in increments(now, now))
 
 
 @pytest.mark.parametrize("query", QUERIES)

@@ -1,4 +1,4 @@
-"""The Grafana dashboard of `cluster/`: its panels and what they ask Prometheus."""
+"""The Grafana dashboard in cluster/: panels and their queries to Prometheus."""
 
 import json
 from collections.abc import Iterator
@@ -15,12 +15,13 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
 
 def parsed(expression: str) -> Any:
+    """The syntax tree of a query, with Grafana's variables filled in."""
     expression = expression.replace("$__rate_interval", "1m").replace("$run_id", ".+")
     return promql_parser.parse(expression)
 
 
 def selectors(node: Any) -> Iterator[Any]:
-    """All that selects series in a query."""
+    """Yields every selector of series in a query."""
     if isinstance(node, promql_parser.VectorSelector):
         yield node
     for child in ("lhs", "rhs", "expr", "vector_selector"):

@@ -1,7 +1,8 @@
 import pytest
 
 from sf_ray.errors import SfRayError
-from sf_ray.scoring.stages.progress import ScoringProgress
+from sf_ray.runtime.metrics import METRICS
+from sf_ray.scoring.stages.progress import ScoringProgress, increments
 from sf_ray.scoring.stages.tally import RunCounts
 
 
@@ -76,3 +77,29 @@ def test_a_run_that_is_being_stopped_is_not_interrupted_again(
         ray.get(shown.tally.counts.remote())  # it has started
         time.sleep(1)
     assert [str(error) for error in interrupted] == ["too bad"]
+
+
+def test_counters_grow_by_what_is_new() -> None:
+    before = RunCounts(units=2, tokens=5, by_status={"ok": 9}, units_again=1)
+    now = RunCounts(
+        units=3,
+        tokens=7,
+        unit_tokens=40,
+        tokens_saved=4,
+        oom_splits=1,
+        by_status={"ok": 11, "bad_row": 1},
+        units_again=4,
+    )
+    grown = {(name, *tags.values()): value for name, tags, value in increments(before, now)}
+    assert grown == {
+        ("sf_ray_rows", "ok"): 2,
+        ("sf_ray_rows", "bad_row"): 1,
+        ("sf_ray_units",): 1,
+        ("sf_ray_tokens_computed",): 2,
+        ("sf_ray_tokens",): 40,
+        ("sf_ray_tokens_saved",): 4,
+        ("sf_ray_oom_splits",): 1,
+        ("sf_ray_retries", "units"): 3,
+    }
+    assert {name for name, *_ in grown} <= METRICS.keys()
+    assert not any(value for _, _, value in increments(now, now))
