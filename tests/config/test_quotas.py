@@ -28,7 +28,7 @@ def test_a_quota_is_read_from_text_and_from_yaml(
     quota = quota_from(given)
     assert isinstance(quota, Quota)
     assert (quota.column, quota.shares) == (column, shares)
-    # A count is told from a fraction by how it is written: 1 is one row, 1.0 are all.
+    # The way a number is written decides: 1 is a count of one row, 1.0 the fraction of all rows.
     assert [type(one) for one in quota.shares.values()] == [type(one) for one in shares.values()]
 
 
