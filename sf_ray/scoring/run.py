@@ -44,7 +44,13 @@ _BUNDLES_A_READ = 4
 
 @dataclass(frozen=True)
 class Scoring:
-    """Everything that decides the scores, and where they lie."""
+    """Everything that decides the scores, and where they lie.
+
+    Attributes:
+        encoding: How rows become token ids.
+        engine: How actors hold the model.
+        score_set: The identity, and the place of the pieces.
+    """
 
     encoding: EncodingSpec
     engine: EngineSpec
