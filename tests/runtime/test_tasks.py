@@ -1,8 +1,9 @@
+import gc
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from ray.exceptions import RayError
 from sf_ray.errors import (
     BadShardError,
     ClusterError,
-    EngineFailedError,
     SfRayError,
     TerminatedError,
     UsageError,
@@ -28,6 +28,13 @@ from sf_ray.runtime.tasks import (
     user_errors,
 )
 from sf_ray.storage.location import Location
+
+
+@pytest.fixture
+def actors_end() -> Iterator[None]:
+    """Ends actors that the traceback of a test holds: the tests after it want every CPU."""
+    yield
+    gc.collect()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +69,6 @@ def test_where_only_text_arrives_the_error_is_made_of_it(text: str, expected: Sf
 MANY_LINES = (
     UsageError("--quota: no such value\nthe column has: a, b\ngive one of them"),
     BadShardError("a/1.jsonl", "line 3 is no JSON object:\n  {half"),
-    EngineFailedError("CUDA error: illegal access\nthe device is lost", device_is_lost=True),
 )
 
 
@@ -110,7 +116,7 @@ def in_an_actor_of_a_dataset(error: SfRayError) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
+@pytest.mark.usefixtures("ray_session", "actors_end")
 @pytest.mark.parametrize(
     "fail",
     [
@@ -132,7 +138,7 @@ def test_the_error_of_a_worker_arrives_whole(fail: Callable[[SfRayError], None])
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
+@pytest.mark.usefixtures("ray_session", "actors_end")
 def test_the_error_of_an_actor_that_does_not_start_keeps_its_lines() -> None:
     class Broken:
         def __init__(self, error: SfRayError) -> None:
@@ -149,7 +155,7 @@ def test_the_error_of_an_actor_that_does_not_start_keeps_its_lines() -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
+@pytest.mark.usefixtures("ray_session", "actors_end")
 def test_any_other_exception_of_a_worker_is_named() -> None:
     def fail(batch: object) -> None:
         raise ValueError("a bug")

@@ -1,0 +1,55 @@
+import pickle
+
+import pytest
+
+from sf_ray.errors import (
+    BadRowError,
+    BadShardError,
+    ClusterError,
+    EngineFailedError,
+    LeaseError,
+    SfRayError,
+    TerminatedError,
+    UsageError,
+    first_line,
+)
+
+ERRORS = [
+    SfRayError("one\ntwo"),
+    UsageError("one\ntwo"),
+    BadShardError("a/1.jsonl", "is cut off"),
+    BadRowError("a/1.jsonl", 7, "line 8", "no JSON object"),
+    EngineFailedError("CUDA error: illegal access", device_is_lost=True),
+    ClusterError("a node was lost"),
+    LeaseError("another run writes here"),
+    TerminatedError("stopped"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_travels_between_processes_whole(error: SfRayError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_what_ray_appends_to_the_arguments_is_not_the_text(error: SfRayError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    copy.args = (f"{error}\nFailed to apply UDF transform after 1/1 attempts.", *copy.args[1:])
+    assert str(copy) == str(pickle.loads(pickle.dumps(copy))) == str(error)
+
+
+def test_exit_codes_are_those_of_the_command_line() -> None:
+    assert [error.exit_code for error in ERRORS] == [1, 2, 1, 1, 1, 1, 1, 143]
+
+
+def test_an_error_is_quoted_in_one_line() -> None:
+    assert first_line(SfRayError("one\ntwo")) == "one"
+    assert first_line(ValueError()) == "ValueError"
+    assert len(first_line(ValueError("x" * 1000))) == 300
+    outer = ValueError("outer")
+    outer.__cause__ = OSError("inner")
+    assert first_line(outer) == "outer"
+    assert first_line(outer, cause_first=True) == "inner"
