@@ -6,7 +6,8 @@ naive computation
     logits = model(ids[None]).logits[0].float()
     loss   = cross_entropy(logits[first - 1 : stop - 1], ids[first:stop])      for each span
 
-for one sequence at a time, with which `tests/engine/test_engine.py` compares it.
+for one sequence at a time, with which `tests/engine/test_engine.py` compares it. Padded
+batches, the plain way, are computed here; `prefix_batches` computes only once what sequences share.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,24 +15,18 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sf_ray.engine.batch_threads import BatchLosses, sum_spans
 from sf_ray.engine.batching import TokenBudgetBatches
 from sf_ray.engine.flops import Work
-from sf_ray.engine.loaded_model import LoadedModel, engine_errors
-from sf_ray.engine.padded_batches import begin_padded
+from sf_ray.engine.loaded_model import LoadedModel, engine_errors, too_long
 from sf_ray.engine.pending import Pending, Usage
 from sf_ray.engine.pool import OnBatch, Pool
-from sf_ray.engine.prefix_batches import TreePart, begin_tree, cut_tree, longest_in_tree
-from sf_ray.engine.prefix_tree import PrefixTree, distinct
-from sf_ray.engine.sequences import Ints, TokenSequence, ranges, span_starts
-
-# A tree is used where it saves more than this share of the tokens that padded batches feed,
-# padding included. On CPU a token costs the same both ways. On CUDA a token of a tree costs 3.3
-# times as much: its attention is in many small pieces, and its layers are not compiled
-# (`docs/adr/0007`).
-_LEAST_SAVED = {"cpu": 0.0, "cuda": 0.75}
+from sf_ray.engine.prefix_batches import TreePart, begin_tree, cut_tree, longest_in_tree, tree_of
+from sf_ray.engine.prefix_tree import distinct
+from sf_ray.engine.sequences import Ints, TokenSequence, ranges, span_of_each, span_starts
 
 
 class Engine:
@@ -84,7 +79,7 @@ class Engine:
         )
         self.dtype = dtype
         self._share = share
-        self._longest_in_tree = longest_in_tree(self._model) if share else 0
+        self._longest_in_tree = longest_in_tree(self._model, _begin_padded) if share else 0
         self.notes = self._model.notes
 
     @property
@@ -163,7 +158,7 @@ class Engine:
         pool = [s for s in sequences if s.scored]
         if self._share:
             pool = [pool[int(i)] for i in distinct(pool)[0]]
-        shared = self._tree_of(pool)
+        shared = tree_of(self._model, pool, self._longest_in_tree)
         work = Work.plain(pool[int(i)] for i in _not_in(shared, len(pool)))
         for _, tree in cut_tree(self._model, pool, shared) if shared else ():
             # A slot at position p looks at the p slots before it on its path. With 0.5 for itself
@@ -178,12 +173,12 @@ class Engine:
             A function that waits for the batches and returns the mean loss of each span in nats.
         """
         counts = _span_lengths(pool.sequences)
-        shared = self._tree_of(pool.sequences)
+        shared = tree_of(self._model, pool.sequences, self._longest_in_tree)
         alone = _not_in(shared, len(pool.sequences))
         futures: list[Future[list[BatchLosses]]] = []
         with self._model.autocast(dtype):
             if len(alone):
-                futures += begin_padded(self._model, pool, alone)
+                futures += _begin_padded(self._model, pool, alone)
             if shared:
                 futures += begin_tree(self._model, pool, shared)
 
@@ -218,28 +213,6 @@ class Engine:
         spans = ranges((starts[i], starts[i + 1]) for i in overflowed)
         means[spans] = self._begin(again, "float32")()
 
-    def _tree_of(self, sequences: Sequence[TokenSequence]) -> TreePart | None:
-        """The prefix tree of the sequences that may share prefixes; None where it is slower."""
-        lengths = np.array([len(s.ids) for s in sequences], dtype=np.int64)
-        chosen = np.flatnonzero(lengths <= self._longest_in_tree)
-        if not len(chosen):
-            return None
-        shared = TreePart(chosen, PrefixTree.of([sequences[int(i)] for i in chosen]))
-        return shared if self._is_faster(shared.tree, lengths[chosen] - 1) else None
-
-    def _is_faster(self, tree: PrefixTree, fed: Ints) -> bool:
-        """Whether a tree is faster than padded batches: see `_LEAST_SAVED`.
-
-        Args:
-            tree: The tree.
-            fed: Tokens of each of its sequences that go through the model without sharing.
-        """
-        padded = sum(
-            len(batch) * int(fed[batch].max())
-            for batch in TokenBudgetBatches(fed, self.token_budget)
-        )
-        return len(tree) < (1 - _LEAST_SAVED[self._model.device.type]) * padded
-
 
 def _not_in(shared: TreePart | None, count: int) -> Ints:
     """Which of the sequences 0 .. count - 1 do not go through a tree."""
@@ -250,3 +223,65 @@ def _not_in(shared: TreePart | None, count: int) -> Ints:
 def _span_lengths(sequences: Sequence[TokenSequence]) -> Ints:
     """[spans of all sequences, in order] tokens of each."""
     return np.array([n for s in sequences for n in s.lengths], dtype=np.int64)
+
+
+def _begin_padded(
+    model: LoadedModel, pool: Pool, chosen: Ints
+) -> Sequence[Future[list[BatchLosses]]]:
+    """Begins to compute some sequences of a pool in padded batches, by the model's own attention.
+
+    Args:
+        model: The model.
+        pool: The pool.
+        chosen: Indices into the pool.
+
+    Returns:
+        Futures of the losses. They raise EngineFailedError where a single sequence does not fit
+        into memory.
+    """
+    model.attend_by()
+    starts = span_starts(pool.sequences)
+    lengths = np.array([len(s.ids) for s in pool.sequences], dtype=np.int64)
+    batches = TokenBudgetBatches(lengths[chosen], model.token_budget)
+
+    def score(batch: Ints) -> list[BatchLosses]:
+        try:
+            nll = _padded_losses(model, [pool.sequences[i] for i in batch])
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise too_long(lengths[batch[0]]) from None
+            nll = None
+        # Outside of `except`, as the error's traceback holds the tensors of the failed batch.
+        if nll is None:
+            padded = len(batch) * int(lengths[batch].max())
+            model.shrink_budget(min(padded // 2, model.token_budget), pool.usage)
+            batches.token_budget = model.token_budget
+            return [losses for half in np.array_split(batch, 2) for losses in score(half)]
+        if pool.on_batch:
+            pool.on_batch(int(pool.copies[batch].sum()), int((lengths[batch] - 1).sum()))
+        return [BatchLosses.of(span_of_each(pool.sequences, batch, starts), nll)]
+
+    return model.batch_threads.submit(score, (chosen[batch] for batch in batches))
+
+
+@torch.no_grad()
+def _padded_losses(model: LoadedModel, sequences: list[TokenSequence]) -> torch.Tensor:
+    """[scored tokens] losses in nats, sequence after sequence."""
+    # Token t is predicted from the hidden state at t - 1, so the last token is never fed. With
+    # spans ((2, 3), (4, 5)) of a sequence a, and b that is padded on the right, where causal
+    # attention hides the padding from every token:
+    #
+    #     column        0  1  2  3
+    #     row 0  fed    a0 a1 a2 a3
+    #            states    s1    s3        predicting = row * width + place - 1
+    #            targets   a2    a4        ids[place]
+    #     row 1  fed    b0 b1 0  0
+    fed = np.array([len(s.ids) - 1 for s in sequences])
+    width = int(fed.max())
+    columns = np.arange(width)
+    ids = np.zeros((len(sequences), width), dtype=np.int64)
+    ids[columns < fed[:, None]] = np.concatenate([s.ids[:-1] for s in sequences])
+    predicting = np.concatenate([row * width + s.places - 1 for row, s in enumerate(sequences)])
+    targets = np.concatenate([s.ids[s.places] for s in sequences]).astype(np.int64)
+    hidden = model.decoder(input_ids=model.put(ids), use_cache=False).last_hidden_state
+    return model.head.nll(hidden.flatten(0, 1)[model.put(predicting)], model.put(targets))

@@ -4,7 +4,7 @@ Knows torch and the loaded model. Defined by padded batches of the same sequence
 `longest_in_tree` compares a small tree whenever a model is loaded (`docs/adr/0007`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -13,18 +13,27 @@ import numpy as np
 import torch
 
 from sf_ray.engine.batch_threads import BatchLosses, sum_spans
+from sf_ray.engine.batching import TokenBudgetBatches
 from sf_ray.engine.layers.compiled import run_eagerly
 from sf_ray.engine.loaded_model import LoadedModel, too_long
-from sf_ray.engine.padded_batches import begin_padded
 from sf_ray.engine.pending import Usage
 from sf_ray.engine.pool import Pool
 from sf_ray.engine.prefix_tree import PrefixTree
 from sf_ray.engine.sequences import Ints, TokenSequence, ranges, span_starts
 from sf_ray.engine.tree_attention import ATTENTION_NAME, QUERIES, Needs, TreeBatch
 
+# A tree is used where it saves more than this share of the tokens that padded batches feed,
+# padding included. On CPU a token costs the same both ways. On CUDA a token of a tree costs 3.3
+# times as much: its attention is in many small pieces, and its layers are not compiled
+# (`docs/adr/0007`).
+_LEAST_SAVED = {"cpu": 0.0, "cuda": 0.75}
 # Several parts for each thread, so that all threads are done at about the same time. But parts of
 # several batches, where there are enough, because what two parts share is computed twice.
 _PARTS_PER_THREAD, _BATCHES_PER_PART = 4, 16
+
+
+# Begins to compute some sequences (indices into the pool) without sharing.
+BeginPadded = Callable[[LoadedModel, Pool, Ints], Sequence[Future[list[BatchLosses]]]]
 
 
 class TreePart(NamedTuple):
@@ -37,6 +46,38 @@ class TreePart(NamedTuple):
 
     chosen: Ints
     tree: PrefixTree
+
+
+def tree_of(
+    model: LoadedModel, sequences: Sequence[TokenSequence], longest: int
+) -> TreePart | None:
+    """The prefix tree of the sequences that may share prefixes; None where it is slower.
+
+    Args:
+        model: The model.
+        sequences: All sequences of a pool.
+        longest: From `longest_in_tree`.
+    """
+    lengths = np.array([len(s.ids) for s in sequences], dtype=np.int64)
+    chosen = np.flatnonzero(lengths <= longest)
+    if not len(chosen):
+        return None
+    shared = TreePart(chosen, PrefixTree.of([sequences[int(i)] for i in chosen]))
+    return shared if _is_faster(model, shared.tree, lengths[chosen] - 1) else None
+
+
+def _is_faster(model: LoadedModel, tree: PrefixTree, fed: Ints) -> bool:
+    """Whether a tree is faster than padded batches: see `_LEAST_SAVED`.
+
+    Args:
+        model: The model.
+        tree: The tree.
+        fed: Tokens of each of its sequences that go through the model without sharing.
+    """
+    padded = sum(
+        len(batch) * int(fed[batch].max()) for batch in TokenBudgetBatches(fed, model.token_budget)
+    )
+    return len(tree) < (1 - _LEAST_SAVED[model.device.type]) * padded
 
 
 def begin_tree(
@@ -153,16 +194,20 @@ def _losses(model: LoadedModel, tree: PrefixTree, batch: TreeBatch) -> tuple[Int
     return tree.spans[predicted], model.head.nll(states, model.put(tree.targets[predicted]))
 
 
-def longest_in_tree(model: LoadedModel) -> int:
+def longest_in_tree(model: LoadedModel, begin_padded: BeginPadded) -> int:
     """The longest sequence, in tokens, for which a tree gives what padded batches give.
 
     Computes a few sequences both ways. Appends to the model's notes where sharing is limited.
+
+    Args:
+        model: The model.
+        begin_padded: Begins padded batches, which define what is right.
 
     Returns:
         0 where the model cannot share prefixes at all.
     """
     needs = Needs()
-    why_not = _difference(model, needs)
+    why_not = _difference(model, needs, begin_padded)
     if why_not:
         model.notes.append(f"shared prefixes are computed anew for each sequence: {why_not}")
         return 0
@@ -177,7 +222,7 @@ def longest_in_tree(model: LoadedModel) -> int:
     return min(windows, default=1 << 62)
 
 
-def _difference(model: LoadedModel, needs: Needs) -> str | None:
+def _difference(model: LoadedModel, needs: Needs, begin_padded: BeginPadded) -> str | None:
     """Why a small tree does not give the losses of padded batches; None where it does."""
     ids = np.arange(1, 33, dtype=np.int32)
     # Three that begin alike, one with the same tokens at other positions, one with them backwards.

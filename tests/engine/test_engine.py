@@ -7,7 +7,7 @@ import torch
 
 from bench.support.corpora import make_rows
 from sf_ray import Scorer, SfRayError
-from sf_ray.engine import engine as engine_module
+from sf_ray.engine import prefix_batches
 from sf_ray.engine.engine import Engine
 from sf_ray.engine.layers import lm_head
 from sf_ray.engine.pending import Usage
@@ -187,7 +187,7 @@ def test_pools_by_prefix_trees_and_by_padded_batches_overlap(
     pools = [family(1), family(2), family(3), family(4)]
     engine = engine_of(token_budget=60, threads=2)
     ways = iter([True, False, True, False] * 2)
-    monkeypatch.setattr(engine, "_is_faster", lambda *_: next(ways))
+    monkeypatch.setattr(prefix_batches, "_is_faster", lambda *_: next(ways))
     alone = [engine.losses(pool) for pool in pools]
     pending = [engine.begin(pool) for pool in pools]
     for expected, overlapping in zip(alone, pending, strict=True):
@@ -228,7 +228,7 @@ def test_cuda_gives_the_scores_of_cpu(
     compile: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(engine_module._LEAST_SAVED, "cuda", least_saved)
+    monkeypatch.setitem(prefix_batches._LEAST_SAVED, "cuda", least_saved)
     sequences = random_sequences(60) + family(0)
     exact = Engine(tiny_model).losses(sequences)
     engine = Engine(tiny_model, device="cuda", dtype=dtype, compile=compile)
