@@ -42,6 +42,7 @@ for dtype in ("float32", "bfloat16"):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_memory_stays_below_what_the_budget_promises(tmp_path: Path) -> None:
     config = LlamaConfig(
         vocab_size=8000,

@@ -105,6 +105,7 @@ for spec in pickle.load(sys.stdin.buffer):
 """
 
 
+@pytest.mark.slow
 def test_workers_load_the_tokenizer_without_torch(tiny_model: Path) -> None:
     model = ModelSpec(str(tiny_model), resolve_model(str(tiny_model)).fingerprint)
     spec = EncodingSpec(resolve_format(["prompt", "completion"]), model, 64, "reference")
