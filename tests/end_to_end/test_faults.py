@@ -353,7 +353,9 @@ def test_a_bucket_behind_a_bad_network_gives_the_same_result(
     )
     options = json.dumps(s3.options | {"endpoint_url": proxy.endpoint})
     command[1:3] = [f"{s3.bucket}/corpus", f"{s3.bucket}/out"]
-    code, _, stderr = sf_ray_cli(*command, "--storage-options", options)
+    # An attempt in which nothing moves starts again before the test as a whole counts as hung.
+    given = ("--storage-options", options, "--stall-s", 90)
+    code, _, stderr = sf_ray_cli(*command, *given)
     proxy.close()
     assert code == 0, stderr
     assert proxy.broken.total() > 5
@@ -381,7 +383,9 @@ def test_a_second_run_of_a_bucket_reads_no_footer_and_starts_no_actor(
     bucket = s3.bucket.removeprefix("s3://")
     proxy.requests.clear()
     monkeypatch.setattr("sf_ray.scoring.run.ScoringProgress", None)
-    code, _, stderr = sf_ray_cli(*command, "--storage-options", options)
+    # An attempt in which nothing moves starts again before the test as a whole counts as hung.
+    given = ("--storage-options", options, "--stall-s", 90)
+    code, _, stderr = sf_ray_cli(*command, *given)
     proxy.close()
     assert code == 0, stderr
     assert "nothing to do" in stderr
