@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sf_ray.corpus.status import Status
 from sf_ray.encoding.encoder import EncodedRow
-from sf_ray.engine.sequences import TokenSequence
+from sf_ray.engine.sequences import TokenSequences, offsets
 
 _ENCODED_SCHEMA = pa.schema(
     [
@@ -53,19 +53,21 @@ def encoded_table(rows: list[EncodedRow]) -> pa.Table:
     )
 
 
-def sequences_of(encoded: pa.Table) -> list[TokenSequence]:
-    """The sequences of encoded rows, in the order of the rows.
+def sequences_of(encoded: pa.Table) -> TokenSequences:
+    """The sequences of encoded rows, in the order of the rows; copies no token.
 
     Returns:
         For each row, the sequences of its conditioned passes, then one direct sequence for each
         turn. So the spans of a row's sequences are those of its turns in the conditioned passes,
         and then those of its turns in the direct passes.
     """
-    ids, spans = (_arrays(_flat(encoded[name])) for name in ("ids", "spans"))
-    return [
-        TokenSequence(tokens, tuple(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)))
-        for tokens, edges in zip(ids, spans, strict=True)
-    ]
+    ids, spans = (encoded[name].combine_chunks().flatten() for name in ("ids", "spans"))
+    return TokenSequences(
+        _values(ids),
+        offsets(_lengths(ids)),
+        _values(spans).astype(np.int64).reshape(-1, 2),
+        offsets(_lengths(spans) // 2),
+    )
 
 
 def without_rows(encoded: pa.Table, bad: Sequence[int]) -> pa.Table:
@@ -85,11 +87,11 @@ def without_rows(encoded: pa.Table, bad: Sequence[int]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=encoded.schema)
 
 
-def _flat(lists: pa.ChunkedArray) -> pa.Array:
-    return lists.combine_chunks().flatten()
+def _values(lists: pa.Array) -> NDArray[np.int32]:
+    values: NDArray[np.int32] = lists.flatten().to_numpy(zero_copy_only=False)
+    return values
 
 
-def _arrays(lists: pa.Array) -> list[NDArray[np.int32]]:
-    flat = lists.flatten().to_numpy(zero_copy_only=False)
-    ends = np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))
-    return np.split(flat, ends[:-1]) if len(ends) else []
+def _lengths(lists: pa.Array) -> NDArray[np.int32]:
+    lengths: NDArray[np.int32] = lists.value_lengths().to_numpy(zero_copy_only=False)
+    return lengths

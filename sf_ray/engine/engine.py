@@ -22,11 +22,10 @@ from sf_ray.engine.batch_threads import BatchLosses, sum_spans
 from sf_ray.engine.batching import TokenBudgetBatches
 from sf_ray.engine.flops import Work
 from sf_ray.engine.loaded_model import LoadedModel, engine_errors, too_long
-from sf_ray.engine.pending import Pending, Usage
+from sf_ray.engine.pending import Pending
 from sf_ray.engine.pool import OnBatch, Pool
-from sf_ray.engine.prefix_batches import TreePart, begin_tree, cut_tree, longest_in_tree, tree_of
-from sf_ray.engine.prefix_tree import distinct
-from sf_ray.engine.sequences import Ints, TokenSequence, ranges, span_of_each, span_starts
+from sf_ray.engine.prefix_batches import begin_tree, cut_tree, divide, longest_in_tree
+from sf_ray.engine.sequences import Ints, TokenSequences, offsets, ranges
 
 
 class Engine:
@@ -99,9 +98,7 @@ class Engine:
         """
         return self._model.memory_bound(longest)
 
-    def losses(
-        self, sequences: Sequence[TokenSequence], on_batch: OnBatch = None
-    ) -> NDArray[np.float64]:
+    def losses(self, sequences: TokenSequences, on_batch: OnBatch = None) -> NDArray[np.float64]:
         """Mean loss of each span of each sequence.
 
         The sequences are one pool for sharing and batching: the result depends on nothing else.
@@ -120,47 +117,34 @@ class Engine:
         return self.begin(sequences, on_batch).result()
 
     def begin(
-        self, sequences: Sequence[TokenSequence], on_batch: OnBatch = None
+        self, sequences: TokenSequences, on_batch: OnBatch = None
     ) -> Pending[NDArray[np.float64]]:
         """Begins to score a pool; the result, or the error, is that of `losses`.
 
         Begin the next pool before you take the result of this one: then the device has work while
         this pool ends and the next is cut into batches. All pools are begun by the same thread.
         """
-        starts = span_starts(sequences)
-        scored = np.array([i for i, s in enumerate(sequences) if s.scored], dtype=np.int64)
-        pool = [sequences[i] for i in scored]
-        usage = Usage(sum(len(s.ids) - 1 for s in pool))
-        places = np.arange(len(pool))  # of each scored sequence in the pool
-        if self._share:
-            first, places = distinct(pool)
-            pool = [pool[i] for i in first]
-            usage.tokens_saved = usage.tokens - sum(len(s.ids) - 1 for s in pool)
-        copies = np.bincount(places, minlength=len(pool))
-        mean_losses = self._begin(Pool(pool, copies, usage, on_batch), self.dtype)
+        pool, scored, equals = Pool.of(sequences, self._share, on_batch)
+        mean_losses = self._begin(pool, self.dtype)
 
         def result() -> NDArray[np.float64]:
-            means, pool_starts = mean_losses(), span_starts(pool)
-            self._repair(pool, means, usage)
-            losses = np.full(starts[-1], np.nan)
-            losses[ranges((starts[i], starts[i + 1]) for i in scored)] = means[
-                ranges((pool_starts[i], pool_starts[i + 1]) for i in places)
-            ]
+            losses = mean_losses()
+            self._repair(pool, losses)
+            # A repeated sequence takes the losses of its equal.
+            losses[sequences.spans_of(scored)] = losses[sequences.spans_of(equals)]
             return losses
 
-        return Pending(result, usage)
+        return Pending(result, pool.usage)
 
-    def work(self, sequences: Sequence[TokenSequence]) -> Work:
+    def work(self, sequences: TokenSequences) -> Work:
         """What `losses` would compute for these sequences, padding left out.
 
         If memory ran out, batches would be smaller, and the work more.
         """
-        pool = [s for s in sequences if s.scored]
-        if self._share:
-            pool = [pool[int(i)] for i in distinct(pool)[0]]
-        shared = tree_of(self._model, pool, self._longest_in_tree)
-        work = Work.plain(pool[int(i)] for i in _not_in(shared, len(pool)))
-        for _, tree in cut_tree(self._model, pool, shared) if shared else ():
+        pool, _, _ = Pool.of(sequences, self._share)
+        shared, alone = divide(self._model, pool, self._longest_in_tree)
+        work = Work.plain(sequences.take(alone))
+        for tree in cut_tree(self._model, sequences, shared) if shared else ():
             # A slot at position p looks at the p slots before it on its path. With 0.5 for itself
             # a sequence of n alone has n^2 / 2 pairs, as in `Work.plain`.
             work += Work(len(tree), len(tree.slots), float((tree.positions + 0.5).sum()))
@@ -170,11 +154,10 @@ class Engine:
         """Begins to score a pool.
 
         Returns:
-            A function that waits for the batches and returns the mean loss of each span in nats.
+            A function that waits for the batches and returns the mean loss of each span in nats,
+            NaN for spans that did not go through the model.
         """
-        counts = _span_lengths(pool.sequences)
-        shared = tree_of(self._model, pool.sequences, self._longest_in_tree)
-        alone = _not_in(shared, len(pool.sequences))
+        shared, alone = divide(self._model, pool, self._longest_in_tree)
         futures: list[Future[list[BatchLosses]]] = []
         with self._model.autocast(dtype):
             if len(alone):
@@ -183,46 +166,32 @@ class Engine:
                 futures += begin_tree(self._model, pool, shared)
 
         def mean_losses() -> NDArray[np.float64]:
+            counts = pool.sequences.span_lengths
             with engine_errors():
                 sums = sum_spans(self._model.batch_threads.results(futures), len(counts))
+            is_done = np.zeros(len(counts), bool)
+            is_done[pool.sequences.spans_of(pool.chosen)] = True
             means: NDArray[np.float64] = np.full(len(counts), np.nan)
-            np.divide(sums, counts, out=means, where=counts > 0)
+            np.divide(sums, counts, out=means, where=is_done & (counts > 0))
             return means
 
         return mean_losses
 
-    def _repair(
-        self, pool: Sequence[TokenSequence], means: NDArray[np.float64], usage: Usage
-    ) -> None:
+    def _repair(self, pool: Pool, means: NDArray[np.float64]) -> None:
         """Computes again, in float32, the sequences whose losses overflow a smaller type.
 
         Args:
-            pool: The sequences.
-            means: [spans of the pool] mean losses; changed in place.
-            usage: Counts when memory runs out.
+            pool: The pool.
+            means: [spans of all sequences] mean losses; changed in place.
         """
         if self.dtype == "float32":
             return
-        starts = span_starts(pool)
-        owner = np.repeat(np.arange(len(pool)), np.diff(starts))
-        overflowed = np.unique(owner[~np.isfinite(means) & (_span_lengths(pool) > 0)])
-        if not len(overflowed):
-            return
-        # No copies and no callback: these sequences were counted the first time.
-        again = Pool([pool[i] for i in overflowed], np.zeros_like(overflowed), usage)
-        spans = ranges((starts[i], starts[i + 1]) for i in overflowed)
-        means[spans] = self._begin(again, "float32")()
-
-
-def _not_in(shared: TreePart | None, count: int) -> Ints:
-    """Which of the sequences 0 .. count - 1 do not go through a tree."""
-    every = np.arange(count)
-    return every if shared is None else np.setdiff1d(every, shared.chosen)
-
-
-def _span_lengths(sequences: Sequence[TokenSequence]) -> Ints:
-    """[spans of all sequences, in order] tokens of each."""
-    return np.array([n for s in sequences for n in s.lengths], dtype=np.int64)
+        counts = pool.sequences.span_lengths
+        bad = offsets(~np.isfinite(means) & (counts > 0))[pool.sequences.span_starts]
+        overflowed = pool.chosen[np.diff(bad)[pool.chosen] > 0]
+        if len(overflowed):
+            spans = pool.sequences.spans_of(overflowed)
+            means[spans] = self._begin(pool.only(overflowed), "float32")()[spans]
 
 
 def _begin_padded(
@@ -233,40 +202,45 @@ def _begin_padded(
     Args:
         model: The model.
         pool: The pool.
-        chosen: Indices into the pool.
+        chosen: Indices of the sequences.
 
     Returns:
         Futures of the losses. They raise EngineFailedError where a single sequence does not fit
         into memory.
     """
     model.attend_by()
-    starts = span_starts(pool.sequences)
-    lengths = np.array([len(s.ids) for s in pool.sequences], dtype=np.int64)
+    lengths = pool.sequences.lengths
     batches = TokenBudgetBatches(lengths[chosen], model.token_budget)
 
     def score(batch: Ints) -> list[BatchLosses]:
         try:
-            nll = _padded_losses(model, [pool.sequences[i] for i in batch])
+            losses = _padded_losses(model, pool.sequences, batch)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise too_long(lengths[batch[0]]) from None
-            nll = None
+            losses = None
         # Outside of `except`, as the error's traceback holds the tensors of the failed batch.
-        if nll is None:
+        if losses is None:
             padded = len(batch) * int(lengths[batch].max())
             model.shrink_budget(min(padded // 2, model.token_budget), pool.usage)
             batches.token_budget = model.token_budget
             return [losses for half in np.array_split(batch, 2) for losses in score(half)]
         if pool.on_batch:
             pool.on_batch(int(pool.copies[batch].sum()), int((lengths[batch] - 1).sum()))
-        return [BatchLosses.of(span_of_each(pool.sequences, batch, starts), nll)]
+        return [losses]
 
     return model.batch_threads.submit(score, (chosen[batch] for batch in batches))
 
 
 @torch.no_grad()
-def _padded_losses(model: LoadedModel, sequences: list[TokenSequence]) -> torch.Tensor:
-    """[scored tokens] losses in nats, sequence after sequence."""
+def _padded_losses(model: LoadedModel, sequences: TokenSequences, batch: Ints) -> BatchLosses:
+    """The losses of the scored tokens of a batch, sequence after sequence.
+
+    Args:
+        model: The model.
+        sequences: All sequences.
+        batch: Indices of those in the batch.
+    """
     # Token t is predicted from the hidden state at t - 1, so the last token is never fed. With
     # spans ((2, 3), (4, 5)) of a sequence a, and b that is padded on the right, where causal
     # attention hides the padding from every token:
@@ -276,12 +250,12 @@ def _padded_losses(model: LoadedModel, sequences: list[TokenSequence]) -> torch.
     #            states    s1    s3        predicting = row * width + place - 1
     #            targets   a2    a4        ids[place]
     #     row 1  fed    b0 b1 0  0
-    fed = np.array([len(s.ids) - 1 for s in sequences])
+    fed = sequences.lengths[batch] - 1
     width = int(fed.max())
-    columns = np.arange(width)
-    ids = np.zeros((len(sequences), width), dtype=np.int64)
-    ids[columns < fed[:, None]] = np.concatenate([s.ids[:-1] for s in sequences])
-    predicting = np.concatenate([row * width + s.places - 1 for row, s in enumerate(sequences)])
-    targets = np.concatenate([s.ids[s.places] for s in sequences]).astype(np.int64)
+    ids = np.zeros((len(batch), width), dtype=np.int64)
+    ids[np.arange(width) < fed[:, None]] = sequences.ids[ranges(sequences.starts[batch], fed)]
+    predictions = sequences.predictions(batch)
+    predicting = predictions.sequence * width + predictions.places - 1
     hidden = model.decoder(input_ids=model.put(ids), use_cache=False).last_hidden_state
-    return model.head.nll(hidden.flatten(0, 1)[model.put(predicting)], model.put(targets))
+    states = hidden.flatten(0, 1)[model.put(predicting)]
+    return BatchLosses.of(predictions.spans, model.head.nll(states, model.put(predictions.targets)))

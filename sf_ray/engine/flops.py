@@ -6,13 +6,13 @@ token looks at the tokens before it. Norms, activations and what is computed twi
 left out.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from sf_ray.engine.sequences import TokenSequence
+from sf_ray.engine.sequences import TokenSequences
 from sf_ray.errors import SfRayError
 
 Shape = tuple[int, ...]
@@ -34,14 +34,13 @@ class Work:
     pairs: float = 0.0
 
     @classmethod
-    def plain(cls, sequences: Iterable[TokenSequence]) -> "Work":
-        """The work where nothing is shared.
+    def plain(cls, sequences: TokenSequences) -> "Work":
+        """The work where nothing is shared; sequences without a scored token are left out.
 
         The last token of a sequence predicts nothing, so it is not fed.
         """
-        scored = [s for s in sequences if s.scored]
-        fed = [len(s.ids) - 1 for s in scored]
-        return cls(sum(fed), sum(s.scored for s in scored), sum(n * n for n in fed) / 2)
+        fed = sequences.lengths[sequences.scored > 0] - 1
+        return cls(int(fed.sum()), int(sequences.scored.sum()), float(fed @ fed) / 2)
 
     def __add__(self, other: "Work") -> "Work":
         return Work(

@@ -7,7 +7,7 @@ Knows torch and the loaded model. Defined by padded batches of the same sequence
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
-from typing import NamedTuple
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,10 +16,9 @@ from sf_ray.engine.batch_threads import BatchLosses, sum_spans
 from sf_ray.engine.batching import TokenBudgetBatches
 from sf_ray.engine.layers.compiled import run_eagerly
 from sf_ray.engine.loaded_model import LoadedModel, too_long
-from sf_ray.engine.pending import Usage
 from sf_ray.engine.pool import Pool
-from sf_ray.engine.prefix_tree import PrefixTree
-from sf_ray.engine.sequences import Ints, TokenSequence, ranges, span_starts
+from sf_ray.engine.prefix_tree import PrefixOrder, PrefixTree
+from sf_ray.engine.sequences import Ints, TokenSequence, TokenSequences
 from sf_ray.engine.tree_attention import ATTENTION_NAME, QUERIES, Needs, TreeBatch
 
 # A tree is used where it saves more than this share of the tokens that padded batches feed,
@@ -32,125 +31,101 @@ _LEAST_SAVED = {"cpu": 0.0, "cuda": 0.75}
 _PARTS_PER_THREAD, _BATCHES_PER_PART = 4, 16
 
 
-# Begins to compute some sequences (indices into the pool) without sharing.
+# Begins to compute some sequences (indices) of a pool without sharing.
 BeginPadded = Callable[[LoadedModel, Pool, Ints], Sequence[Future[list[BatchLosses]]]]
 
 
-class TreePart(NamedTuple):
-    """Sequences of a pool, next to each other in lexicographic order, as a tree of their own.
-
-    Attributes:
-        chosen: [m] indices of the sequences into the pool, in the order given to `tree`.
-        tree: The prefix tree of these sequences.
-    """
-
-    chosen: Ints
-    tree: PrefixTree
-
-
-def tree_of(
-    model: LoadedModel, sequences: Sequence[TokenSequence], longest: int
-) -> TreePart | None:
-    """The prefix tree of the sequences that may share prefixes; None where it is slower.
+def divide(model: LoadedModel, pool: Pool, longest: int) -> tuple[PrefixOrder | None, Ints]:
+    """Divides a pool into what goes through a prefix tree and what goes through padded batches.
 
     Args:
         model: The model.
-        sequences: All sequences of a pool.
+        pool: The pool.
         longest: From `longest_in_tree`.
+
+    Returns:
+        The order of the sequences for the tree, None where a tree is slower, and the indices of
+        the others, ascending.
     """
-    lengths = np.array([len(s.ids) for s in sequences], dtype=np.int64)
-    chosen = np.flatnonzero(lengths <= longest)
-    if not len(chosen):
-        return None
-    shared = TreePart(chosen, PrefixTree.of([sequences[int(i)] for i in chosen]))
-    return shared if _is_faster(model, shared.tree, lengths[chosen] - 1) else None
+    if pool.order is None or not longest:
+        return None, pool.chosen
+    lengths = pool.sequences.lengths
+    shared = pool.order.only(lengths[pool.order.order] <= longest)
+    if not _is_faster(model, shared):
+        return None, pool.chosen
+    return shared, pool.chosen[lengths[pool.chosen] > longest]
 
 
-def _is_faster(model: LoadedModel, tree: PrefixTree, fed: Ints) -> bool:
-    """Whether a tree is faster than padded batches: see `_LEAST_SAVED`.
-
-    Args:
-        model: The model.
-        tree: The tree.
-        fed: Tokens of each of its sequences that go through the model without sharing.
-    """
+def _is_faster(model: LoadedModel, shared: PrefixOrder) -> bool:
+    """Whether a tree is faster than padded batches: see `_LEAST_SAVED`."""
     padded = sum(
-        len(batch) * int(fed[batch].max()) for batch in TokenBudgetBatches(fed, model.token_budget)
+        len(batch) * int(shared.fed[batch].max())
+        for batch in TokenBudgetBatches(shared.fed, model.token_budget)
     )
-    return len(tree) < (1 - _LEAST_SAVED[model.device.type]) * padded
+    return shared.slots < (1 - _LEAST_SAVED[model.device.type]) * padded
 
 
 def begin_tree(
-    model: LoadedModel, pool: Pool, whole: TreePart
+    model: LoadedModel, pool: Pool, shared: PrefixOrder
 ) -> Sequence[Future[list[BatchLosses]]]:
     """Begins to compute some sequences of a pool as a prefix tree.
 
     Args:
         model: A model that shares prefixes; see `longest_in_tree`.
         pool: The pool.
-        whole: Its sequences that go through the tree.
+        shared: The order of those of its sequences that go through the tree.
 
     Returns:
         Futures of the losses. They raise EngineFailedError where a single token with its path
         does not fit into memory.
     """
-    starts = span_starts(pool.sequences)
-    parts = cut_tree(model, pool.sequences, whole)
+    trees = cut_tree(model, pool.sequences, shared)
 
-    def score(part: TreePart) -> list[BatchLosses]:
-        # Spans are numbered within the part; the pool wants its own numbers.
-        span_in_pool = ranges((starts[i], starts[i + 1]) for i in part.chosen)
-        batches = _batches(model, part.tree, pool, pool.copies[part.chosen], Needs())
-        return [BatchLosses.of(span_in_pool[spans], nll) for spans, nll in batches]
+    def score(tree: PrefixTree) -> list[BatchLosses]:
+        return list(_batches(model, tree, pool, Needs()))
 
     model.attend_by(ATTENTION_NAME)
-    pool.usage.tokens_saved += sum(
-        sum(len(pool.sequences[i].ids) - 1 for i in part.chosen) - len(part.tree) for part in parts
-    )
-    return model.batch_threads.submit(score, parts)
+    pool.usage.tokens_saved += int(shared.fed.sum()) - sum(len(tree) for tree in trees)
+    return model.batch_threads.submit(score, trees)
 
 
 def cut_tree(
-    model: LoadedModel, sequences: Sequence[TokenSequence], whole: TreePart
-) -> list[TreePart]:
-    """Cuts a tree into parts of about as many slots each, which threads compute side by side.
+    model: LoadedModel, sequences: TokenSequences, shared: PrefixOrder
+) -> Sequence[PrefixTree]:
+    """Cuts a tree into trees with about as many slots each, which threads compute side by side.
 
     Args:
         model: The model.
         sequences: All sequences of the pool.
-        whole: Those that go through the tree.
+        shared: The order of those that go through the tree.
     """
-    tree, threads = whole.tree, model.batch_threads.count
-    batches = -(-len(tree) // model.token_budget)
+    threads = model.batch_threads.count
+    batches = -(-shared.slots // model.token_budget)
     count = min(_PARTS_PER_THREAD * threads, max(threads, batches // _BATCHES_PER_PART))
     count = min(count, batches)
     if threads == 1 or count < 2:
-        return [whole]
-    cuts = np.searchsorted(tree.ends, len(tree) * np.arange(1, count) / count)
-    return [
-        TreePart(chosen, PrefixTree.of([sequences[i] for i in chosen]))
-        for chosen in np.split(whole.chosen[tree.order], np.unique(cuts))
-        if len(chosen)
-    ]
+        return [PrefixTree.of(sequences, shared)]
+    ends = np.cumsum(shared.fed - shared.shared)
+    cuts = np.searchsorted(ends, shared.slots * np.arange(1, count) / count)
+    edges = np.unique([0, *cuts, len(shared)])
+    return [PrefixTree.of(sequences, shared, *edge) for edge in pairwise(edges.tolist())]
 
 
 def _batches(
-    model: LoadedModel, tree: PrefixTree, pool: Pool, copies: Ints, needs: Needs
-) -> Iterator[tuple[Ints, torch.Tensor]]:
+    model: LoadedModel, tree: PrefixTree, pool: Pool, needs: Needs
+) -> Iterator[BatchLosses]:
     """Computes the batches of a tree, one after the other.
 
     Args:
         model: The model.
         tree: The tree.
         pool: The pool that its sequences come from.
-        copies: [m] how many sequences of the caller each sequence of the tree stands for.
         needs: Takes what the model's attention asks for.
 
     Yields:
-        [n] the span, among those of the tree's sequences, and [n] the loss in nats of each scored
-        token of a batch.
+        The losses of each batch.
     """
-    copies_before = np.concatenate([[0], np.cumsum(copies[tree.order])])
+    copies_before = np.concatenate([[0], np.cumsum(pool.copies[tree.sequences])])
     before: TreeBatch | None = None
     start = 0
     while start < len(tree):
@@ -158,14 +133,14 @@ def _batches(
         try:
             queries = QUERIES[model.device.type]
             batch = TreeBatch(tree, start, stop, before, needs, model.put, queries)
-            spans, nll = _losses(model, tree, batch)
+            losses = _losses(model, tree, batch)
         except torch.OutOfMemoryError:
             if stop - start == 1:
                 # A slot at position p is followed by at least the token that it predicts.
                 raise too_long(int(tree.positions[start]) + 2) from None
             model.shrink_budget((stop - start) // 2, pool.usage)
             continue
-        yield spans, nll
+        yield losses
         if pool.on_batch:
             first, last = np.searchsorted(tree.ends, [start, stop], side="right")
             pool.on_batch(int(copies_before[last] - copies_before[first]), stop - start)
@@ -173,8 +148,8 @@ def _batches(
 
 
 @torch.no_grad()
-def _losses(model: LoadedModel, tree: PrefixTree, batch: TreeBatch) -> tuple[Ints, torch.Tensor]:
-    """[n] spans and [n] losses in nats of the predictions that are made in a batch's slots."""
+def _losses(model: LoadedModel, tree: PrefixTree, batch: TreeBatch) -> BatchLosses:
+    """The losses of the predictions that are made in a batch's slots."""
     fed = slice(batch.start, batch.stop)
     # Layers are compiled for padded batches alone.
     with run_eagerly() if model.is_compiled else nullcontext():
@@ -189,9 +164,10 @@ def _losses(model: LoadedModel, tree: PrefixTree, batch: TreeBatch) -> tuple[Int
     #
     #     slots of the batch   a  b  c          predictions  b -> c    (a b c)
     #                             x  y                       b -> x    (a b x y)
-    predicted = slice(*np.searchsorted(tree.slots, [batch.start, batch.stop]))
-    states = hidden[model.put(tree.slots[predicted] - batch.start)]
-    return tree.spans[predicted], model.head.nll(states, model.put(tree.targets[predicted]))
+    slots, targets, spans = tree.by_slot
+    predicted = slice(*np.searchsorted(slots, [batch.start, batch.stop]))
+    states = hidden[model.put(slots[predicted] - batch.start)]
+    return BatchLosses.of(spans[predicted], model.head.nll(states, model.put(targets[predicted])))
 
 
 def longest_in_tree(model: LoadedModel, begin_padded: BeginPadded) -> int:
@@ -226,18 +202,21 @@ def _difference(model: LoadedModel, needs: Needs, begin_padded: BeginPadded) -> 
     """Why a small tree does not give the losses of padded batches; None where it does."""
     ids = np.arange(1, 33, dtype=np.int32)
     # Three that begin alike, one with the same tokens at other positions, one with them backwards.
-    sequences = [
-        TokenSequence.scored_from(np.concatenate(parts), 1)
-        for parts in ([ids], [ids[:20], ids[:9]], [ids[:20], ids[3:9]], [ids[9:]], [ids[::-1]])
-    ]
-    pool = Pool(sequences, np.ones(len(sequences), np.int64), Usage())
+    sequences = TokenSequences.of(
+        [
+            TokenSequence.scored_from(np.concatenate(parts), 1)
+            for parts in ([ids], [ids[:20], ids[:9]], [ids[:20], ids[3:9]], [ids[9:]], [ids[::-1]])
+        ]
+    )
+    pool, scored, _ = Pool.of(sequences, share=True)
+    assert pool.order is not None
     budget, model.token_budget = model.token_budget, 14  # several batches, cut anywhere
     try:
-        futures = begin_padded(model, pool, np.arange(len(sequences)))
+        futures = begin_padded(model, pool, scored)
         expected = sum_spans(model.batch_threads.results(futures))
         model.attend_by(ATTENTION_NAME)
-        batches = _batches(model, PrefixTree.of(sequences), pool, pool.copies, needs)
-        shared = sum_spans([BatchLosses.of(*batch) for batch in batches])
+        tree = PrefixTree.of(sequences, pool.order)
+        shared = sum_spans(list(_batches(model, tree, pool, needs)))
         if needs.unsupported:
             return f"the model's attention uses {', '.join(sorted(needs.unsupported))}"
         if not np.allclose(expected, shared, rtol=1e-4):

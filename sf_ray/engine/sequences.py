@@ -1,10 +1,13 @@
 """Token sequences as the engine takes them: ids, and which of them are scored. Plain arrays."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Ints = NDArray[np.int64]
 
@@ -46,31 +49,125 @@ class TokenSequence:
         """Number of tokens that are scored."""
         return sum(self.lengths)
 
-    @property
-    def places(self) -> Ints:
-        """[scored] places in `ids` of the tokens that are scored."""
-        return ranges(self.spans)
+
+@dataclass(frozen=True)
+class TokenSequences:
+    """n sequences in flat arrays, one after the other: to handle thousands makes no object each.
+
+        ids           q0 q1 a0 a1 | a0 a1        a row's conditioned pass, then its direct pass
+        starts        0             4     6
+        spans         (2, 4)        (1, 2)       counted from the start of the sequence
+        span_starts   0             1     2
+
+    Attributes:
+        ids: [tokens] int32 token ids of all sequences.
+        starts: [n + 1] where each sequence begins in `ids`; the last is the end.
+        spans: [s, 2] first and stop of each span, as `TokenSequence.spans` has them.
+        span_starts: [n + 1] where each sequence's spans begin in `spans`; the last is the end.
+    """
+
+    ids: NDArray[np.int32]
+    starts: Ints
+    spans: Ints
+    span_starts: Ints
+
+    @classmethod
+    def of(cls, sequences: Sequence[TokenSequence]) -> "TokenSequences":
+        """Copies sequences into flat arrays."""
+        ids = np.concatenate([np.empty(0, np.int32), *(s.ids for s in sequences)])
+        spans = np.array([span for s in sequences for span in s.spans], np.int64).reshape(-1, 2)
+        return cls(
+            ids,
+            offsets([len(s.ids) for s in sequences]),
+            spans,
+            offsets([len(s.spans) for s in sequences]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __iter__(self) -> Iterator[TokenSequence]:
+        """Makes an object of each sequence, for code that need not be fast."""
+        for ids, spans in zip(pairwise(self.starts), pairwise(self.span_starts), strict=True):
+            edges = self.spans[slice(*spans)].tolist()
+            yield TokenSequence(
+                self.ids[slice(*ids)], tuple((first, stop) for first, stop in edges)
+            )
+
+    @cached_property
+    def lengths(self) -> Ints:
+        """[n] tokens of each sequence."""
+        return np.diff(self.starts)
+
+    @cached_property
+    def span_lengths(self) -> Ints:
+        """[s] scored tokens of each span."""
+        lengths: Ints = self.spans[:, 1] - self.spans[:, 0]
+        return lengths
+
+    @cached_property
+    def scored(self) -> Ints:
+        """[n] scored tokens of each sequence."""
+        before = offsets(self.span_lengths)
+        scored: Ints = before[self.span_starts[1:]] - before[self.span_starts[:-1]]
+        return scored
+
+    def take(self, chosen: Ints) -> "TokenSequences":
+        """Some of the sequences, in the order of `chosen` [m]."""
+        lengths = self.lengths[chosen]
+        span_counts = np.diff(self.span_starts)[chosen]
+        return TokenSequences(
+            self.ids[ranges(self.starts[chosen], lengths)],
+            offsets(lengths),
+            self.spans[self.spans_of(chosen)],
+            offsets(span_counts),
+        )
+
+    def spans_of(self, chosen: Ints) -> Ints:
+        """Places in `spans` of the spans of some sequences, sequence after sequence."""
+        return ranges(self.span_starts[chosen], np.diff(self.span_starts)[chosen])
+
+    def predictions(self, chosen: Ints) -> "Predictions":
+        """What a model has to predict in some of the sequences, sequence after sequence."""
+        span = self.spans_of(chosen)
+        lengths = self.span_lengths[span]
+        counts = offsets(lengths)[offsets(np.diff(self.span_starts)[chosen])]
+        sequence = np.repeat(np.arange(len(chosen)), np.diff(counts))
+        places = ranges(self.spans[span, 0], lengths)
+        targets = self.ids[np.repeat(self.starts[chosen], np.diff(counts)) + places]
+        return Predictions(sequence, places, targets.astype(np.int64), np.repeat(span, lengths))
 
 
-def ranges(spans: Iterable[tuple[int, int]]) -> Ints:
-    """The integers of all [first, stop), one range after the other."""
-    return np.concatenate([np.empty(0, np.int64), *(np.arange(a, b) for a, b in spans)])
+class Predictions(NamedTuple):
+    """The p tokens that are scored in m sequences.
+
+    Attributes:
+        sequence: [p] which of the m sequences a token stands in, ascending.
+        places: [p] place of the token in its sequence. It is predicted from the token before it.
+        targets: [p] id of the token.
+        spans: [p] its span, counted through all sequences.
+    """
+
+    sequence: Ints
+    places: Ints
+    targets: Ints
+    spans: Ints
 
 
-def span_starts(pool: Sequence[TokenSequence]) -> Ints:
-    """[m + 1] number of each sequence's first span, when the spans of all are counted through."""
-    return np.cumsum([0] + [len(s.spans) for s in pool])
+def offsets(lengths: ArrayLike) -> Ints:
+    """[n + 1] where parts of these lengths begin when they stand one after the other."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return np.concatenate([[0], ends])
 
 
-def span_of_each(pool: Sequence[TokenSequence], chosen: Iterable[int], starts: Ints) -> Ints:
-    """The span, counted through the whole pool, of each scored token of some of its sequences.
+def ranges(starts: Ints, lengths: Ints) -> Ints:
+    """The integers start, start + 1, ... of each range, one range after the other.
 
     Args:
-        pool: The pool.
-        chosen: Indices into the pool.
-        starts: `span_starts(pool)`.
+        starts: [n] first integer of each range.
+        lengths: [n] how many integers each range has.
     """
-    spans = [np.empty(0, np.int64)]
-    for i in chosen:
-        spans.append(np.repeat(np.arange(starts[i], starts[i + 1]), pool[i].lengths))
-    return np.concatenate(spans)
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    integers: Ints = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+    return integers

@@ -20,6 +20,7 @@ def encoded(lengths: list[int]) -> pa.Table:
 def test_sequences_survive_the_table() -> None:
     (unit,) = units_of_bundle(bundle_of([UnitRows("s", 0, "p", encoded([3, 0, 5]))]))
     sequences = sequences_of(unit.rows)
-    assert [len(s.ids) for s in sequences] == [3, 4, 0, 1, 5, 6]
-    assert sequences[4].ids.tolist() == [0, 1, 2, 3, 4]
-    assert sequences_of(encoded([])) == []
+    assert sequences.lengths.tolist() == [3, 4, 0, 1, 5, 6]
+    assert sequences.scored.tolist() == [2, 3, 0, 0, 4, 5]
+    assert list(sequences)[4].ids.tolist() == [0, 1, 2, 3, 4]
+    assert len(sequences_of(encoded([]))) == 0

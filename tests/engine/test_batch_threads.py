@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sf_ray.engine.batch_threads import BatchThreads
+from sf_ray.engine.sequences import TokenSequences
 from tests.engine.conftest import EngineOf
 from tests.support.sequences import random_sequences
 
@@ -82,7 +83,7 @@ def test_batch_threads_are_alike_and_leave_few_threads_idle(
     of_each: list[int],
 ) -> None:
     engine = engine_of(token_budget=budget, threads=threads, share=False)
-    pool = random_sequences(200)
+    pool = TokenSequences.of(random_sequences(200))
     taken: dict[threading.Thread, int] = {}
     in_main, own = threading.main_thread(), torch.set_num_threads
 

@@ -11,7 +11,7 @@ from sf_ray.engine import prefix_batches
 from sf_ray.engine.engine import Engine
 from sf_ray.engine.layers import lm_head
 from sf_ray.engine.pending import Usage
-from sf_ray.engine.sequences import TokenSequence
+from sf_ray.engine.sequences import TokenSequence, TokenSequences
 from sf_ray.errors import EngineFailedError
 from tests.engine.conftest import EngineOf
 from tests.support.engines import load
@@ -67,7 +67,7 @@ def test_aligned_scores_equal_their_definition(which: str, request: pytest.Fixtu
 def test_the_batch_size_does_not_change_a_loss(
     tiny_model: Path, engine_of: EngineOf, budget: int, count: int
 ) -> None:
-    sequences = random_sequences(count)
+    sequences = TokenSequences.of(random_sequences(count))
     model, _ = load(tiny_model)
     losses = engine_of(token_budget=budget).losses(sequences)
     expected = [mean_loss(model, s.ids.tolist(), s.first) for s in sequences]
@@ -78,7 +78,7 @@ def test_the_batch_size_does_not_change_a_loss(
 
 
 def test_scoring_again_gives_the_same_bits(tiny_model: Path, engine_of: EngineOf) -> None:
-    sequences = random_sequences(50)
+    sequences = TokenSequences.of(random_sequences(50))
     engine = engine_of()
     first = engine.losses(sequences)
     assert first.tobytes() == engine.losses(sequences).tobytes()
@@ -87,13 +87,13 @@ def test_scoring_again_gives_the_same_bits(tiny_model: Path, engine_of: EngineOf
 
 def test_nothing_to_score_needs_no_model_call(engine_of: EngineOf) -> None:
     engine = engine_of()
-    assert len(engine.losses([])) == 0
+    assert len(engine.losses(TokenSequences.of([]))) == 0
     alone = TokenSequence.scored_from(np.array([5], np.int32), 1)
-    assert np.isnan(engine.losses([alone, alone])).all()
+    assert np.isnan(engine.losses(TokenSequences.of([alone, alone]))).all()
 
 
 def test_bfloat16_stays_near_float32(engine_of: EngineOf) -> None:
-    sequences = random_sequences(40)
+    sequences = TokenSequences.of(random_sequences(40))
     exact = engine_of().losses(sequences)
     rough = engine_of(dtype="bfloat16").losses(sequences)
     assert not np.array_equal(exact, rough, equal_nan=True)
@@ -103,7 +103,7 @@ def test_bfloat16_stays_near_float32(engine_of: EngineOf) -> None:
 def test_what_overflows_in_low_precision_is_scored_in_float32(
     engine_of: EngineOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sequences = random_sequences(20)
+    sequences = TokenSequences.of(random_sequences(20))
     exact = engine_of().losses(sequences)
     engine = engine_of(dtype="bfloat16")
     nll = lm_head.LMHead.nll
@@ -122,7 +122,7 @@ def test_what_overflows_in_low_precision_is_scored_in_float32(
 def test_out_of_memory_halves_the_budget_and_loses_nothing(
     tiny_model: Path, engine_of: EngineOf, share: bool
 ) -> None:
-    sequences = random_sequences(40)
+    sequences = TokenSequences.of(random_sequences(40))
     exact = engine_of().losses(sequences)
     engine = Engine(tiny_model, token_budget=4000, share=share)
     decoder, most = engine._model.decoder, 700
@@ -152,7 +152,7 @@ def test_out_of_memory_halves_the_budget_and_loses_nothing(
 def test_the_number_of_threads_does_not_change_a_loss(
     engine_of: EngineOf, threads: int, dtype: str, share: bool
 ) -> None:
-    pool = family(1) + family(2) + random_sequences(20)
+    pool = TokenSequences.of(family(1) + family(2) + random_sequences(20))
     pending_alone = engine_of(token_budget=60, threads=1, dtype=dtype, share=share).begin(pool)
     expected = pending_alone.result()
     counted: list[tuple[int, int]] = []
@@ -175,8 +175,8 @@ def test_pools_that_overlap_have_the_bits_that_they_have_alone(
 ) -> None:
     pools = [family(1) + family(2), random_sequences(30), random_sequences(1), [], family(4)]
     engine = engine_of(token_budget=60, threads=threads, dtype=dtype)
-    alone = [engine.losses(pool) for pool in pools]
-    pending = [engine.begin(pool) for pool in pools]
+    alone = [engine.losses(pool) for pool in map(TokenSequences.of, pools)]
+    pending = [engine.begin(pool) for pool in map(TokenSequences.of, pools)]
     for expected, overlapping in reversed(list(zip(alone, pending, strict=True))):
         assert overlapping.result().tobytes() == expected.tobytes()
 
@@ -188,8 +188,8 @@ def test_pools_by_prefix_trees_and_by_padded_batches_overlap(
     engine = engine_of(token_budget=60, threads=2)
     ways = iter([True, False, True, False] * 2)
     monkeypatch.setattr(prefix_batches, "_is_faster", lambda *_: next(ways))
-    alone = [engine.losses(pool) for pool in pools]
-    pending = [engine.begin(pool) for pool in pools]
+    alone = [engine.losses(pool) for pool in map(TokenSequences.of, pools)]
+    pending = [engine.begin(pool) for pool in map(TokenSequences.of, pools)]
     for expected, overlapping in zip(alone, pending, strict=True):
         assert overlapping.result().tobytes() == expected.tobytes()
     assert next(ways, None) is None
@@ -197,7 +197,8 @@ def test_pools_by_prefix_trees_and_by_padded_batches_overlap(
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_pool_that_fails_takes_no_other_with_it(engine_of: EngineOf, threads: int) -> None:
-    good, bad = family(1), [*family(2), TokenSequence.scored_from(np.array([1, 10**6, 2]), 1)]
+    unknown_token = TokenSequence.scored_from(np.array([1, 10**6, 2]), 1)
+    good, bad = map(TokenSequences.of, (family(1), [*family(2), unknown_token]))
     engine = engine_of(token_budget=60, threads=threads)
     expected = engine.losses(good)
     before, failing, after = (engine.begin(pool) for pool in (good, bad, good))
@@ -209,7 +210,7 @@ def test_a_pool_that_fails_takes_no_other_with_it(engine_of: EngineOf, threads: 
 def test_equal_sequences_are_computed_once(engine_of: EngineOf) -> None:
     same = TokenSequence.scored_from(np.arange(10, dtype=np.int32), 2)
     counted: list[tuple[int, int]] = []
-    pending = engine_of().begin([same] * 5, lambda *batch: counted.append(batch))
+    pending = engine_of().begin(TokenSequences.of([same] * 5), lambda *batch: counted.append(batch))
     assert len(set(pending.result())) == 1
     assert counted == [(5, 9)]
     assert pending.usage == Usage(45, 36)
@@ -229,17 +230,19 @@ def test_cuda_gives_the_scores_of_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(prefix_batches._LEAST_SAVED, "cuda", least_saved)
-    sequences = random_sequences(60) + family(0)
+    sequences, few_sequences = map(
+        TokenSequences.of, (random_sequences(60) + family(0), random_sequences(9))
+    )
     exact = Engine(tiny_model).losses(sequences)
     engine = Engine(tiny_model, device="cuda", dtype=dtype, compile=compile)
     assert (engine._model.is_compiled, engine.notes) == (compile, [])
     losses = engine.losses(sequences)
     np.testing.assert_allclose(losses, exact, rtol=tolerance, equal_nan=True)
     assert losses.tobytes() == engine.losses(sequences).tobytes()
-    overlapping = [engine.begin(sequences), engine.begin(sequences[:9]), engine.begin(sequences)]
+    overlapping = [engine.begin(sequences), engine.begin(few_sequences), engine.begin(sequences)]
     again, few, and_again = (pending.result() for pending in overlapping)
     assert losses.tobytes() == again.tobytes() == and_again.tobytes()
-    assert few.tobytes() == engine.losses(sequences[:9]).tobytes()
+    assert few.tobytes() == engine.losses(few_sequences).tobytes()
 
 
 @pytest.mark.weights

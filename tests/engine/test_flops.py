@@ -13,7 +13,7 @@ from sf_ray.corpus.examples import Example
 from sf_ray.encoding.encoder import Encoder
 from sf_ray.engine.flops import ATTENTION, Work, cost_of, cost_of_config
 from sf_ray.engine.model_files import load_tokenizer, resolve_model
-from sf_ray.engine.sequences import TokenSequence
+from sf_ray.engine.sequences import TokenSequence, TokenSequences
 from sf_ray.errors import SfRayError
 from tests.engine.conftest import EngineOf
 
@@ -50,7 +50,7 @@ def test_a_configuration_alone_gives_the_flops_of_the_loaded_weights(
 ) -> None:
     shutil.copy(tiny_model / "config.json", tmp_path)  # no weights there
     pool = pool_of(tiny_model)
-    work = Work.plain(pool)
+    work = Work.plain(TokenSequences.of(pool))
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     expected = counted_from_weights(model, pool)
     assert cost_of(model).flops_by_shape(work) == pytest.approx(expected)
@@ -90,10 +90,11 @@ def test_the_engine_says_beforehand_what_it_computes(
             for i, s in enumerate(pool)
         ]  # fmt: skip
     engine = engine_of(threads=threads, token_budget=64)
-    work = engine.work(pool)
-    pending = engine.begin(pool)
+    sequences = TokenSequences.of(pool)
+    work = engine.work(sequences)
+    pending = engine.begin(sequences)
     pending.result()
-    plain = Work.plain(pool)
+    plain = Work.plain(sequences)
     assert plain.tokens == pending.usage.tokens
     assert work.tokens == plain.tokens - pending.usage.tokens_saved
     if is_shared:

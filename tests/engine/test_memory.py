@@ -15,7 +15,7 @@ import numpy as np
 from pathlib import Path
 from sf_ray.engine.engine import Engine
 from sf_ray.engine.memory import keep_freed_memory
-from sf_ray.engine.sequences import TokenSequence
+from sf_ray.engine.sequences import TokenSequence, TokenSequences
 
 def status_bytes(key):
     return int(Path("/proc/self/status").read_text().split(key)[1].split()[0]) << 10
@@ -25,7 +25,8 @@ def grow(dtype, budget):
     engine = Engine(Path(sys.argv[1]), dtype=dtype, token_budget=budget)
     rng = np.random.default_rng(0)
     lengths = [*rng.integers(2, 1025, 20), 1024, 1024]
-    pool = [TokenSequence.scored_from(rng.integers(0, 300, n).astype(np.int32), 1) for n in lengths]
+    ids = [rng.integers(0, 300, n).astype(np.int32) for n in lengths]
+    pool = TokenSequences.of([TokenSequence.scored_from(i, 1) for i in ids])
     before = status_bytes("VmRSS:")
     engine.losses(pool)
     growth = status_bytes("VmHWM:") - before

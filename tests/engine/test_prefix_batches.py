@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from sf_ray.engine.engine import Engine
 from sf_ray.engine.pending import Usage
+from sf_ray.engine.sequences import TokenSequences
 from sf_ray.engine.tree_attention import TreeBatch
 from tests.engine.conftest import EngineOf
 from tests.support.naive import mean_loss
@@ -20,7 +21,7 @@ from tests.support.sequences import family, random_sequences
     [(seed, budget) for seed in range(12) for budget in (1, 13, 1000) if budget > 1 or seed < 4],
 )
 def test_sharing_does_not_change_a_loss(engine_of: EngineOf, seed: int, budget: int) -> None:
-    pool = family(seed, most=40 if budget > 1 else 10)
+    pool = TokenSequences.of(family(seed, most=40 if budget > 1 else 10))
     engine = engine_of(token_budget=budget, threads=1)
     assert engine.notes == []
     expected = engine_of(share=False).losses(pool)
@@ -37,7 +38,7 @@ def test_sharing_does_not_change_a_loss(engine_of: EngineOf, seed: int, budget: 
 def test_a_model_that_cannot_share_says_why_and_is_right(
     tiny_model: Path, engine_of: EngineOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = family(3)
+    pool = TokenSequences.of(family(3))
     expected = engine_of(share=False).losses(pool)
     attend = TreeBatch.attend
 
@@ -87,7 +88,7 @@ def test_architectures_that_share_and_that_do_not_give_the_same_losses(
     config = getattr(transformers, f"{architecture}Config")(**settings, initializer_range=0.3)
     model = AutoModelForCausalLM.from_config(config).eval()
     model.save_pretrained(tmp_path)
-    pool = [s for s in [*family(3), *random_sequences(20)] if s.scored]
+    pool = TokenSequences.of([s for s in family(3) + random_sequences(20) if s.scored])
     assert max(len(s.ids) for s in pool) > 50
     engine = Engine(tmp_path, token_budget=50)
     assert len(engine.notes) == (note is not None), engine.notes

@@ -193,8 +193,7 @@ def counts_of(encoded: pa.Table, cpu_s: float) -> SegmentCounts:
     is_direct = np.arange(sequences_a_row.sum()) >= np.repeat(ends - turns, sequences_a_row)
     sequences = sequences_of(encoded)
     conditioned, direct = (
-        Work.plain(sequences[i] for i in np.flatnonzero(is_direct == wanted))
-        for wanted in (False, True)
+        Work.plain(sequences.take(np.flatnonzero(is_direct == wanted))) for wanted in (False, True)
     )
     statuses = Counter(encoded["status"].to_pylist())
     return SegmentCounts(encoded.num_rows, statuses, conditioned, direct, cpu_s)

@@ -13,6 +13,7 @@ from sf_ray.encoding.encoder import EncodedRow, Encoder
 from sf_ray.encoding.specs import EncodingSpec, ModelSpec
 from sf_ray.engine.flops import Work
 from sf_ray.engine.model_files import load_tokenizer, resolve_model
+from sf_ray.engine.sequences import TokenSequences
 from sf_ray.errors import BadShardError
 from sf_ray.storage.location import Location
 
@@ -35,8 +36,12 @@ def encoded_chats(model: Path, alignment: str) -> list[EncodedRow]:
 def test_the_passes_of_a_chat_are_told_apart(tiny_model: Path, alignment: str) -> None:
     rows = encoded_chats(tiny_model, alignment)
     counts = counts_of(encoded_table(rows), cpu_s=0.5)
-    assert counts.conditioned == Work.plain(chain(*(row.conditioned for row in rows)))
-    assert counts.direct == Work.plain(chain(*(row.direct for row in rows)))
+    conditioned, direct = (
+        TokenSequences.of(list(chain(*passes)))
+        for passes in ([row.conditioned for row in rows], [row.direct for row in rows])
+    )
+    assert counts.conditioned == Work.plain(conditioned)
+    assert counts.direct == Work.plain(direct)
     assert counts.conditioned.tokens > counts.direct.tokens > 0
     assert counts.statuses == {"ok": 2, rows[2].status.value: 1}
     assert (counts.rows, counts.cpu_s) == (3, 0.5)
@@ -77,7 +82,7 @@ def test_segments_are_counted_in_the_order_of_the_corpus(corpus: Path, tiny_mode
     assert [segment.both for segment in again] == [segment.both for segment in segments]
     whole = count_segments(reading, places, 1000, seed=0, stall_s=60)
     encoded = [encoded.rows for encoded in reading.encoded(places)]
-    plain = Work.plain(chain(*(sequences_of(rows) for rows in encoded)))
+    plain = sum((Work.plain(sequences_of(rows)) for rows in encoded), Work())
     assert sum((segment.both for segment in whole), Work()) == plain
 
 
