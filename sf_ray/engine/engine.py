@@ -247,15 +247,14 @@ def _padded_losses(model: LoadedModel, sequences: TokenSequences, batch: Ints) -
     #
     #     column        0  1  2  3
     #     row 0  fed    a0 a1 a2 a3
-    #            states    s1    s3        predicting = row * width + place - 1
+    #            states    s1    s3        fed_at = row * width + place - 1
     #            targets   a2    a4        ids[place]
     #     row 1  fed    b0 b1 0  0
     fed = sequences.lengths[batch] - 1
     width = int(fed.max())
-    ids = np.zeros((len(batch), width), dtype=np.int64)
+    ids = np.zeros((len(batch), width), dtype=np.int32)
     ids[np.arange(width) < fed[:, None]] = sequences.ids[ranges(sequences.starts[batch], fed)]
-    predictions = sequences.predictions(batch)
-    predicting = predictions.sequence * width + predictions.places - 1
+    predictions = sequences.predictions(batch, width * np.arange(len(batch)))
     hidden = model.decoder(input_ids=model.put(ids), use_cache=False).last_hidden_state
-    states = hidden.flatten(0, 1)[model.put(predicting)]
+    states = hidden.flatten(0, 1)[model.put(predictions.fed_at)]
     return BatchLosses.of(predictions.spans, model.head.nll(states, model.put(predictions.targets)))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from sf_ray.engine.batch_threads import MOST_THREADS, BatchThreads
@@ -20,7 +21,6 @@ from sf_ray.engine.layers.lm_head import LMHead
 from sf_ray.engine.layers.packed_linear import pack_linear_layers
 from sf_ray.engine.memory import cpu_token_budget, cuda_token_budget, scoring_bytes
 from sf_ray.engine.pending import Usage
-from sf_ray.engine.sequences import Ints
 from sf_ray.errors import EngineFailedError, SfRayError
 
 
@@ -102,7 +102,7 @@ class LoadedModel:
             self.batch_threads.wait_until_idle()
             self._model.set_attn_implementation(name)
 
-    def put(self, array: Ints) -> torch.Tensor:
+    def put(self, array: NDArray[np.integer]) -> torch.Tensor:
         """Brings numbers to the device, without waiting for the device."""
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         if self.device.type == "cpu":

@@ -92,24 +92,24 @@ class PrefixTree:
 
     Attributes:
         sequences: [m] indices of the sequences, in the order of the tree.
-        ids: [n] token ids.
+        ids: [n] int32 token ids.
         positions: [n] position of each slot's token in its sequences.
         ends: [m] number of slots up to the end of each sequence.
         paths: [sum of tokens fed] the slots that each sequence goes through, one after the other.
         path_starts: [m + 1] where the path of each sequence begins in `paths`; the last is the end.
         slots: [p] the slot in which a prediction is made, sequence after sequence.
-        targets: [p] the token that is to be predicted.
+        targets: [p] int32 ids of the tokens that are to be predicted.
         spans: [p] the span of that token, counted through all sequences.
     """
 
     sequences: Ints
-    ids: Ints
+    ids: NDArray[np.int32]
     positions: Ints
     ends: Ints
     paths: Ints
     path_starts: Ints
     slots: Ints
-    targets: Ints
+    targets: NDArray[np.int32]
     spans: Ints
 
     @classmethod
@@ -134,16 +134,15 @@ class PrefixTree:
         #     ids       a  b  c  d
         #     path      0  1  2        d is not fed
         #     predicts  b  c  d
-        predictions = sequences.predictions(chosen)
-        slots = paths[path_starts[predictions.sequence] + predictions.places - 1]
+        predictions = sequences.predictions(chosen, path_starts[:-1])
         return cls(
             sequences=chosen,
-            ids=sequences.ids[ranges(sequences.starts[chosen] + shared, own)].astype(np.int64),
+            ids=sequences.ids[ranges(sequences.starts[chosen] + shared, own)],
             positions=ranges(shared, own),
             ends=ends,
             paths=paths,
             path_starts=path_starts,
-            slots=slots,
+            slots=paths[predictions.fed_at],
             targets=predictions.targets,
             spans=predictions.spans,
         )
@@ -152,7 +151,7 @@ class PrefixTree:
         return len(self.ids)
 
     @cached_property
-    def by_slot(self) -> tuple[Ints, Ints, Ints]:
+    def by_slot(self) -> tuple[Ints, NDArray[np.int32], Ints]:
         """Slots, targets and spans of the predictions, [p] each, the slots ascending."""
         order = np.argsort(self.slots, kind="stable")
         return self.slots[order], self.targets[order], self.spans[order]

@@ -127,30 +127,34 @@ class TokenSequences:
         """Places in `spans` of the spans of some sequences, sequence after sequence."""
         return ranges(self.span_starts[chosen], np.diff(self.span_starts)[chosen])
 
-    def predictions(self, chosen: Ints) -> "Predictions":
-        """What a model has to predict in some of the sequences, sequence after sequence."""
+    def predictions(self, chosen: Ints, starts: Ints) -> "Predictions":
+        """What a model has to predict in some of the sequences, sequence after sequence.
+
+        Args:
+            chosen: [m] indices of the sequences.
+            starts: [m] where the tokens of each begin in what the model is fed.
+        """
         span = self.spans_of(chosen)
-        lengths = self.span_lengths[span]
-        counts = offsets(lengths)[offsets(np.diff(self.span_starts)[chosen])]
-        sequence = np.repeat(np.arange(len(chosen)), np.diff(counts))
-        places = ranges(self.spans[span, 0], lengths)
-        targets = self.ids[np.repeat(self.starts[chosen], np.diff(counts)) + places]
-        return Predictions(sequence, places, targets.astype(np.int64), np.repeat(span, lengths))
+        lengths, counts = self.span_lengths[span], np.diff(self.span_starts)[chosen]
+        first = self.spans[span, 0]
+        # Token t is predicted from the hidden state at t - 1.
+        fed_at = ranges(np.repeat(starts, counts) + first - 1, lengths)
+        targets = self.ids[ranges(np.repeat(self.starts[chosen], counts) + first, lengths)]
+        return Predictions(fed_at, targets, np.repeat(span, lengths))
 
 
 class Predictions(NamedTuple):
-    """The p tokens that are scored in m sequences.
+    """The p tokens that are scored in some sequences.
 
     Attributes:
-        sequence: [p] which of the m sequences a token stands in, ascending.
-        places: [p] place of the token in its sequence. It is predicted from the token before it.
-        targets: [p] id of the token.
-        spans: [p] its span, counted through all sequences.
+        fed_at: [p] place, in what the model is fed, of the token before each: its hidden state
+            predicts the scored token.
+        targets: [p] int32 ids of the scored tokens.
+        spans: [p] the span of each, counted through all sequences.
     """
 
-    sequence: Ints
-    places: Ints
-    targets: Ints
+    fed_at: Ints
+    targets: NDArray[np.int32]
     spans: Ints
 
 

@@ -1,4 +1,4 @@
-"""The score itself: losses -> perplexities -> IFD, or the status that says why there is none.
+"""The score itself: losses -> perplexities -> IFD.
 
 Works on plain arrays. Knows no model and no tables.
 """
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sf_ray.corpus.status import Status
-
 Floats = NDArray[np.float64]
 
 
@@ -18,20 +16,20 @@ class Scores:
     """Scores of n rows. Every array has shape [n]; NaN where there is no value.
 
     Attributes:
-        status: [n] `ok`, or why a row has no IFD.
         loss_direct: Mean loss of the answer alone, in nats per answer token.
         loss_conditioned: Mean loss of the answer after its prompt, in nats per answer token.
-        ppl_direct: exp(loss_direct), where the status is `ok`.
-        ppl_conditioned: exp(loss_conditioned), where the status is `ok`.
-        ifd: ppl_conditioned / ppl_direct, where the status is `ok`.
+        ppl_direct: exp(loss_direct) of rows with a score.
+        ppl_conditioned: exp(loss_conditioned) of rows with a score.
+        ifd: ppl_conditioned / ppl_direct of rows with a score.
+        non_finite: [n] rows that were to have a score, and of which a value is not finite.
     """
 
-    status: list[Status]
     loss_direct: Floats
     loss_conditioned: Floats
     ppl_direct: Floats
     ppl_conditioned: Floats
     ifd: Floats
+    non_finite: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class TurnLosses:
     direct_tokens: NDArray[np.int32]
 
 
-def scores_of(status: list[Status], turns: TurnLosses) -> Scores:
+def scores_of(is_ok: NDArray[np.bool_], turns: TurnLosses) -> Scores:
     """IFD of each row (Li et al., Cherry_LLM, NAACL 2024, arXiv 2308.12032, equation 4).
 
         loss_direct      = mean over answer tokens of -log p(a_i | a_<i)
@@ -65,18 +63,16 @@ def scores_of(status: list[Status], turns: TurnLosses) -> Scores:
     A mean over tokens, not a sum over turns, so that a chat is not better for being long.
 
     Args:
-        status: [n] statuses from encoding. A row that is `ok` and has a value that is not finite
-            becomes `non_finite`.
+        is_ok: [n] rows that are to have a score: those whose status is `ok` after encoding.
         turns: The turns of the n rows.
     """
     # A turn has a score where both losses exist. A row without any such turn keeps the losses that
     # there are.
     has_score = (turns.conditioned_tokens > 0) & (turns.direct_tokens > 0)
     counts = has_score | ~np.isin(turns.row, turns.row[has_score])
-    rows = len(status)
+    rows = len(is_ok)
     loss_direct = _means(turns.row, turns.direct, turns.direct_tokens * counts, rows)
     loss_conditioned = _means(turns.row, turns.conditioned, turns.conditioned_tokens * counts, rows)
-    is_ok = np.array([value is Status.OK for value in status], dtype=bool)
     with np.errstate(over="ignore", invalid="ignore"):
         values = [
             np.exp(loss_direct),
@@ -86,15 +82,12 @@ def scores_of(status: list[Status], turns: TurnLosses) -> Scores:
     finite = np.logical_and.reduce([np.isfinite(value) for value in values])
     ppl_direct, ppl_conditioned, ifd = (np.where(is_ok & finite, value, np.nan) for value in values)
     return Scores(
-        status=[
-            Status.NON_FINITE if row_is_ok and not row_is_finite else value
-            for value, row_is_ok, row_is_finite in zip(status, is_ok, finite, strict=True)
-        ],
         loss_direct=loss_direct,
         loss_conditioned=loss_conditioned,
         ppl_direct=ppl_direct,
         ppl_conditioned=ppl_conditioned,
         ifd=ifd,
+        non_finite=is_ok & ~finite,
     )
 
 

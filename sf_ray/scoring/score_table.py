@@ -5,6 +5,7 @@ Knows neither files nor models.
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sf_ray.corpus.status import Status
@@ -65,11 +66,13 @@ def score_table(shard: str, start: int, encoded: pa.Table, losses: NDArray[np.fl
     """
     rows = encoded.num_rows
     turns = _turn_losses(encoded, losses)
-    scores = scores_of([Status(value) for value in encoded["status"].to_pylist()], turns)
+    is_ok = pc.equal(encoded["status"], Status.OK.value)
+    scores = scores_of(is_ok.to_numpy(), turns)
+    non_finite = pa.scalar(Status.NON_FINITE.value)
     columns = {
         "shard": pa.repeat(pa.scalar(shard), rows),
         "row": np.arange(start, start + rows),
-        "status": [value.value for value in scores.status],
+        "status": pc.if_else(scores.non_finite, non_finite, encoded["status"]),
         "prompt_tokens": encoded["prompt_tokens"],
         "answer_tokens": encoded["answer_tokens"],
         "truncated": encoded["truncated"],
