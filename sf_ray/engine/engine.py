@@ -10,7 +10,7 @@ for one sequence at a time, with which `tests/engine/test_engine.py` compares it
 batches, the plain way, are computed here; `prefix_batches` computes only once what sequences share.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -22,9 +22,13 @@ from sf_ray.engine.batch_threads import BatchLosses, sum_spans
 from sf_ray.engine.batching import TokenBudgetBatches
 from sf_ray.engine.flops import Work
 from sf_ray.engine.loaded_model import LoadedModel, engine_errors, too_long
+from sf_ray.engine.packed_attention import PACKED_ATTENTION
+from sf_ray.engine.packed_batches import begin_packed, packed_arguments, packed_trees
+from sf_ray.engine.packed_check import check_tree, packed_types
 from sf_ray.engine.pending import Pending
 from sf_ray.engine.pool import OnBatch, Pool
 from sf_ray.engine.prefix_batches import begin_tree, cut_tree, divide, longest_in_tree
+from sf_ray.engine.prefix_tree import PrefixTree
 from sf_ray.engine.sequences import Ints, TokenSequences, offsets, ranges
 
 
@@ -51,6 +55,7 @@ class Engine:
         share: bool = True,
         compile: bool = True,
         trust_remote_code: bool = False,
+        packed: bool | None = None,
     ) -> None:
         """
         Args:
@@ -62,24 +67,43 @@ class Engine:
             share: Compute once what sequences share.
             compile: Compile the model's layers on CUDA.
             trust_remote_code: Run Python code from the model's directory.
+            packed: Compute packed batches, one at a time; None: on CUDA. Not in types in which the
+                model or the device gives something else.
 
         Raises:
             SfRayError: No CUDA device, a model that cannot be loaded, or one whose logits are not
                 those of its LM head.
         """
+        packed = device == "cuda" if packed is None else packed
         self._model = LoadedModel(
             model_dir,
             device=device,
             dtype=dtype,
             token_budget=token_budget,
             threads=threads,
-            compile=compile,
+            side_by_side=not packed,
             trust_remote_code=trust_remote_code,
         )
         self.dtype = dtype
         self._share = share
-        self._longest_in_tree = longest_in_tree(self._model, _begin_padded) if share else 0
+        self._packed_types: frozenset[str] = frozenset()
+        self._longest_in_tree = 0
+        if packed:
+            self._packed_types = packed_types(self._model, dtype, _begin_padded)
+        elif share:
+            self._longest_in_tree = longest_in_tree(self._model, _begin_padded)
+        if compile and device == "cuda":
+            self._compile()
         self.notes = self._model.notes
+
+    def _compile(self) -> None:
+        """Compiles the model for the batches that it will get."""
+        if self.dtype in self._packed_types:
+            self._model.attend_by(PACKED_ATTENTION)
+            self._model.compile(packed_arguments(check_tree(), self._model.put))
+        else:
+            self._model.attend_by()
+            self._model.compile(None)
 
     @property
     def token_budget(self) -> int:
@@ -142,9 +166,15 @@ class Engine:
         If memory ran out, batches would be smaller, and the work more.
         """
         pool, _, _ = Pool.of(sequences, self._share)
-        shared, alone = divide(self._model, pool, self._longest_in_tree)
-        work = Work.plain(sequences.take(alone))
-        for tree in cut_tree(self._model, sequences, shared) if shared else ():
+        trees: Iterable[PrefixTree] = ()
+        if self.dtype in self._packed_types:
+            work, trees = Work(), packed_trees(self._model, pool)
+        else:
+            shared, alone = divide(self._model, pool, self._longest_in_tree)
+            work = Work.plain(sequences.take(alone))
+            if shared:
+                trees = cut_tree(self._model, sequences, shared)
+        for tree in trees:
             # A slot at position p looks at the p slots before it on its path. With 0.5 for itself
             # a sequence of n alone has n^2 / 2 pairs, as in `Work.plain`.
             work += Work(len(tree), len(tree.slots), float((tree.positions + 0.5).sum()))
@@ -157,13 +187,8 @@ class Engine:
             A function that waits for the batches and returns the mean loss of each span in nats,
             NaN for spans that did not go through the model.
         """
-        shared, alone = divide(self._model, pool, self._longest_in_tree)
-        futures: list[Future[list[BatchLosses]]] = []
         with self._model.autocast(dtype):
-            if len(alone):
-                futures += _begin_padded(self._model, pool, alone)
-            if shared:
-                futures += begin_tree(self._model, pool, shared)
+            futures = self._begin_batches(pool, dtype)
 
         def mean_losses() -> NDArray[np.float64]:
             counts = pool.sequences.span_lengths
@@ -176,6 +201,18 @@ class Engine:
             return means
 
         return mean_losses
+
+    def _begin_batches(self, pool: Pool, dtype: str) -> Sequence[Future[list[BatchLosses]]]:
+        """Begins to compute a pool in the batches that suit the model, the device and the type."""
+        if dtype in self._packed_types:
+            return begin_packed(self._model, pool)
+        futures: list[Future[list[BatchLosses]]] = []
+        shared, alone = divide(self._model, pool, self._longest_in_tree)
+        if len(alone):
+            futures += _begin_padded(self._model, pool, alone)
+        if shared:
+            futures += begin_tree(self._model, pool, shared)
+        return futures
 
     def _repair(self, pool: Pool, means: NDArray[np.float64]) -> None:
         """Computes again, in float32, the sequences whose losses overflow a smaller type.
@@ -190,8 +227,10 @@ class Engine:
         bad = offsets(~np.isfinite(means) & (counts > 0))[pool.sequences.span_starts]
         overflowed = pool.chosen[np.diff(bad)[pool.chosen] > 0]
         if len(overflowed):
+            saved = pool.usage.tokens_saved  # what is computed again saves nothing
             spans = pool.sequences.spans_of(overflowed)
             means[spans] = self._begin(pool.only(overflowed), "float32")()[spans]
+            pool.usage.tokens_saved = saved
 
 
 def _begin_padded(

@@ -4,7 +4,7 @@ Knows torch and transformers; no sequences, no batches of them.
 """
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,14 @@ class LoadedModel:
         dtype: str,
         token_budget: int | None,
         threads: int | None,
-        compile: bool,
+        side_by_side: bool,
         trust_remote_code: bool,
     ) -> None:
         """
-        The arguments are those of `Engine`.
+        The arguments are those of `Engine`, and:
+
+        Args:
+            side_by_side: Compute several batches at a time.
 
         Raises:
             SfRayError: No CUDA device, or a model whose logits are not those of its LM head.
@@ -58,7 +61,7 @@ class LoadedModel:
         if device == "cuda" and not torch.cuda.is_available():
             raise SfRayError("--device cuda: torch sees no CUDA device here; use --device cpu")
         threads = threads or torch.get_num_threads()
-        self.batch_threads = BatchThreads(threads, MOST_THREADS if device == "cpu" else 1)
+        self.batch_threads = BatchThreads(threads, MOST_THREADS if side_by_side else 1)
         if device == "cpu":
             torch.set_num_threads(threads)
         self.notes: list[str] = []
@@ -74,7 +77,7 @@ class LoadedModel:
         self.head = LMHead(self._model, dtype)
         self.config = self._model.config.get_text_config()
         self.check_head(model_dir)
-        self.is_compiled = device == "cuda" and compile and self._compile()
+        self.is_compiled = False
         self.token_budget = token_budget or self._default_budget()
         if device == "cpu":
             fuse_elementwise(self.decoder)
@@ -156,13 +159,20 @@ class LoadedModel:
                 "that sf_ray does not know; choose another model and report this one"
             )
 
-    def _compile(self) -> bool:
-        why_not = compile_layers(self.decoder, self._dtype, self.device)
+    def compile(self, batch: Mapping[str, Any] | None) -> None:
+        """Compiles the layers around the attention that is selected, and the head.
+
+        Where that fails, or changes hidden states, the model stays as it is and a note says why.
+
+        Args:
+            batch: See `compile_layers`.
+        """
+        why_not = compile_layers(self.decoder, self._dtype, self.device, batch)
         if why_not:
             self.notes.append(f"the model's layers are not compiled, and slower: {why_not}")
-            return False
+            return
         self.head.compile()
-        return True
+        self.is_compiled = True
 
     def _default_budget(self) -> int:
         if self.device.type == "cuda":

@@ -12,8 +12,9 @@ from typing import Any
 _CUDA_TOKEN_BUDGET = 65536
 # The LM head's tiles, what libraries keep, and the unit's token ids.
 _FIXED_BYTES = 128 << 20
-# The longest sequence that the default on CUDA is computed for.
-_USUAL_TOKENS = 1024
+# Keys that a packed batch gathers at most for each token of its budget. Behind a long common prefix
+# the few tokens of each sequence look at hundreds of keys, which are copied for each sequence.
+KEYS_PER_TOKEN = 16
 
 
 def cache_bytes(level: int) -> int:
@@ -70,17 +71,27 @@ def cpu_token_budget(config: Any, dtype: str) -> int:
 
 def cuda_token_budget(config: Any, free_bytes: int) -> int:
     """The number of tokens whose batch fits into half of a card's free memory."""
-    most = free_bytes // 2 // (2 * _token_bytes(config, _USUAL_TOKENS))
+    # Attention's kernels need no bias. Gathered are the keys and the values of one layer
+    # at a time.
+    gathered = KEYS_PER_TOKEN * 2 * config.hidden_size // _query_heads_per_key_head(config)
+    most = free_bytes // 2 // (2 * 4 * (_activations(config) + gathered))
     return int(min(_CUDA_TOKEN_BUDGET, max(256, most)))
 
 
 def _token_bytes(config: Any, longest: int) -> int:
-    """Bytes of activations and of attention's bias for each token of a batch, in float32."""
-    group = config.num_attention_heads // (
-        getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    )
-    activations = 8 * _mlp_width(config) + 16 * config.hidden_size
-    return int(4 * (activations + (group + 1) * (longest + 128)))
+    """Bytes of activations and of attention's bias for each token of a batch on CPU, in float32."""
+    bias = (_query_heads_per_key_head(config) + 1) * (longest + 128)
+    return int(4 * (_activations(config) + bias))
+
+
+def _activations(config: Any) -> int:
+    """Numbers that stand in memory at a time for each token of a batch."""
+    return int(8 * _mlp_width(config) + 16 * config.hidden_size)
+
+
+def _query_heads_per_key_head(config: Any) -> int:
+    key_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return int(config.num_attention_heads // key_heads)
 
 
 def _mlp_width(config: Any) -> int:

@@ -6,26 +6,20 @@ Knows torch and the loaded model. Defined by padded batches of the same sequence
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext
 from itertools import pairwise
 
 import numpy as np
 import torch
 
+from sf_ray.engine.attention_needs import Needs
 from sf_ray.engine.batch_threads import BatchLosses, sum_spans
 from sf_ray.engine.batching import TokenBudgetBatches
-from sf_ray.engine.layers.compiled import run_eagerly
 from sf_ray.engine.loaded_model import LoadedModel, too_long
 from sf_ray.engine.pool import Pool
 from sf_ray.engine.prefix_tree import PrefixOrder, PrefixTree
 from sf_ray.engine.sequences import Ints, TokenSequence, TokenSequences
-from sf_ray.engine.tree_attention import ATTENTION_NAME, QUERIES, Needs, TreeBatch
+from sf_ray.engine.tree_attention import ATTENTION_NAME, TreeBatch
 
-# A tree is used where it saves more than this share of the tokens that padded batches feed,
-# padding included. On CPU a token costs the same both ways. On CUDA a token of a tree costs 3.3
-# times as much: its attention is in many small pieces, and its layers are not compiled
-# (`docs/adr/0007`).
-_LEAST_SAVED = {"cpu": 0.0, "cuda": 0.75}
 # Several parts for each thread, so that all threads are done at about the same time. But parts of
 # several batches, where there are enough, because what two parts share is computed twice.
 _PARTS_PER_THREAD, _BATCHES_PER_PART = 4, 16
@@ -57,12 +51,12 @@ def divide(model: LoadedModel, pool: Pool, longest: int) -> tuple[PrefixOrder | 
 
 
 def _is_faster(model: LoadedModel, shared: PrefixOrder) -> bool:
-    """Whether a tree is faster than padded batches: see `_LEAST_SAVED`."""
+    """Whether a tree feeds fewer tokens than padded batches; a token costs the same both ways."""
     padded = sum(
         len(batch) * int(shared.fed[batch].max())
         for batch in TokenBudgetBatches(shared.fed, model.token_budget)
     )
-    return shared.slots < (1 - _LEAST_SAVED[model.device.type]) * padded
+    return shared.slots < padded
 
 
 def begin_tree(
@@ -131,8 +125,7 @@ def _batches(
     while start < len(tree):
         stop = min(start + model.token_budget, len(tree))
         try:
-            queries = QUERIES[model.device.type]
-            batch = TreeBatch(tree, start, stop, before, needs, model.put, queries)
+            batch = TreeBatch(tree, start, stop, before, needs, model.put)
             losses = _losses(model, tree, batch)
         except torch.OutOfMemoryError:
             if stop - start == 1:
@@ -151,14 +144,12 @@ def _batches(
 def _losses(model: LoadedModel, tree: PrefixTree, batch: TreeBatch) -> BatchLosses:
     """The losses of the predictions that are made in a batch's slots."""
     fed = slice(batch.start, batch.stop)
-    # Layers are compiled for padded batches alone.
-    with run_eagerly() if model.is_compiled else nullcontext():
-        hidden = model.decoder(
-            input_ids=model.put(tree.ids[fed])[None],
-            position_ids=model.put(tree.positions[fed])[None],
-            use_cache=False,
-            tree=batch,
-        ).last_hidden_state[0]
+    hidden = model.decoder(
+        input_ids=model.put(tree.ids[fed])[None],
+        position_ids=model.put(tree.positions[fed])[None],
+        use_cache=False,
+        tree=batch,
+    ).last_hidden_state[0]
     # A slot's hidden state predicts what follows it on a path. Where paths branch, one slot makes
     # several predictions, each with a target and a span of its own:
     #

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from transformers import AttentionInterface
 
+from sf_ray.engine.attention_needs import Needs
 from sf_ray.engine.prefix_tree import PrefixTree
 from sf_ray.engine.sequences import Ints
 
@@ -22,24 +23,9 @@ ATTENTION_NAME = "sf_ray_tree"
 # Queries in one matrix product of attention. Few are slow as a product; many waste more, because
 # tokens of short sequences compute scores for each other that the mask then throws away. On CPU
 # 96 are 1.04 to 1.06 times as fast as 128, and level with 64 (`docs/performance.md`).
-QUERIES = {"cpu": 96, "cuda": 1024}
-# Arguments by which some models change attention in ways that are not implemented here.
-_UNSUPPORTED = ("softcap", "s_aux", "position_bias", "head_mask")
+_QUERIES = 96
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a model's layers ask of attention beside causality; filled in while they run.
-
-    Attributes:
-        windows: Sliding windows in tokens.
-        unsupported: Names of arguments that are not implemented here.
-    """
-
-    windows: set[int] = field(default_factory=set)
-    unsupported: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -84,7 +70,6 @@ class TreeBatch:
         before: "TreeBatch | None",
         needs: Needs,
         put: Callable[[Ints], torch.Tensor],
-        queries: int,
     ) -> None:
         """
         Args:
@@ -93,8 +78,7 @@ class TreeBatch:
             stop: The slot after its last.
             before: The batch that ends at `start`; None at the start of the tree.
             needs: Takes what the model's layers ask for.
-            put: Brings numbers to the device, without waiting for the device.
-            queries: Queries of one chunk at most.
+            put: Brings numbers to the device.
         """
         self.start, self.stop, self.needs = start, stop, needs
         self._put = put
@@ -113,7 +97,7 @@ class TreeBatch:
         slots = self._slots
         # [3, slots], of which a chunk needs those of its keys and of its queries.
         facts = put(np.stack([tree.owner[slots], tree.until[slots], tree.positions[slots]]))
-        cuts = pairwise(_cuts(tree.ends, start, stop, queries))
+        cuts = pairwise(_cuts(tree.ends, start, stop, _QUERIES))
         self._chunks = [self._chunk(tree, *cut, facts) for cut in cuts]
 
     def _chunk(self, tree: PrefixTree, start: int, stop: int, facts: torch.Tensor) -> _Chunk:
@@ -226,17 +210,12 @@ def _attention(
     """The attention function that transformers calls in each layer."""
     if tree is None:
         raise ValueError("the model's layers do not pass keyword arguments on to their attention")
-    tree.needs.unsupported.update(name for name in _UNSUPPORTED if others.get(name) is not None)
-    if others.get("sliding_window"):
-        tree.needs.windows.add(int(others["sliding_window"]))
+    tree.needs.add(others)
     # Under autocast, rotary positions leave queries and keys in float32, values in the low type.
     low = value.dtype
     with torch.autocast(query.device.type, enabled=False):
-        if query.device.type == "cpu":
-            # To cast queries, keys and the bias for each chunk costs more than the kernel gains.
-            value = value.to(query.dtype)
-        else:
-            query, key = query.to(low), key.to(low)
+        # To cast queries, keys and the bias for each chunk costs more than the kernel gains.
+        value = value.to(query.dtype)
         return tree.attend(module.layer_idx, query, key, value, scaling, low), None
 
 

@@ -219,23 +219,30 @@ def test_equal_sequences_are_computed_once(engine_of: EngineOf) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 1e-2)])
-@pytest.mark.parametrize("least_saved", [-1.0, 1.0], ids=["prefix tree", "padded batches"])
+@pytest.mark.parametrize(
+    ("packed", "share"),
+    [(True, True), (True, False), (False, False)],
+    ids=["packed, sharing", "packed", "padded"],
+)
 @pytest.mark.parametrize("compile", [True, False], ids=["compiled", "eager"])
 def test_cuda_gives_the_scores_of_cpu(
-    tiny_model: Path,
-    dtype: str,
-    tolerance: float,
-    least_saved: float,
-    compile: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    tiny_model: Path, dtype: str, tolerance: float, packed: bool, share: bool, compile: bool
 ) -> None:
-    monkeypatch.setitem(prefix_batches._LEAST_SAVED, "cuda", least_saved)
     sequences, few_sequences = map(
         TokenSequences.of, (random_sequences(60) + family(0), random_sequences(9))
     )
     exact = Engine(tiny_model).losses(sequences)
-    engine = Engine(tiny_model, device="cuda", dtype=dtype, compile=compile)
+    engine = Engine(
+        tiny_model,
+        device="cuda",
+        dtype=dtype,
+        compile=compile,
+        packed=packed,
+        share=share,
+        token_budget=1000,
+    )
     assert (engine._model.is_compiled, engine.notes) == (compile, [])
+    assert engine._packed_types == ({dtype, "float32"} if packed else set())
     losses = engine.losses(sequences)
     np.testing.assert_allclose(losses, exact, rtol=tolerance, equal_nan=True)
     assert losses.tobytes() == engine.losses(sequences).tobytes()

@@ -45,3 +45,43 @@ def hidden(decoder: nn.Module, low: bool = False) -> torch.Tensor:
     with torch.autocast("cpu", torch.bfloat16, enabled=low):
         states: torch.Tensor = decoder(input_ids=IDS, use_cache=False).last_hidden_state
     return states.float()
+
+
+_COMMON = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+_BOTH_KINDS = {"sliding_window": 11, "layer_types": ["sliding_attention", "full_attention"]}
+# Architectures with settings of a small model. Windows are shorter than the sequences of tests.
+CAUSAL_MODELS: dict[str, dict[str, Any]] = {
+    "GPT2": {"vocab_size": 300, "n_embd": 32, "n_layer": 2, "n_head": 4},
+    "Llama": _COMMON,
+    "Qwen2": _COMMON,
+    "Qwen3": _COMMON,
+    "Gemma2": _COMMON | _BOTH_KINDS | {"attn_logit_softcapping": None},
+    "Gemma3Text": _COMMON | _BOTH_KINDS,
+    "Mistral": _COMMON | {"sliding_window": 11},
+    "GPTNeoX": _COMMON,
+    "OPT": {**_COMMON, "ffn_dim": 64, "word_embed_proj_dim": 32},
+    "Phi3": _COMMON | {"pad_token_id": 0},
+}
+
+
+def causal_model(architecture: str, settings: dict[str, Any] | None = None) -> Any:
+    """A causal language model, one of `CAUSAL_MODELS` where no settings are given."""
+    import transformers
+
+    torch.manual_seed(0)
+    settings = CAUSAL_MODELS[architecture] if settings is None else settings
+    config = getattr(transformers, f"{architecture}Config")(**settings)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    # Large weights, so that what a token sees shows in its loss.
+    for weight in model.parameters():
+        if weight.ndim == 2:
+            weight.data.normal_(0, 0.3)
+    return model

@@ -3,27 +3,31 @@
 Knows torch alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 # Largest difference that counts as rounding, relative to the norm of the results.
-_TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 3e-2}
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 3e-2}
 
 
 @torch.no_grad()
-def hidden_states(decoder: Any, dtype: str, device: torch.device) -> torch.Tensor:
-    """[2, 12, hidden size] float32: what a decoder computes for a few fixed tokens.
+def hidden_states(
+    decoder: Any, dtype: str, device: torch.device, batch: Mapping[str, Any] | None = None
+) -> torch.Tensor:
+    """[batch, n, hidden size] float32: what a decoder computes for some tokens.
 
     Args:
         decoder: The decoder, on the device.
         dtype: Type in which matrix products are computed: float32, or another by autocast.
         device: Where the decoder is.
+        batch: What the decoder takes; None: two rows of 12 fixed tokens.
     """
-    ids = torch.arange(1, 25, device=device).view(2, 12)
+    if batch is None:
+        batch = {"input_ids": torch.arange(1, 25, device=device).view(2, 12), "use_cache": False}
     with torch.autocast(device.type, getattr(torch, dtype), enabled=dtype != "float32"):
-        states: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        states: torch.Tensor = decoder(**batch).last_hidden_state
     return states.float()
 
 
@@ -61,4 +65,9 @@ def relative_difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
 
 def is_close(actual: torch.Tensor, expected: torch.Tensor, dtype: str) -> bool:
     """Whether two results differ only by rounding in a type; False where one is NaN."""
-    return relative_difference(actual, expected) <= _TOLERANCE[dtype]
+    return relative_difference(actual, expected) <= TOLERANCE[dtype]
+
+
+def first_line(error: Exception) -> str:
+    """An error as one line for users."""
+    return f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}"

@@ -13,6 +13,9 @@ from sf_ray.engine.memory import cache_bytes
 # columns are 15 % faster than those with thousands (`docs/performance.md`).
 _TILE_ROWS = {"cpu": 512, "cuda": 8192}
 _TILE_BYTES = {"cpu": cache_bytes(2), "cuda": 1 << 30}
+# On CUDA the columns of a tile are a multiple of this: a product with 17,489 columns, as GPT-2's
+# vocabulary would leave them for its second tile, gets slower kernels.
+_ALIGNED_COLUMNS = 64
 
 
 class LMHead:
@@ -67,9 +70,11 @@ class LMHead:
         dtype = self._dtype if torch.is_autocast_enabled(device) else torch.float32
         # Another type is asked for where losses are repaired in float32.
         tiles = self._tiles if dtype == self._dtype else self._tiles_in(dtype)
-        biases = [None] * len(tiles) if self._bias is None else self._bias.split(len(tiles[0]))
+        width = len(tiles[0])
+        biases = [None] * len(tiles) if self._bias is None else self._bias.split(width)
+        used = [min(width, len(self._weight) - i * width) for i in range(len(tiles))]
         states = states.to(dtype)
-        sums = [self._logsumexp(states, *tile) for tile in zip(tiles, biases, strict=True)]
+        sums = [self._logsumexp(states, *tile) for tile in zip(tiles, biases, used, strict=True)]
         target_logits = (states.float() * self._weight[targets].to(dtype).float()).sum(1)
         target_biases = None if self._bias is None else self._bias[targets]
         target_logits = self._adjusted(target_logits, target_biases)
@@ -79,14 +84,23 @@ class LMHead:
         """The weight in a type, cut into tiles [columns of logits, hidden size]."""
         device = self._weight.device.type
         columns = max(256, _TILE_BYTES[device] // (4 * _TILE_ROWS[device]))
-        return torch.split(self._weight.to(dtype), columns)
+        weight = self._weight.to(dtype)
+        return torch.split(weight, columns) if device == "cpu" else _aligned_tiles(weight, columns)
 
     def _tile_logsumexp(
-        self, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+        self, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, used: int
     ) -> torch.Tensor:
-        """[n] the logsumexp of some columns of the logits."""
+        """[n] the logsumexp of some columns of the logits.
+
+        Args:
+            states: [n, hidden size]
+            weight: [columns, hidden size] a tile.
+            bias: [used] the bias of the logits.
+            used: Columns that are tokens; those behind them only fill up the tile.
+        """
         linear = onednn.linear if weight.is_mkldnn else torch.nn.functional.linear
-        logits = self._adjusted(linear(states, weight).float(), bias)
+        logits = linear(states, weight)[:, :used].float()
+        logits = self._adjusted(logits, bias)
         # log_softmax makes one pass over a row that is in the first cache; torch.logsumexp makes
         # several over all rows.
         return logits[:, 0] - torch.log_softmax(logits, 1)[:, 0]
@@ -100,3 +114,17 @@ class LMHead:
         if self._cap:
             logits = self._cap * torch.tanh(logits / self._cap)
         return logits
+
+
+def _aligned_tiles(weight: torch.Tensor, most: int) -> Sequence[torch.Tensor]:
+    """A weight as tiles of equal width [columns, hidden size], the last one padded with zeros.
+
+    Args:
+        weight: [vocabulary, hidden size]
+        most: Columns of a tile, at most but for the alignment.
+    """
+    count = -(-len(weight) // most)
+    per_tile = -(-len(weight) // count)
+    width = -(-per_tile // _ALIGNED_COLUMNS) * _ALIGNED_COLUMNS
+    *tiles, last = torch.split(weight, width)
+    return [*tiles, torch.nn.functional.pad(last, (0, 0, 0, width - len(last)))]
