@@ -11,8 +11,9 @@ Each query sees the keys of its own sequence up to itself: counted from the end 
 the last query sees the last key. The model's other layers look at each token alone, and need not
 know where sequences begin.
 
-Knows torch and registers with transformers; no model, no pools. Defined by `attend_each`, with
-which `packed_check` compares a whole model whenever one is loaded on a card.
+Knows torch; no model, no pools. Registered with transformers under `PACKED_ATTENTION`; a forward
+pass that uses it gets `segments=Segments(...)`. Defined by `attend_each`, with which the device's
+kernel is compared, in every layer, whenever a model is loaded (`packed_check`).
 """
 
 from collections.abc import Callable, Collection

@@ -1,6 +1,8 @@
 """Whether packed batches give what padded batches give, tried with each model when it is loaded.
 
-Knows torch and the loaded model. Nothing is concluded from the name of a model or of a card.
+Knows torch and the loaded model. Nothing is concluded from the name of a model or of a card: the
+model is held against padded batches, and in each of its layers the device's kernel against the
+definition of packed attention.
 """
 
 import numpy as np

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from sf_ray.engine.memory import KEYS_PER_TOKEN, cuda_token_budget
+
 # Prints by how many bytes each of four processes grew, and the bound of its engine. They are forks
 # of one process that has imported everything and computed nothing, so that imports count as theirs
 # from the start.
@@ -40,6 +42,17 @@ for dtype in ("float32", "bfloat16"):
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
 """
+
+
+@pytest.mark.parametrize("free", [1 << 30, 3 << 30, 5 << 30])
+def test_a_cards_batch_fits_into_half_of_its_memory(free: int) -> None:
+    config = LlamaConfig(
+        hidden_size=512, intermediate_size=2048, num_attention_heads=8, num_key_value_heads=2
+    )
+    budget = cuda_token_budget(config, free)
+    needed = 2 * 4 * (8 * 2048 + 16 * 512 + KEYS_PER_TOKEN * 2 * 512 // 4)
+    assert budget * needed <= free // 2 < (budget + 1) * needed
+    assert cuda_token_budget(config, 1 << 60) == 65536
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
