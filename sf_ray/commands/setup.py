@@ -179,6 +179,7 @@ def find_encoding(
         options.alignment,
         _template(options, model),
         options.turns,
+        sample=tuple(sampled.row for sampled in sample.rows),
     )
 
 

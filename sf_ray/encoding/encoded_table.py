@@ -4,15 +4,14 @@ Opens no file and loads no model.
 """
 
 from collections.abc import Sequence
-from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from sf_ray.corpus.status import Status
-from sf_ray.encoding.encoder import EncodedRow
-from sf_ray.engine.sequences import TokenSequences, offsets
+from sf_ray.encoding.encoded_rows import EncodedRow, EncodedRows
+from sf_ray.engine.sequences import Ints, TokenSequences, offsets, ranges
 
 _ENCODED_SCHEMA = pa.schema(
     [
@@ -32,22 +31,34 @@ _ENCODED_SCHEMA = pa.schema(
 )
 
 
-def encoded_table(rows: list[EncodedRow]) -> pa.Table:
-    """Makes a table with one row for each encoded row, in order."""
-    sequences = [(*row.conditioned, *row.direct) for row in rows]
+def encoded_table(rows: EncodedRows | Sequence[EncodedRow]) -> pa.Table:
+    """Makes a table with one row for each encoded row, in order; copies no token of `EncodedRows`.
+
+    Raises:
+        pa.ArrowInvalid: The rows have 2^31 tokens or more.
+    """
+    if not isinstance(rows, EncodedRows):
+        rows = EncodedRows.of(rows)
+    sequences = rows.sequences
+    # Spans of a row:  of its turns in the conditioned passes | of its turns in the direct passes
+    first_spans = offsets(2 * rows.turns)[:-1]
+    conditioned, direct = (
+        _lists(offsets(rows.turns), sequences.span_lengths[ranges(first, rows.turns)])
+        for first in (first_spans, first_spans + rows.turns)
+    )
     return pa.table(
         {
-            "status": [row.status.value for row in rows],
-            "prompt_tokens": [row.prompt_tokens for row in rows],
-            "answer_tokens": [row.answer_tokens for row in rows],
-            "truncated": [row.truncated for row in rows],
-            "ids": [[s.ids for s in row_sequences] for row_sequences in sequences],
-            "spans": [
-                [list(chain(*s.spans)) for s in row_sequences] for row_sequences in sequences
-            ],
-            "conditioned_tokens": [[n for s in row.conditioned for n in s.lengths] for row in rows],
-            "direct_tokens": [[n for s in row.direct for n in s.lengths] for row in rows],
-            "digest": [row.digest for row in rows],
+            "status": [status.value for status in rows.statuses],
+            "prompt_tokens": pa.array(rows.prompt_tokens, pa.int32(), mask=~rows.rendered),
+            "answer_tokens": pa.array(rows.answer_tokens, pa.int32(), mask=~rows.rendered),
+            "truncated": rows.truncated,
+            "ids": _lists(rows.starts, _lists(sequences.starts, sequences.ids)),
+            "spans": _lists(
+                rows.starts, _lists(2 * sequences.span_starts, sequences.spans.ravel())
+            ),
+            "conditioned_tokens": conditioned,
+            "direct_tokens": direct,
+            "digest": rows.digests,
         },
         schema=_ENCODED_SCHEMA,
     )
@@ -95,3 +106,10 @@ def _values(lists: pa.Array) -> NDArray[np.int32]:
 def _lengths(lists: pa.Array) -> NDArray[np.int32]:
     lengths: NDArray[np.int32] = lists.value_lengths().to_numpy(zero_copy_only=False)
     return lengths
+
+
+def _lists(starts: Ints, values: pa.Array | NDArray[np.integer]) -> pa.Array:
+    """Lists of values that stand one after the other; `starts` [n + 1] says where they begin."""
+    if not isinstance(values, pa.Array):
+        values = pa.array(values, pa.int32())
+    return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), values)

@@ -18,11 +18,16 @@ from sf_ray.corpus.rows import BadLine, rows_of
 from sf_ray.corpus.status import Status
 from sf_ray.encoding.encoded_table import encoded_table
 from sf_ray.encoding.encoder import Encoder
+from sf_ray.encoding.fast_text_encoder import Chosen, choose_text_encoder
 from sf_ray.encoding.templates import Template
+from sf_ray.encoding.text_encoder import PlainTextEncoder, backend_of
 from sf_ray.engine.model_files import Model, load_tokenizer, resolve_model, tokenizer_kind
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say
 from sf_ray.storage.location import whole_path
+
+# How much of a sampled text the tokenizers are compared on: a book would take seconds.
+_SAMPLE_CHARACTERS = 5000
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,9 @@ class EncodingSpec:
         template: How messages become one text.
         turns: "all" scores every assistant turn, "last" the last one.
         tokenizer: Class of the tokenizer, if known; `load_tokenizer` is faster with it.
+        sample: Some rows of the corpus, on which the driver tries fastokens; workers have none.
+        fast: Whether fastokens passed on the driver, which says so; None on the driver itself.
+            Each worker tries it again. No part of the scoring identity, as ids are the same.
     """
 
     format: Format
@@ -84,6 +92,8 @@ class EncodingSpec:
     template: Template = Template()  # noqa: RUF009 - frozen
     turns: str = "all"
     tokenizer: str | None = None
+    sample: tuple[Row, ...] = field(default=(), repr=False)
+    fast: bool | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -91,19 +101,27 @@ class EncodingSpec:
         return self.format.top_columns
 
     def for_workers(self) -> "EncodingSpec":
-        """A copy without the loaded tokenizer, but with its class.
+        """A copy without the loaded tokenizer and the sample, but with what is known of both.
 
         The copy is small, and workers that know the class load it in less time and memory.
         """
-        return replace(self, tokenizer=tokenizer_kind(self._tokenizer))
+        kind = tokenizer_kind(self._tokenizer)
+        return replace(self, tokenizer=kind, sample=(), fast=self._texts.is_fast)
 
     def check(self) -> None:
         """Makes the encoder in this process, so that errors show before any actor starts.
+
+        The driver also says what became of fastokens.
 
         Raises:
             SfRayError: The tokenizer or the template does not work.
         """
         _ = self._encoder
+        if self.fast is None and self._texts.why:
+            encodes = (
+                "encoding with" if self._texts.is_fast else "note: encoding without fastokens:"
+            )
+            say(f"{encodes} {self._texts.why}")
 
     def encode(self, rows: pa.Table, shard: str, start: int) -> pa.Table:
         """Encodes rows of a shard.
@@ -123,11 +141,11 @@ class EncodingSpec:
             self._render(row, shard, number) for number, row in enumerate(rows_of(rows), start)
         ]
         encoded = self._encoder.encode(examples)
-        failed = [i for i, row in enumerate(encoded) if row.status is Status.TEMPLATE_ERROR]
+        failed = [i for i, s in enumerate(encoded.statuses) if s is Status.TEMPLATE_ERROR]
         if failed:  # only here is the line of the template known at which it failed
             say(
                 f"note: the template fails on {len(failed)} rows of {shard}, first on row "
-                f"{start + failed[0]} ({encoded[failed[0]].reason}); they get the status "
+                f"{start + failed[0]} ({encoded.reasons[failed[0]]}); they get the status "
                 f"{Status.TEMPLATE_ERROR.value}"
             )
         return encoded_table(encoded)
@@ -152,7 +170,23 @@ class EncodingSpec:
             self.alignment,
             template=self.template,
             turns=self.turns,
+            texts=self._texts.encoder,
         )
+
+    @functools.cached_property
+    def _texts(self) -> Chosen:
+        """How this process encodes texts for the plain template."""
+        backend = backend_of(self._tokenizer)
+        if self.fast is False or not self.template.is_plain:
+            return Chosen(PlainTextEncoder(backend))
+        examples = map(self.format.render, self.sample)
+        turns = [(e, e.turns[-1]) for e in examples if isinstance(e, Example)]
+        texts = [text for e, turn in turns for text in (e.before(turn), e.text)]
+        chosen = choose_text_encoder(backend, [text[:_SAMPLE_CHARACTERS] for text in texts])
+        if self.fast and not chosen.is_fast:
+            why = chosen.why or "fastokens is not installed"
+            say(f"note: this process encodes with tokenizers, unlike the driver: {why}")
+        return chosen
 
     @functools.cached_property
     def _tokenizer(self) -> Any:

@@ -12,36 +12,66 @@ The answer starts in `whole` at the length of `before`.
 import hashlib
 import json
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sf_ray.corpus.examples import Example, Message, Problem
 from sf_ray.corpus.status import Status
+from sf_ray.encoding.text_encoder import TextEncoder, TokenLists
+from sf_ray.engine.sequences import Ints
 from sf_ray.errors import SfRayError
 
 Ids = list[int]
 
 
-class TurnIds(NamedTuple):
-    """The token ids of one turn, as the module's docstring defines them."""
+@dataclass(frozen=True)
+class RenderedTurns:
+    """The token ids of m turns, as the module's docstring defines them, in one flat array.
 
-    before: Ids
-    whole: Ids
-    alone: Ids
+    Attributes:
+        ids: [tokens] int32 ids in which the lists below lie.
+        before_lengths: [m] tokens of `before`, whose ids nobody needs.
+        whole_starts, whole_lengths: [m] where `whole` lies in `ids`.
+        alone_starts, alone_lengths: [m] where `alone` lies in `ids`.
+        problems: Index of a turn -> why it does not render; all its lengths are 0.
+    """
+
+    ids: NDArray[np.int32]
+    before_lengths: Ints
+    whole_starts: Ints
+    whole_lengths: Ints
+    alone_starts: Ints
+    alone_lengths: Ints
+    problems: Mapping[int, Problem]
+
+    @classmethod
+    def of(cls, lists: TokenLists, problems: Mapping[int, Problem]) -> "RenderedTurns":
+        """Turns whose lists stand one after the other: `before` of all, `whole` of all, `alone`.
+
+        Args:
+            lists: [3 m] lists.
+            problems: As above.
+        """
+        before, whole, alone = np.split(np.diff(lists.starts), 3)
+        _, whole_starts, alone_starts = np.split(lists.starts[:-1], 3)
+        return cls(lists.ids, before, whole_starts, whole, alone_starts, alone, problems)
+
+
+NO_TURNS = RenderedTurns.of(TokenLists.of([]), {})
 
 
 class Renderer(Protocol):
     """Renders turns of examples as token ids."""
 
-    def turns(self, pairs: Sequence[tuple[Example, int]]) -> Sequence[TurnIds | Problem]:
+    def turns(self, pairs: Sequence[tuple[Example, int]]) -> RenderedTurns:
         """Renders turns.
 
         Args:
             pairs: (example, index of the message that is the turn).
-
-        Returns:
-            For each turn, in order, its ids or the reason why it does not render.
         """
 
 
@@ -59,43 +89,42 @@ class Template:
     jinja: str = ""
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the messages stand one after the other, as in the paper."""
+        return self.name == "plain"
+
+    @property
     def identity(self) -> str:
         """Text that changes when the rendering does; part of the scoring identity."""
-        if self.name == "plain":
-            return self.name
-        return hashlib.sha256(self.jinja.encode()).hexdigest()[:12]
-
-    def renderer(self, tokenizer: Any, start: Ids) -> Renderer:
-        """The renderer for a tokenizer, which puts the ids `start` before every text.
-
-        Raises:
-            SfRayError: The Jinja template does not work.
-        """
-        if self.name == "plain":
-            return PlainRenderer(tokenizer)
-        return JinjaRenderer(tokenizer, self, start)
+        return self.name if self.is_plain else hashlib.sha256(self.jinja.encode()).hexdigest()[:12]
 
 
 class PlainRenderer:
     """The paper's rendering: the messages one after the other.
 
-    As in the paper's code, each text is tokenised in one piece, with the tokenizer's own special
-    tokens around it, and text that looks like a special token becomes that token.
+    As in the paper's code, each text is tokenised in one piece.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._backend = tokenizer.backend_tokenizer
+    def __init__(self, texts: TextEncoder) -> None:
+        self._texts = texts
 
-    def turns(self, pairs: Sequence[tuple[Example, int]]) -> list[TurnIds]:
+    def turns(self, pairs: Sequence[tuple[Example, int]]) -> RenderedTurns:
         """See `Renderer`."""
         befores = [example.before(turn) for example, turn in pairs]
         answers = [example.messages[turn].text for example, turn in pairs]
         wholes = [before + answer for before, answer in zip(befores, answers, strict=True)]
-        lists = (self._ids(befores), self._ids(wholes), self._ids(answers))
-        return [TurnIds(*ids) for ids in zip(*lists, strict=True)]
+        return RenderedTurns.of(self._texts.encode([*befores, *wholes, *answers]), {})
 
-    def _ids(self, texts: list[str]) -> list[Ids]:
-        return [e.ids for e in self._backend.encode_batch_fast(texts, add_special_tokens=True)]
+
+class _TurnIds(NamedTuple):
+    """The token ids of one turn."""
+
+    before: Ids
+    whole: Ids
+    alone: Ids
+
+
+_NOTHING = _TurnIds([], [], [])
 
 
 class JinjaRenderer:
@@ -130,11 +159,15 @@ class JinjaRenderer:
                 f"--template {template.name}: cannot render a question and its answer: {reason}"
             )
 
-    def turns(self, pairs: Sequence[tuple[Example, int]]) -> list[TurnIds | Problem]:
+    def turns(self, pairs: Sequence[tuple[Example, int]]) -> RenderedTurns:
         """See `Renderer`."""
-        return [self._turn(example, turn) for example, turn in pairs]
+        rendered = [self._turn(example, turn) for example, turn in pairs]
+        problems = {i: turn for i, turn in enumerate(rendered) if isinstance(turn, Problem)}
+        turns = [_NOTHING if isinstance(turn, Problem) else turn for turn in rendered]
+        befores, wholes, answers = ([turn[i] for turn in turns] for i in range(3))
+        return RenderedTurns.of(TokenLists.of([*befores, *wholes, *answers]), problems)
 
-    def _turn(self, example: Example, turn: int) -> TurnIds | Problem:
+    def _turn(self, example: Example, turn: int) -> _TurnIds | Problem:
         try:
             messages = [_for_jinja(message) for message in example.messages[: turn + 1]]
             tools = json.loads(example.tools) if example.tools else None
@@ -153,7 +186,7 @@ class JinjaRenderer:
                 f"message {turn}: the template renders what stands before it in another way when "
                 "it is there",
             )
-        return TurnIds(before, whole, self._start + whole[len(before) :])
+        return _TurnIds(before, whole, self._start + whole[len(before) :])
 
     def _ids(self, messages: list[dict[str, Any]], tools: Any, **options: bool) -> Ids:
         ids: Ids = self._tokenizer.apply_chat_template(

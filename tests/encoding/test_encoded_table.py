@@ -3,8 +3,8 @@ import pyarrow as pa
 
 from sf_ray.corpus.bundles import UnitRows, bundle_of, units_of_bundle
 from sf_ray.corpus.status import Status
+from sf_ray.encoding.encoded_rows import EncodedRow
 from sf_ray.encoding.encoded_table import encoded_table, sequences_of
-from sf_ray.encoding.encoder import EncodedRow
 from sf_ray.engine.sequences import TokenSequence
 
 

@@ -25,7 +25,8 @@ def with_bos(tiny_bos_model: Path) -> Any:
 def encode(
     tokenizer: Any, prompt: str, answer: str, window: int = 64, how: str = "reference"
 ) -> Any:
-    return Encoder(tokenizer, window, how).encode([Example.pair(prompt, answer)])[0]
+    (row,) = Encoder(tokenizer, window, how).encode([Example.pair(prompt, answer)])
+    return row
 
 
 def test_the_answer_starts_where_the_prompt_alone_ends(plain: Any, with_bos: Any) -> None:
@@ -107,7 +108,7 @@ def test_special_tokens_after_the_text_stay_when_it_is_cut(plain: Any, tmp_path:
 
 def test_rows_that_did_not_render_keep_their_place(plain: Any) -> None:
     bad = Problem(Status.BAD_ROW, "of no use")
-    rows = Encoder(plain, 64).encode([bad, Example.pair("a\n", "one word"), bad])
+    rows = list(Encoder(plain, 64).encode([bad, Example.pair("a\n", "one word"), bad]))
     assert [row.status for row in rows] == [Status.BAD_ROW, Status.OK, Status.BAD_ROW]
     assert rows[0].prompt_tokens is None
 

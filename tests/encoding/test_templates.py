@@ -4,7 +4,7 @@ import pytest
 
 from sf_ray.corpus.examples import Example, chat_of
 from sf_ray.encoding.encoder import Encoder
-from sf_ray.encoding.templates import Template
+from sf_ray.encoding.templates import JinjaRenderer, Template
 from sf_ray.engine.model_files import load_tokenizer, resolve_model
 from sf_ray.errors import SfRayError
 from tests.support.chats import JINJA, turn
@@ -29,4 +29,4 @@ def test_a_template_that_lets_the_answer_join_a_space_says_so() -> None:
     spaced += "{% if add_generation_prompt %}assistant: {% endif %}"
     tokenizer = load_tokenizer(resolve_model("demo"))
     with pytest.raises(SfRayError, match="ends with a space, which becomes one token"):
-        Template("spaced.jinja", spaced).renderer(tokenizer, [])
+        JinjaRenderer(tokenizer, Template("spaced.jinja", spaced), [])

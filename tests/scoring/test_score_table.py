@@ -1,8 +1,8 @@
 import numpy as np
 
 from sf_ray.corpus.status import Status
+from sf_ray.encoding.encoded_rows import EncodedRow
 from sf_ray.encoding.encoded_table import encoded_table
-from sf_ray.encoding.encoder import EncodedRow
 from sf_ray.engine.sequences import TokenSequence
 from sf_ray.scoring.score_table import SCORE_SCHEMA, score_table
 

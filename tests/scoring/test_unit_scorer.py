@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from sf_ray.corpus.status import Status
+from sf_ray.encoding.encoded_rows import EncodedRow
 from sf_ray.encoding.encoded_table import encoded_table
-from sf_ray.encoding.encoder import EncodedRow
 from sf_ray.engine.engine import Engine
 from sf_ray.engine.pending import Pending, Usage
 from sf_ray.engine.sequences import TokenSequence

@@ -29,7 +29,7 @@ def listing(*places: Path) -> dict[str, tuple[int, int]]:
 def encoded(model: Path, rows: list[dict[str, Any]]) -> list[Any]:
     encoder = Encoder(load_tokenizer(resolve_model(str(model))), 256)
     render = resolve_format(list(rows[0])).render
-    return encoder.encode([render(row) for row in rows])
+    return list(encoder.encode([render(row) for row in rows]))
 
 
 def fed(sequences: Any) -> int:

@@ -8,8 +8,9 @@ from sf_ray.commands.plan.draw import Reading, count_segments, counts_of, encode
 from sf_ray.corpus.formats import resolve_format
 from sf_ray.corpus.planning import Corpus, plan_corpus
 from sf_ray.corpus.units import Place, Unit, units_of
+from sf_ray.encoding.encoded_rows import EncodedRow
 from sf_ray.encoding.encoded_table import encoded_table, sequences_of
-from sf_ray.encoding.encoder import EncodedRow, Encoder
+from sf_ray.encoding.encoder import Encoder
 from sf_ray.encoding.specs import EncodingSpec, ModelSpec
 from sf_ray.engine.flops import Work
 from sf_ray.engine.model_files import load_tokenizer, resolve_model
@@ -29,7 +30,7 @@ def encoded_chats(model: Path, alignment: str) -> list[EncodedRow]:
     render = resolve_format(["messages"]).render
     rows = [{"messages": CHAT}, {"messages": CHAT[:2]}, {"messages": CHAT[:1]}]
     encoder = Encoder(load_tokenizer(resolve_model(str(model))), 256, alignment)
-    return encoder.encode([render(row) for row in rows])
+    return list(encoder.encode([render(row) for row in rows]))
 
 
 @pytest.mark.parametrize("alignment", ["reference", "aligned"])
