@@ -2,14 +2,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from sf_ray.corpus.examples import Example, Problem, chat_of
+from sf_ray.corpus.examples import Example, Message, Problem, chat_of
 from sf_ray.corpus.status import Status
+from sf_ray.encoding.encoded_rows import EncodedRow
+from sf_ray.encoding.encoded_table import encoded_table
 from sf_ray.encoding.encoder import Encoder
+from sf_ray.encoding.fast_text_encoder import choose_text_encoder
+from sf_ray.encoding.text_encoder import TextEncoder, backend_of
+from sf_ray.encoding.turns import Window
 from sf_ray.errors import SfRayError
 from tests.support.chats import turn
 from tests.support.engines import load
+from tests.support.reference_encoder import encoded_example
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +160,73 @@ def test_a_token_that_joins_an_answer_with_what_follows_costs_a_pass_of_its_own(
         tokenizer.encode("a\none word"),
         tokenizer.encode("a\none word\na\none word"),
     ]
+
+
+# Special tokens before and after every text.
+AROUND = ((False, False), (True, False), (False, True), (True, True))
+TEXTS = st.lists(
+    st.sampled_from(["what", " is", " it", "\n", "word\n", "", " ", "</s>", "\u6f22", "é"]),
+    max_size=9,
+).map("".join)
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tiny_model: Path) -> list[tuple[Any, TextEncoder]]:
+    """Tokenizers for `AROUND`, and what encodes with them.
+
+    They have a token that joins the end of an answer with what follows.
+    """
+    made = []
+    for before, after in AROUND:
+        backend = Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{'<s> ' * before}$A{' </s>' * after}",
+            special_tokens=[("<s>", 0), ("</s>", 1)],
+        )
+        tokenizer: Any = PreTrainedTokenizerFast(
+            tokenizer_object=backend, bos_token="<s>", eos_token="</s>"
+        )
+        tokenizer.add_tokens(AddedToken("word\n"))
+        made.append((tokenizer, choose_text_encoder(backend_of(tokenizer)).encoder))
+    return made
+
+
+@st.composite
+def examples(draw: st.DrawFn) -> Example | Problem:
+    if not draw(st.integers(0, 9)):
+        return Problem(Status.BAD_ROW, "of no use")
+    turns = draw(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3))
+    messages = [
+        Message(role, text)
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+    return Example(tuple(messages), draw(st.sampled_from(["", "[tools]"])))
+
+
+@given(
+    st.lists(examples(), max_size=6),
+    st.integers(0, len(AROUND) - 1),
+    st.sampled_from([1, 2, 4, 9, 17, 256]),
+    st.sampled_from(["reference", "aligned"]),
+    st.sampled_from(["all", "last"]),
+)
+def test_many_rows_together_are_encoded_as_each_alone_by_the_definition(
+    tokenizers: list[tuple[Any, TextEncoder]],
+    rows: list[Any],
+    around: int,
+    length: int,
+    alignment: str,
+    turns: str,
+) -> None:
+    (tokenizer, texts), (before, after) = tokenizers[around], AROUND[around]
+    window = Window(length, alignment == "aligned", before + after, [1] * after, [0])
+    expected = [
+        EncodedRow(row.status, None, None, False, reason=row.reason)
+        if isinstance(row, Problem)
+        else encoded_example(tokenizer.encode, row, window, turns)
+        for row in rows
+    ]
+    encoded = Encoder(tokenizer, length, alignment, turns=turns, texts=texts).encode(rows)
+    assert encoded_table(encoded).equals(encoded_table(expected))
+    assert [row.reason for row in encoded] == [row.reason for row in expected]
