@@ -140,12 +140,13 @@ def _plan_scoring(options: PlanOptions, work: _WorkToDo, spec: ScoringSpec) -> P
     setting = _setting(options, spec, pool, len(work.todo))
     speed = options.tokens_per_s or _measure(options, reading, work.todo, spec, pool)
     estimate = estimate_scoring(drawn, cost, speed, setting.actors, options.price_per_hour)
-    if missing_cpus := setting.missing_cpus(estimate):
+    scoring = PlannedScoring(setting, drawn, speed, estimate)
+    if scoring.feeding and scoring.feeding.gpus_wait:
         say(
-            f"note: reading and encoding would need {missing_cpus:,.1f} CPUs more than this "
-            "cluster has beside the actors; with no more, scoring takes longer than this plan says"
+            f"note: {scoring.feeding}, and scoring takes longer than this plan says; add nodes "
+            "with CPUs, or use fewer GPUs (--actors)"
         )
-    return PlannedScoring(setting, drawn, speed, estimate)
+    return scoring
 
 
 def _draw(options: PlanOptions, reading: Reading, todo: Sequence[Place]) -> DrawnRows:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from sf_ray.commands.plan.estimate import SegmentCounts
+from sf_ray.commands.plan.estimate import ReadRows, SegmentCounts
 from sf_ray.corpus.rows import read_units, refuse_bad_lines
 from sf_ray.corpus.sampling import spread_segments
 from sf_ray.corpus.status import BAD
@@ -53,10 +53,12 @@ class StoredUnit(NamedTuple):
     Attributes:
         plain: Work of scoring the unit, by the plain method.
         encoded: Reference to the encoded rows in Ray's object store.
+        read: Its rows, and what reading them took.
     """
 
     plain: Work
     encoded: ray.ObjectRef
+    read: ReadRows
 
 
 @dataclass(frozen=True)
@@ -155,17 +157,20 @@ def encode_whole(
         for place in units[span.start : span.stop]
     ]
 
-    def encode(place: Place) -> tuple[tuple[str, int, Work] | None, list[pa.Table | None]]:
+    def encode(
+        place: Place,
+    ) -> tuple[tuple[tuple[str, int], Work, ReadRows] | None, list[pa.Table | None]]:
         for encoded in reading.encoded([place]):
             work = Work.plain(sequences_of(encoded.rows))
-            return (encoded.shard, encoded.start, work), [encoded.rows]
+            read = ReadRows(encoded.rows.num_rows, encoded.cpu_s)
+            return ((encoded.shard, encoded.start), work, read), [encoded.rows]
         return None, [None]  # the shard is passed over
 
     units_by_place = {}
     for value, (encoded,) in parallel_map_stored(encode, places, stall_s, 1):
         if value is not None:
-            shard, start, work = value
-            units_by_place[shard, start] = StoredUnit(work, encoded)
+            found, work, read = value
+            units_by_place[found] = StoredUnit(work, encoded, read)
     stored = [units_by_place[place] for place in sorted(units_by_place)]
     return [unit for unit in stored if unit.plain.tokens]
 

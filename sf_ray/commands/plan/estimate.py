@@ -101,20 +101,36 @@ class TimedPart:
 
 
 @dataclass(frozen=True)
+class ReadRows:
+    """Rows that were read and encoded to see how fast a core is.
+
+    Attributes:
+        rows: Number of rows.
+        cpu_s: CPU seconds that reading and encoding them took.
+    """
+
+    rows: int
+    cpu_s: float
+
+
+@dataclass(frozen=True)
 class MeasuredSpeed:
-    """How fast an actor is, as measured.
+    """How fast an actor is, and how fast a core reads for it, as measured.
 
     Attributes:
         start_s: Seconds from asking for the actor until its model is loaded.
         parts: Parts of units that were scored.
         whole_units: Work of some whole units, which repeat more than parts of them do.
         of_units: Number of units that the whole ones were drawn from.
+        read: The whole units as they were read: as a run reads them, where a segment of a few rows
+            pays for a whole row group.
     """
 
     start_s: float
     parts: Sequence[TimedPart]
     whole_units: Sequence[WorkSaved]
     of_units: int
+    read: Sequence[ReadRows]
 
     @property
     def seconds_measured(self) -> float:
@@ -141,6 +157,11 @@ class MeasuredSpeed:
         done = [cost.flops(part.work.computed) for part in self.parts]
         rate = ratio(done, [part.seconds for part in self.parts])
         return plain_flops.times(share).over(rate)
+
+    @property
+    def encode_cpu_s_a_row(self) -> Estimate:
+        """CPU seconds of reading and encoding a row."""
+        return ratio([read.cpu_s for read in self.read], [read.rows for read in self.read])
 
     @property
     def saved_in_units(self) -> float:
@@ -249,8 +270,10 @@ def estimate_scoring(
         # the error of the rate.
         of_known_rows = speed.scoring_s(cost, Estimate(flops.value))
         tokens_per_s = Estimate(tokens.value).over(of_known_rows)
+        encode_cpu_s = speed.encode_cpu_s_a_row * drawn.rows_to_do
     else:
         of_one_actor, start_s, tokens_per_s = tokens * (1 / speed), None, Estimate(speed)
+        encode_cpu_s = drawn.total(lambda segment: segment.cpu_s)
     time_s = actors.until_last_is_done(of_one_actor) + (start_s or 0.0)
     hours = time_s * (actors.machines / 3600)
     return ScoringEstimate(
@@ -263,5 +286,5 @@ def estimate_scoring(
         time_s=time_s,
         machine_hours=hours,
         cost=None if price_per_hour is None else hours * price_per_hour,
-        encode_cpu_s=drawn.total(lambda segment: segment.cpu_s),
+        encode_cpu_s=encode_cpu_s,
     )

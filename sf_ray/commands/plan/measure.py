@@ -78,7 +78,8 @@ def measure(
         WorkSaved(unit.plain, computed)
         for unit, computed in zip(units, measurement.computed, strict=True)
     ]
-    return MeasuredSpeed(start_s, measurement.parts, whole_units, of_units)
+    read = [unit.read for unit in units]
+    return MeasuredSpeed(start_s, measurement.parts, whole_units, of_units, read)
 
 
 def _measure(scorer: "UnitScorer", seconds: float, *units: pa.Table) -> _Measurement:

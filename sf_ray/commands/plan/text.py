@@ -61,16 +61,63 @@ class ScoringSetting:
     actors: PlannedActors
     cpus_beside: float
 
-    def missing_cpus(self, estimate: ScoringEstimate) -> float:
-        """CPUs that reading and encoding lack to keep up with GPUs; 0 where they have enough.
 
-        Always 0 without GPUs: there reading and encoding take time from the actors' own CPUs, but
-        little of it.
+@dataclass(frozen=True)
+class Feeding:
+    """Whether the CPUs of a cluster can feed its GPUs.
+
+    Attributes:
+        rows_per_s_a_core: Rows that one core reads and encodes in a second.
+        rows_per_s_an_actor: Rows that one actor scores in a second.
+        actors: Number of actors.
+        cores_needed: Cores that read and encode as fast as all actors score.
+        cores_beside: CPUs that the actors leave for that.
+    """
+
+    rows_per_s_a_core: float
+    rows_per_s_an_actor: float
+    actors: int
+    cores_needed: float
+    cores_beside: float
+
+    @classmethod
+    def of(cls, setting: ScoringSetting, estimate: ScoringEstimate, rows: int) -> "Feeding | None":
+        """The feeding of GPUs.
+
+        Args:
+            setting: What a run would score with.
+            estimate: What scoring takes.
+            rows: Rows to be scored.
+
+        Returns:
+            None without GPUs: there reading takes time from the actors' own CPUs, but little.
         """
+        actors = setting.actors.actors
         scoring_s = estimate.time_s.value - (estimate.start_s or 0.0)
-        if self.actors.device != "cuda" or not scoring_s:
-            return 0.0
-        return max(0.0, estimate.encode_cpu_s.value / scoring_s - self.cpus_beside)
+        cpu_s = estimate.encode_cpu_s.value
+        if setting.actors.device != "cuda" or not scoring_s or not cpu_s:
+            return None
+        return cls(
+            rows_per_s_a_core=rows / cpu_s,
+            rows_per_s_an_actor=rows / scoring_s / actors,
+            actors=actors,
+            cores_needed=cpu_s / scoring_s,
+            cores_beside=setting.cpus_beside,
+        )
+
+    @property
+    def gpus_wait(self) -> bool:
+        """Whether reading and encoding cannot keep up with the GPUs."""
+        return self.cores_needed > self.cores_beside
+
+    def __str__(self) -> str:
+        actors = "1 actor" if self.actors == 1 else f"{self.actors:,} actors"
+        return (
+            f"one core reads and encodes {self.rows_per_s_a_core:,.0f} rows/s; {actors} at "
+            f"{self.rows_per_s_an_actor:,.0f} rows/s need {self.cores_needed:,.1f} cores for that, "
+            f"and the cluster has {self.cores_beside:g} beside them"
+            + (": GPUs would wait" if self.gpus_wait else "")
+        )
 
 
 @dataclass(frozen=True)
@@ -88,6 +135,11 @@ class PlannedScoring:
     drawn: DrawnRows
     speed: MeasuredSpeed | float
     estimate: ScoringEstimate
+
+    @property
+    def feeding(self) -> Feeding | None:
+        """Whether CPUs can feed the GPUs; None without GPUs."""
+        return Feeding.of(self.setting, self.estimate, self.drawn.rows_to_do)
 
 
 class Line(NamedTuple):
@@ -119,13 +171,14 @@ class Plan:
             "to_do": self.progress.units_to_do,
         }
         names = [field.name for field in fields(ScoringEstimate)]
-        values |= dict.fromkeys(("sample", "scoring", "speed", *names))
+        values |= dict.fromkeys(("sample", "scoring", "speed", "feeding", *names))
         if self.scoring is None:
             return values
         return values | {
             "sample": _sample_as_json(self.scoring.drawn),
             "scoring": _setting_as_json(self.scoring.setting),
             "speed": _speed_as_json(self.scoring.speed),
+            "feeding": _feeding_as_json(self.scoring.feeding),
             **self.scoring.estimate.as_json(),
         }
 
@@ -159,6 +212,10 @@ def _speed_as_json(speed: MeasuredSpeed | float) -> dict[str, Any]:
         "saved_in_measured_parts": measured and measured.saved_in_parts,
         "saved_in_units": measured and measured.saved_in_units,
     }
+
+
+def _feeding_as_json(feeding: Feeding | None) -> dict[str, Any] | None:
+    return {**asdict(feeding), "gpus_wait": feeding.gpus_wait} if feeding else None
 
 
 def lines_of(plan: Plan) -> list[Line]:
@@ -218,6 +275,8 @@ def _lines_of_time(scoring: PlannedScoring) -> list[Line]:
         ]
     else:
         lines.append(Line("speed", f"{tokens_per_s}, as given"))
+    if scoring.feeding:
+        lines.append(Line("reading", str(scoring.feeding)))
     hours = _with_interval(estimate.machine_hours, "{:,.2f}".format)
     lines += [
         Line("actors", f"{actors.actors:,} on {actors.machines:g} {machines}"),

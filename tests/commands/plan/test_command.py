@@ -88,8 +88,8 @@ def test_a_plan_counts_what_is_to_be_scored_and_writes_nothing(
     assert all(set(told[name]) == INTERVAL for name in ("flops", "time_s", "cost", "tokens_per_s"))
     assert list(told) == [
         "input", "shards", "skipped_shards", "rows", "bytes", "units", "rows_to_do", "sample",
-        "scoring", "speed", "tokens", "conditioned", "direct", "flops", "tokens_per_s", "start_s",
-        "time_s", "machine_hours", "cost", "encode_cpu_s",
+        "scoring", "speed", "feeding", "tokens", "conditioned", "direct", "flops", "tokens_per_s",
+        "start_s", "time_s", "machine_hours", "cost", "encode_cpu_s",
     ]  # fmt: skip
 
 
@@ -235,6 +235,19 @@ def test_a_shard_that_cannot_be_read_is_told_or_left_out(
     assert code == 0, err
     assert "note: 40 of 120 sampled rows lie in shards that cannot be read" in err
     assert "80 of 120 rows to score" in out
+
+
+@pytest.mark.ray
+def test_too_few_cpus_for_the_gpus_are_told(
+    ray_session: None, corpus: Path, tiny_model: Path, sf_ray_cli: Cli
+) -> None:
+    given = ("--model", tiny_model, "--max-length", 256, "--device", "cuda", "--actors", 1)
+    # A GPU that scores this fast is faster than any core reads.
+    code, out, err = sf_ray_cli("plan", corpus, *given, "--tokens-per-s", 1e9)
+    assert code == 0, err
+    assert "note: one core reads and encodes " in err
+    assert "GPUs would wait, and scoring takes longer than this plan says; add nodes" in err
+    assert "; 1 actor at " in " ".join(out.split())
 
 
 def test_a_given_speed_is_not_measured(tmp_path: Path, tiny_model: Path, sf_ray_cli: Cli) -> None:

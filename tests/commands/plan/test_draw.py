@@ -98,3 +98,5 @@ def test_whole_units_are_kept_with_their_work_and_in_order(corpus: Path, tiny_mo
         stored = ray.get(unit.encoded)
         assert stored.equals(encoded.rows)
         assert unit.plain == Work.plain(sequences_of(stored))
+        assert unit.read.rows == stored.num_rows
+        assert unit.read.cpu_s > 0

@@ -4,6 +4,7 @@ from sf_ray.commands.plan.estimate import (
     DrawnRows,
     MeasuredSpeed,
     PlannedActors,
+    ReadRows,
     SegmentCounts,
     TimedPart,
     WorkSaved,
@@ -28,6 +29,8 @@ def test_time_is_flops_that_are_needed_over_the_rate_at_which_they_get_done() ->
         # Whole units save half.
         whole_units=[WorkSaved(Work(1000), Work(500))] * 2,
         of_units=6,
+        # A core reads 100 rows a second; the segments say 20, as each reads a whole row group.
+        read=[ReadRows(200, 2.0), ReadRows(100, 1.0)],
     )
     estimate = estimate_scoring(drawn, COST, measured, PlannedActors("cuda", 4, 2.0, units=6), 3.0)
     assert (estimate.tokens.value, estimate.conditioned.value, estimate.direct.value) == (
@@ -43,7 +46,7 @@ def test_time_is_flops_that_are_needed_over_the_rate_at_which_they_get_done() ->
     assert estimate.machine_hours.value == pytest.approx(2 * estimate.time_s.value / 3600)
     assert estimate.cost is not None
     assert estimate.cost.value == pytest.approx(3 * estimate.machine_hours.value)
-    assert estimate.encode_cpu_s.value == pytest.approx(5)
+    assert estimate.encode_cpu_s.value == pytest.approx(1)
     assert (measured.saved_in_parts, measured.saved_in_units) == pytest.approx((0.1, 0.5))
 
 
@@ -53,3 +56,4 @@ def test_a_speed_that_is_given_counts_all_tokens_and_no_start() -> None:
     assert estimate.time_s.value == pytest.approx(3600 / 100)
     assert estimate.time_s.error == pytest.approx(estimate.tokens.error / 100)
     assert (estimate.start_s, estimate.cost) == (None, None)
+    assert estimate.encode_cpu_s.value == 2  # 20 rows of the segments took 1 s

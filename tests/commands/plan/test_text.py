@@ -2,6 +2,7 @@ from sf_ray.commands.plan.estimate import (
     DrawnRows,
     MeasuredSpeed,
     PlannedActors,
+    ReadRows,
     SegmentCounts,
     TimedPart,
     WorkSaved,
@@ -9,6 +10,7 @@ from sf_ray.commands.plan.estimate import (
 )
 from sf_ray.commands.plan.text import (
     CorpusProgress,
+    Feeding,
     Plan,
     PlannedScoring,
     ScoringSetting,
@@ -39,11 +41,44 @@ def planned(
 
 def test_gpus_that_would_wait_for_reading_are_noticed() -> None:
     drawn = DrawnRows([segment(10, 700, 300)] * 2, rows_to_do=100)
-    actors = PlannedActors("cuda", 1, 1.0, units=1)
-    # 10 s of scoring, 5 s of reading
+    actors = PlannedActors("cuda", 2, 2.0, units=2)
+    # 100 rows of 100 tokens: 5 s of scoring on two GPUs, 5 s of reading on one core
     estimate = estimate_scoring(drawn, COST, 1000.0, actors, None)
-    assert ScoringSetting("m", "float16", actors, cpus_beside=0.25).missing_cpus(estimate) == 0.25
-    assert ScoringSetting("m", "float16", actors, cpus_beside=3).missing_cpus(estimate) == 0
+
+    def feeding(cpus_beside: float) -> Feeding | None:
+        return Feeding.of(ScoringSetting("m", "float16", actors, cpus_beside), estimate, 100)
+
+    enough, too_few = feeding(1), feeding(0.5)
+    assert enough is not None
+    assert too_few is not None
+    assert not enough.gpus_wait
+    assert str(enough) == (
+        "one core reads and encodes 20 rows/s; 2 actors at 10 rows/s need 1.0 cores for that, and "
+        "the cluster has 1 beside them"
+    )
+    assert too_few.gpus_wait
+    assert str(too_few).endswith("has 0.5 beside them: GPUs would wait")
+
+
+def test_actors_on_cpus_are_not_fed_by_other_cores() -> None:
+    drawn = DrawnRows([segment(10, 700, 300)] * 2, rows_to_do=100)
+    plan = Plan(progress(), planned(drawn, PlannedActors("cpu", 1, 1.0, units=1)))
+    assert "reading" not in dict(lines_of(plan))
+    assert plan.as_json()["feeding"] is None
+
+
+def test_the_feeding_of_gpus_is_printed_and_told_to_programs() -> None:
+    drawn = DrawnRows([segment(10, 700, 300)] * 2, rows_to_do=100)
+    plan = Plan(progress(), planned(drawn, PlannedActors("cuda", 2, 2.0, units=2)))
+    assert dict(lines_of(plan))["reading"].startswith("one core reads and encodes 20 rows/s; ")
+    assert plan.as_json()["feeding"] == {
+        "rows_per_s_a_core": 20,
+        "rows_per_s_an_actor": 1,
+        "actors": 2,
+        "cores_needed": 0.1,
+        "cores_beside": 4,
+        "gpus_wait": False,
+    }
 
 
 def test_what_is_printed_has_intervals_where_something_was_left_out() -> None:
@@ -71,7 +106,8 @@ def test_rows_of_one_place_have_no_interval() -> None:
 def test_a_measured_speed_says_what_it_was_measured_on() -> None:
     drawn = DrawnRows([segment(20, 700, 300)], rows_to_do=20)
     parts = [TimedPart(4, 4.0, WorkSaved(Work(400), Work(360)))] * 2
-    speed = MeasuredSpeed(7.0, parts, [WorkSaved(Work(1000), Work(500))], of_units=1)
+    whole_units = [WorkSaved(Work(1000), Work(500))]
+    speed = MeasuredSpeed(7.0, parts, whole_units, 1, [ReadRows(20, 0.1)])
     plan = Plan(progress(), planned(drawn, PlannedActors("cpu", 1, 1, units=1), speed))
     lines = dict(lines_of(plan))
     assert lines["sample"] == "all 20 rows to score: tokens and FLOPs are exact"
