@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import process_time
 from types import SimpleNamespace
+from typing import Any
 
 # Libraries read these when they are loaded, which is below.
 os.environ |= {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -47,6 +48,8 @@ from sf_ray.encoding.specs import EncodingSpec, ModelSpec
 from sf_ray.engine.engine import Engine
 from sf_ray.engine.model_files import resolve_model
 from sf_ray.engine.pending import Usage
+from sf_ray.engine.pool import Pool
+from sf_ray.engine.prefix_tree import PrefixTree
 from sf_ray.scoring.score_table import SCORE_ENCODING, score_table
 from sf_ray.scoring.stages.tally import UnitCounts
 from sf_ray.scoring.unit_scorer import UnitScorer
@@ -69,11 +72,13 @@ STAGES = {
         "score": "encoded rows -> score table",
         "sequences": "  of it: encoded rows -> sequences",
         "engine": "  of it: the engine without a model",
+        "order": "    of that: equal sequences, prefixes",
+        "tree": "    or, where it pays: those and one tree",
         "score table": "  of it: losses -> score table",
     },
     "writing": {"piece": "score table -> Parquet"},
 }
-PARTS = {"render", "sequences", "engine", "score table"}
+PARTS = {"render", "sequences", "engine", "order", "tree", "score table"}
 
 
 def main() -> None:
@@ -207,6 +212,8 @@ def stages_of(options: argparse.Namespace, root: Path) -> Iterator[tuple[str, fl
     losses = [engine.losses(pool) for pool in sequences]
     yield timed("sequences", lambda: [sequences_of(unit.rows) for unit in units])
     yield timed("engine", lambda: [engine.losses(pool) for pool in sequences])
+    for stage, prepare in prefixes().items():
+        yield timed(stage, lambda prepare=prepare: [prepare(pool) for pool in sequences])
     yield timed(
         "score table",
         lambda: [
@@ -279,6 +286,18 @@ def engine_without_model(root: Path) -> Engine:
     engine._model.decoder = free_decoder
     engine._model.head = SimpleNamespace(nll=lambda states, targets: torch.zeros(len(targets)))
     return engine
+
+
+def prefixes() -> dict[str, Callable[[Any], object]]:
+    """What the engine does to find equal sequences and shared prefixes."""
+    if hasattr(Pool, "of"):
+        return {
+            "order": lambda sequences: Pool.of(sequences, True),
+            "tree": lambda sequences: PrefixTree.of(sequences, Pool.of(sequences, True)[0].order),
+        }
+    from sf_ray.engine.prefix_tree import distinct  # a checkout from before sequences were flat
+
+    return {"order": distinct, "tree": PrefixTree.of}
 
 
 def free_decoder(input_ids: torch.Tensor, **_: object) -> SimpleNamespace:
