@@ -26,7 +26,7 @@ _LAUNCHED = {"cpu": 1, "cuda": 16}
 _PRODUCT_S, _ROUNDS = {"cpu": 0.1, "cuda": 0.02}, {"cpu": 4, "cuda": 1}
 # Weight of the square product: large enough that memory does not bound it.
 SQUARE = {"cpu": torch.Size((1024, 1024)), "cuda": torch.Size((8192, 8192))}
-_COPY_BYTES = {"cpu": 1 << 26, "cuda": 1 << 31}
+_COPY_BYTES = {"cpu": 1 << 20, "cuda": 1 << 31}
 # Columns of GPT-2's second tile as they come, and rounded up to a multiple of 64.
 _HEAD_TILES = {"odd": torch.Size((17489, 768)), "aligned": torch.Size((17536, 768))}
 
@@ -43,18 +43,19 @@ def main() -> None:
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
         record(options.figures, {"card": torch.cuda.get_device_name()})
     copied = copied_bytes_per_s(device) / 1e12
-    print(f"copy {copied:.2f} TB/s")
+    print(f"copy {copied:.3g} TB/s")
     record(options.figures, {"copy.TB_per_s": copied})
-    for dtype in ("float16", "bfloat16"):
-        (rate,) = rates_of([SQUARE[device.type]], device, dtype)[SQUARE[device.type]]
-        print(f"square product, {dtype}: {rate / 1e12:.0f} TFLOP/s")
+    square = SQUARE[device.type]
+    for dtype in ("float16", "bfloat16") if device.type == "cuda" else ("float32",):
+        rate = max(rates_of([square], device, dtype, "cuda")[square])
+        print(f"square product, {dtype}: {rate / 1e12:.3g} TFLOP/s")
         record(options.figures, {f"square.{dtype}.TFLOP_per_s": rate / 1e12})
     cost = cost_of_config(resolve_model(options.model).path)
     shapes = {f"weight {tuple(s)}": torch.Size(s) for s in (*cost.layers, cost.head)}
     shapes |= {f"head tile, {name} {tuple(s)}": s for name, s in _HEAD_TILES.items()}
-    rates = rates_of(list(shapes.values()), device, options.dtype)
+    rates = rates_of(list(shapes.values()), device, options.dtype, "cuda")
     for name, shape in shapes.items():
-        print(f"{name}: {max(rates[shape]) / 1e12:.0f} TFLOP/s in {options.dtype}")
+        print(f"{name}: {max(rates[shape]) / 1e12:.3g} TFLOP/s in {options.dtype}")
     odd, aligned = (max(rates[tile]) for tile in _HEAD_TILES.values())
     record(options.figures, {"head.aligned_over_odd": aligned / odd})
 

@@ -14,7 +14,7 @@ vllm      vLLM's log-probabilities of prompts, where vLLM is installed
 float32   this engine, as the truth for `ifd`
 padded    this engine in the first type, in padded batches
 eager     this engine in the first type, without compilation
-one unit  this engine in the first type, all rows in one unit
+one-unit  this engine in the first type, all rows in one unit
 
 The slow ways score the first rows only, once, and the lines say how many; so a run on a card ends
 in under three minutes. --as-cuda does the same on CPU, to try the script.

@@ -35,7 +35,7 @@ os.environ |= {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PAR
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from common import load_rows
+from common import load_rows, record
 from support.models import make_model
 
 from sf_ray.corpus.bundles import UnitRows, bundle_of, units_of_bundle
@@ -100,6 +100,8 @@ def options_of_command_line() -> argparse.Namespace:
     parser.add_argument("--max-length", type=int, default=1024)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--beside", metavar="WORKTREE", help="another checkout")
+    parser.add_argument("--figures", help="file to which figures are appended")
+    parser.add_argument("--label", default="feeding", help="first part of the figures' names")
     parser.add_argument("--json", action="store_true", help="print us a row of each stage as JSON")
     return parser.parse_args()
 
@@ -144,6 +146,8 @@ def print_stages(
         f"cores to read and write, and {actor_us * card / 1e6:.0%} of its actor's thread before "
         "the first launch"
     )
+    figures = {"reading, rows/s/core": 1e6 / reading_us, "actor, us/row": actor_us}
+    record(options.figures, {f"{options.label}.{name}": value for name, value in figures.items()})
     print(f"reading {1e6 / reading_us:.0f} rows/s/core, actor {actor_us:.1f} us/row")
 
 

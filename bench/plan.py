@@ -13,14 +13,14 @@ import json
 import subprocess
 import sys
 import tempfile
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from common import load_examples
+from common import encode, load_examples
 
+from sf_ray.encoding.encoded_table import sequences_of
 from sf_ray.encoding.encoder import Encoder
 from sf_ray.engine.flops import Work
 from sf_ray.engine.model_files import load_tokenizer, resolve_model
@@ -90,8 +90,7 @@ def stage_s(log: str, stage: str) -> float:
 def tokens_of(corpus: str, rows: int, model: str) -> int:
     """Tokens of both passes over every row."""
     encoder = Encoder(load_tokenizer(resolve_model(model)), MAX_LENGTH)
-    encoded = encoder.encode(load_examples(corpus, rows))
-    return Work.plain(chain(*((*row.conditioned, *row.direct) for row in encoded))).tokens
+    return Work.plain(sequences_of(encode(encoder, load_examples(corpus, rows)))).tokens
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def scorers_of(
     if options.cuda:
         add_engine("padded", packed=False)
         add_engine("eager", compile=False)
-        add_engine("one unit", unit_rows=every.rows)
+        add_engine("one-unit", unit_rows=every.rows)
     return scorers
 
 

@@ -14,9 +14,10 @@ from multiprocessing.connection import Connection
 from statistics import median
 from time import perf_counter
 
-from common import load_examples
+import numpy as np
+from common import encode, load_examples
 
-from sf_ray.corpus.status import Status
+from sf_ray.encoding.encoded_table import sequences_of
 from sf_ray.encoding.encoder import Encoder
 from sf_ray.engine.batch_threads import BatchThreads
 from sf_ray.engine.engine import Engine
@@ -49,11 +50,9 @@ def main() -> None:
     options = parser.parse_args()
 
     encoder = Encoder(load_tokenizer(resolve_model(options.model)), 1024)
-    rows = encoder.encode(load_examples(options.corpus, options.rows))
-    pool = [
-        part for row in rows if row.status is Status.OK for part in (*row.direct, *row.conditioned)
-    ]
-    pool.sort(key=lambda sequence: len(sequence.ids))
+    examples = load_examples(options.corpus, options.rows)
+    pool = sequences_of(encode(encoder, examples))
+    by_length = np.argsort(pool.lengths, kind="stable")
     cores = os.cpu_count() or 1
     spawn = multiprocessing.get_context("spawn")
     whole, singles, processes = [], [], []
@@ -70,7 +69,8 @@ def main() -> None:
     def score(group: list[Connection], budget: int, side_by_side: int) -> None:
         # Sorted by length, every n-th sequence gives each process the same work.
         for place, pipe in enumerate(group):
-            pipe.send((side_by_side, budget, pool[place :: len(group)]))
+            part = pool.take(by_length[place :: len(group)])
+            pipe.send((side_by_side, budget, part))
         for pipe in group:
             pipe.recv()
 
@@ -94,7 +94,7 @@ def main() -> None:
     for process in processes:
         process.join()
     print(
-        f"{len(rows)} rows, {options.model}, {options.dtype}, {cores} cores; "
+        f"{len(examples)} rows, {options.model}, {options.dtype}, {cores} cores; "
         f"default: {default} tokens a batch"
     )
     for way, times in seconds.items():
