@@ -246,6 +246,8 @@ def _paths(shared: Ints, own: Ints, path_starts: Ints) -> Ints:
         own: [m] slots that each sequence adds.
         path_starts: [m + 1] where each path begins in the result.
     """
+    if not shared.any():
+        return np.arange(path_starts[-1])
     paths = np.empty(path_starts[-1], np.int64)
     paths[ranges(path_starts[:-1] + shared, own)] = np.arange(own.sum())
     # The shared part comes from the sequence that added the last slot of that part. Parents first:

@@ -172,6 +172,6 @@ def ranges(starts: Ints, lengths: Ints) -> Ints:
         lengths: [n] how many integers each range has.
     """
     ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    integers: Ints = np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+    integers: Ints = np.repeat(starts - (ends - lengths), lengths)
+    integers += np.arange(len(integers))
     return integers
