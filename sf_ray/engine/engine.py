@@ -6,9 +6,9 @@ naive computation
     logits = model(ids[None]).logits[0].float()
     loss   = cross_entropy(logits[first - 1 : stop - 1], ids[first:stop])      for each span
 
-for one sequence at a time, with which `tests/engine/test_engine.py` compares it. Padded batches, the
-plain way, are computed here. `prefix_batches` on CPU, and `packed_batches` on CUDA, do without
-padding and compute only once what sequences share.
+for one sequence at a time, with which `tests/engine/test_engine.py` compares it. Padded
+batches, the plain way, are computed here. `prefix_batches` on CPU and `packed_batches` on CUDA do
+without padding, and compute only once what sequences share.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -36,9 +36,8 @@ from sf_ray.engine.sequences import Ints, TokenSequences, offsets, ranges
 class Engine:
     """Holds the weights and scores pools of sequences.
 
-    Equal sequences are scored once. Prefixes that sequences share run once where that is faster:
-    on CPU the pool then goes through the model as a `PrefixTree`, else in padded batches; on CUDA
-    it is packed either way.
+    Equal sequences are scored once. Prefixes that sequences share run once where that is faster.
+    On CPU a pool then goes through the model as a `PrefixTree`, else padded; on CUDA packed.
 
     Attributes:
         dtype: Type in which matrix products are computed.
@@ -69,8 +68,7 @@ class Engine:
             share: Compute once what sequences share.
             compile: Compile the model's layers on CUDA.
             trust_remote_code: Run Python code from the model's directory.
-            packed: Compute packed batches, one at a time, in types in which the model and the device
-                allow it; None: on CUDA.
+            packed: Compute packed batches if they prove right; None: on CUDA.
 
         Raises:
             SfRayError: No CUDA device, a model that cannot be loaded, or one whose logits are not

@@ -241,7 +241,7 @@ class Trial:
                 actual, expected, str(low).removeprefix("torch.")
             ):
                 difference = relative_difference(actual, expected)
-                self.problems.append(f"its kernel is off by {difference:.1e} of the norm")
+                self.problems.append(f"attention's kernel is off by {difference:.1e} of the norm")
         return expected.to(low)
 
 

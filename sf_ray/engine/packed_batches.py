@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sf_ray.engine.batch_threads import BatchLosses
 from sf_ray.engine.loaded_model import LoadedModel, too_long
@@ -21,7 +22,7 @@ from sf_ray.engine.memory import KEYS_PER_TOKEN
 from sf_ray.engine.packed_attention import PACKED_ATTENTION, Segments, Trial
 from sf_ray.engine.pool import Pool
 from sf_ray.engine.prefix_tree import PrefixOrder, PrefixTree
-from sf_ray.engine.sequences import Ints, offsets
+from sf_ray.engine.sequences import offsets
 
 # Prefixes are shared where that saves this part of the tokens. Gathering keys costs each token 2 %
 # (3 key heads for 9 query heads) to 5 % (as many key heads) of its time in the layers, counted in
@@ -109,7 +110,9 @@ def _cuts(model: LoadedModel, order: PrefixOrder) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def packed_arguments(tree: PrefixTree, put: Callable[[Ints], torch.Tensor]) -> dict[str, Any]:
+def packed_arguments(
+    tree: PrefixTree, put: Callable[[NDArray[np.integer]], torch.Tensor]
+) -> dict[str, Any]:
     """What a decoder takes for one batch.
 
     Args:
