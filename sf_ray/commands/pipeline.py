@@ -7,6 +7,7 @@ repeated without harm: it goes on with what is missing, or finds that nothing is
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sf_ray.commands.locations import location_of
 from sf_ray.commands.select import is_done, select_and_write
@@ -42,6 +43,8 @@ from sf_ray.scoring.run import Scoring, score_units
 from sf_ray.scoring.score_set import ScoreSet, count_units, describe, find_score_set, score_set_of
 from sf_ray.scoring.stages.tally import Scored
 from sf_ray.selection.diversity.embedder import EmbedderSpec, require_library
+from sf_ray.selection.exact.rescoring import EXACT_DTYPE
+from sf_ray.selection.exact.run import select_exactly
 from sf_ray.storage.lease import lease, refuse_if_held
 from sf_ray.storage.location import Location
 
@@ -74,12 +77,16 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
         scoring = _prepare(options, planned, specs, wall_s)
         score_set = scoring.score_set
         corpus = without_bad(options, planned.corpus, score_set)
-        if is_done(options, corpus, score_set, embedder):
+        exact = _needs_float32(options, score_set)
+        if is_done(options, corpus, score_set, embedder, options.exact_sample if exact else None):
             return corpus.skipped
         with lease(location_of(options, options.output)), lease(score_set.pieces):
             _keep_plan(planned, corpus, score_set)
             corpus, scored = _score(options, corpus, scoring, wall_s)
-            return select_and_write(options, corpus, score_set, embedder, scored, wall_s).skipped
+            exactly = partial(select_exactly, options, scoring) if exact else None
+            return select_and_write(
+                options, corpus, score_set, embedder, scored, wall_s, exactly
+            ).skipped
 
 
 def score(options: ScoreOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: B008 - frozen
@@ -139,6 +146,14 @@ def _prepare(
         score_set = score_set_of(planned.scores, spec.identity)
         refuse_if_held(score_set.pieces)
     return Scoring(spec.encoding, spec.engine, score_set)
+
+
+def _needs_float32(options: RunOptions, score_set: ScoreSet) -> bool:
+    """Whether `--exact` has anything to do: only scores of another type differ from float32's."""
+    needs = options.exact and score_set.identity["dtype"] != EXACT_DTYPE
+    if options.exact and not needs:
+        say(f"note: --exact has nothing to do: all scores are {EXACT_DTYPE}")
+    return needs
 
 
 def _embedder(options: SelectionOptions, specs: Specs) -> EmbedderSpec | None:

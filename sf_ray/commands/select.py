@@ -1,5 +1,7 @@
 """Selecting, once all units have scores: scores -> kept rows -> filtered shards -> manifest."""
 
+from collections.abc import Callable
+
 from sf_ray.commands.locations import location_of
 from sf_ray.config.options import CorpusOptions, SelectionOptions
 from sf_ray.config.registry import command_line
@@ -19,18 +21,30 @@ from sf_ray.scoring.score_set import ScoreSet, digest, format_of
 from sf_ray.scoring.stages.tally import Scored
 from sf_ray.selection.corpus_pass import MarkedBadError
 from sf_ray.selection.diversity.embedder import EmbedderSpec
+from sf_ray.selection.exact.rescoring import Rescoring
+from sf_ray.selection.exact.run import ExactSelection
 from sf_ray.selection.group_column import GroupColumn, find_column
 from sf_ray.selection.run import select_rows, with_diversity
 from sf_ray.selection.selection import Selection
 from sf_ray.storage.location import Location
 
+# The rows of a corpus that float32 would select.
+Exactly = Callable[[Corpus], ExactSelection]
+
 
 def is_done(
-    options: SelectionOptions, corpus: Corpus, score_set: ScoreSet, embedder: EmbedderSpec | None
+    options: SelectionOptions,
+    corpus: Corpus,
+    score_set: ScoreSet,
+    embedder: EmbedderSpec | None,
+    exact_sample: int | None = None,
 ) -> bool:
-    """Whether the output answers this very request already; if so, prints what it holds."""
+    """Whether the output answers this very request already; if so, prints what it holds.
+
+    `exact_sample` are the rows of the sample of an exact selection; None for another one.
+    """
     output = _output(options)
-    manifest = output.finished(_request_id(options, corpus, score_set, embedder))
+    manifest = output.finished(_request_id(options, corpus, score_set, embedder, exact_sample))
     if manifest is not None:
         say("nothing to do: the output is there, whole, and of this very request")
         print_manifest(manifest, output.location)
@@ -44,6 +58,7 @@ def select_and_write(
     embedder: EmbedderSpec | None,
     scored: Scored,
     wall_s: WallTimes,
+    exactly: Exactly | None = None,
 ) -> Corpus:
     """Selects rows, writes the filtered shards and, last of all, the manifest.
 
@@ -54,6 +69,7 @@ def select_and_write(
         embedder: The encoder that `--diversify-to` needs; None without that option.
         scored: What this run scored, for the manifest.
         wall_s: Gets the seconds of each step.
+        exactly: How to select as float32 would; None to select by the scores as they are.
 
     Returns:
         The corpus without the shards that turned out to be bad.
@@ -62,8 +78,8 @@ def select_and_write(
         SfRayError: Something is wrong with the data, the output or storage.
     """
     output = _output(options)
-    selection, written = _select_and_write_shards(
-        options, corpus, score_set, embedder, output, wall_s
+    selection, rescoring, written = _select_and_write_shards(
+        options, corpus, score_set, embedder, output, wall_s, exactly
     )
     row_format, exported = format_of(score_set), None
     if options.export is not None:
@@ -76,11 +92,18 @@ def select_and_write(
         summary = summarise(selection, row_format, column)
     duplicates = selection.duplicates
     manifest = manifest_of(
-        _request(options, selection.corpus, score_set, embedder),
+        _request(
+            options,
+            selection.corpus,
+            score_set,
+            embedder,
+            None if rescoring is None else rescoring.asked,
+        ),
         selection.corpus,
         score_set,
         RunResult(
             scored=scored,
+            rescoring=rescoring,
             ranking=selection.ranking,
             dropped_duplicates=None if duplicates is None else len(duplicates),
             diversity=selection.diversity,
@@ -102,19 +125,24 @@ def _select_and_write_shards(
     embedder: EmbedderSpec | None,
     output: Output,
     wall_s: WallTimes,
-) -> tuple[Selection, list[WrittenShard]]:
+    exactly: Exactly | None,
+) -> tuple[Selection, Rescoring | None, list[WrittenShard]]:
     """Selects and writes until no shard turns out to be bad on the way.
 
     Which rows are kept depends on all rows, so a selection with rows of a bad shard is void.
     """
     while True:
         try:
+            rescoring = None
             with timed("select", wall_s):
-                selection = select_rows(options, corpus, score_set)
+                if exactly is None:
+                    selection = select_rows(options, corpus, score_set)
+                else:
+                    selection, rescoring = exactly(corpus)
             if embedder is not None:
                 selection = with_diversity(selection, options, score_set, embedder, wall_s)
             with timed("write", wall_s):
-                return selection, write_kept(options, selection, output)
+                return selection, rescoring, write_kept(options, selection, output)
         except MarkedBadError:
             known, corpus = corpus.skipped, corpus.without(score_set.bad_shards())
             say_skipped(corpus.skipped, known, then="; selecting again")
@@ -125,11 +153,15 @@ def _output(options: SelectionOptions) -> Output:
 
 
 def _request(
-    options: SelectionOptions, corpus: Corpus, score_set: ScoreSet, embedder: EmbedderSpec | None
+    options: SelectionOptions,
+    corpus: Corpus,
+    score_set: ScoreSet,
+    embedder: EmbedderSpec | None,
+    exact_sample: int | None,
 ) -> RunRequest:
     """What was asked for, as the manifest says it."""
     return RunRequest(
-        request_id=_request_id(options, corpus, score_set, embedder),
+        request_id=_request_id(options, corpus, score_set, embedder, exact_sample),
         command=command_line(options, lambda uri: Location(uri).public_uri),
         options=options,
         encoder=Location(embedder.model.name).public_uri if embedder else "",
@@ -138,14 +170,21 @@ def _request(
 
 
 def _request_id(
-    options: SelectionOptions, corpus: Corpus, score_set: ScoreSet, embedder: EmbedderSpec | None
+    options: SelectionOptions,
+    corpus: Corpus,
+    score_set: ScoreSet,
+    embedder: EmbedderSpec | None,
+    exact_sample: int | None,
 ) -> str:
     """A hash of everything that decides which files are written, and of what they hold."""
     # The options of the corpus are left out, because the fingerprint stands for the corpus.
     names = SelectionOptions.model_fields.keys() - CorpusOptions.model_fields.keys() - {"output"}
     values = options.model_dump(include=set(names))
     encoder = embedder and embedder.model.fingerprint
-    return digest([corpus.fingerprint, score_set.scoring_id, values, encoder])
+    decided = [corpus.fingerprint, score_set.scoring_id, values, encoder]
+    if exact_sample is not None:  # else left out: outputs of older versions keep their id
+        decided.append({"exact_sample": exact_sample})
+    return digest(decided)
 
 
 def _column_to_report(options: SelectionOptions, corpus: Corpus) -> GroupColumn | None:

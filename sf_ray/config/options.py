@@ -299,6 +299,16 @@ class SelectOptions(SelectionOptions):
 class RunOptions(ScoringOptions, SelectionOptions):
     """Options of `sf-ray run`."""
 
+    exact: bool = Field(
+        default=False,
+        description="Keep the rows that float32 would keep, with a faster --dtype: rows near the "
+        "cut-off, or near a bound on IFD, are scored again in float32.",
+    )
+    exact_sample: int = Field(
+        default=256,
+        ge=1,
+        description="Rows that --exact scores in both types, to see how far the faster one is off.",
+    )
     scores: str | None = Field(
         default=None, description="Where score pieces lie. Default: OUTPUT/scores."
     )

@@ -101,6 +101,45 @@ class ScoredTokens(_Record):
     )
 
 
+class LengthErrors(_Record):
+    """Errors of sampled rows whose answers are alike in length.
+
+    The error of a row is |ln(IFD / IFD in float32)|: 0.01 is about one percent.
+    """
+
+    most_answer_tokens: Count | None = Field(
+        description="The longest answers among these rows, in scored tokens; null for no bound. "
+        "The shortest follow on the longest of the entry before."
+    )
+    rows: Count = Field(description="Rows of the sample.")
+    median_error: float = Field(description="Of these rows.")
+    largest_error: float = Field(description="Of these rows.")
+    band: float = Field(
+        description="The error that no row is expected to exceed: `safety_factor` times "
+        "`largest_error`."
+    )
+
+
+class ExactScores(_Record):
+    """The scores that `--exact` made in place of others.
+
+    Kept are the rows that this type alone would keep, if no row has a larger error than its band.
+    """
+
+    scoring_id: str = Field(
+        description="Name below SCORES of the set that the rows were selected by: that of "
+        "`scores.scoring_id`, with the scores of `rescored_rows` in this type."
+    )
+    dtype: str = Field(description="Type of the scores that took the place of others.")
+    sampled_rows: Count = Field(description="Rows that were scored in both types.")
+    rescored_rows: Count = Field(description="All rows with a score in both, the sample included.")
+    rounds: Count = Field(
+        description="How often rows near the cut-off or a bound were scored again."
+    )
+    safety_factor: float = Field(description="Band / largest error of the sample.")
+    errors: tuple[LengthErrors, ...] = Field(description="From short answers to long ones.")
+
+
 class Scores(_Record):
     """The scores that the rows were selected by."""
 
@@ -114,6 +153,10 @@ class Scores(_Record):
     identity: Identity = Identity()
     units: ScoredUnits = ScoredUnits()
     tokens: ScoredTokens = ScoredTokens()
+    exact: ExactScores | None = Field(
+        default=None,
+        description="What `--exact` scored again; null without it, or where nothing had to be.",
+    )
 
 
 class LastKept(_Record):

@@ -14,11 +14,13 @@ from sf_ray.output.export_formats import Export
 from sf_ray.output.manifest import (
     MANIFEST_VERSION,
     Diversity,
+    ExactScores,
     ExportedFiles,
     GroupResult,
     Identity,
     Input,
     LastKept,
+    LengthErrors,
     Manifest,
     OutputFiles,
     ScoredTokens,
@@ -34,6 +36,8 @@ from sf_ray.scoring.score_set import ScoreSet, count_units, model_name
 from sf_ray.scoring.stages.tally import Scored
 from sf_ray.selection.cutoffs import Cutoff
 from sf_ray.selection.diversity.partition import Diversified
+from sf_ray.selection.exact.bands import SAFETY_FACTOR
+from sf_ray.selection.exact.rescoring import EXACT_DTYPE, Rescoring
 from sf_ray.selection.ranking import Ranking
 from sf_ray.storage.files import now_utc
 
@@ -63,6 +67,7 @@ class RunResult:
 
     Attributes:
         scored: The units that this run scored itself.
+        rescoring: What `--exact` scored again; None where it had nothing to do.
         ranking: The cut-offs, and the counts that they were found by.
         dropped_duplicates: Copies of better rows; None where none were looked for.
         diversity: The rows chosen among those that the cut-offs keep; None where all are kept.
@@ -71,6 +76,7 @@ class RunResult:
     """
 
     scored: Scored
+    rescoring: Rescoring | None
     ranking: Ranking
     dropped_duplicates: int | None
     diversity: Diversified | None
@@ -105,7 +111,7 @@ def manifest_of(
         finished=now_utc(),
         wall_s={stage: round(seconds, 3) for stage, seconds in wall_s.items()},
         input=_input(corpus),
-        scores=_scores(corpus, score_set, result.scored),
+        scores=_scores(corpus, score_set, result),
         selection=_selection(request, corpus, result),
         status_counts={status.value: status_counts.get(status.value, 0) for status in Status},
         output=OutputFiles(
@@ -129,7 +135,8 @@ def _input(corpus: Corpus) -> Input:
     )
 
 
-def _scores(corpus: Corpus, score_set: ScoreSet, scored: Scored) -> Scores:
+def _scores(corpus: Corpus, score_set: ScoreSet, result: RunResult) -> Scores:
+    scored = result.scored
     total = count_units(score_set.units(corpus))
     return Scores(
         uri=score_set.location.public_uri,
@@ -138,6 +145,31 @@ def _scores(corpus: Corpus, score_set: ScoreSet, scored: Scored) -> Scores:
         identity=Identity(**score_set.identity),
         units=ScoredUnits(total=total, scored=scored.units, reused=total - scored.units),
         tokens=ScoredTokens(scored=scored.tokens, saved=scored.tokens_saved),
+        exact=_exact(result.rescoring),
+    )
+
+
+def _exact(rescoring: Rescoring | None) -> ExactScores | None:
+    if rescoring is None:
+        return None
+    return ExactScores(
+        scoring_id=rescoring.score_set.scoring_id,
+        dtype=EXACT_DTYPE,
+        sampled_rows=rescoring.sampled,
+        rescored_rows=rescoring.rows,
+        rounds=rescoring.rounds,
+        safety_factor=SAFETY_FACTOR,
+        errors=tuple(
+            LengthErrors(
+                most_answer_tokens=errors.most_answer_tokens,
+                rows=errors.rows,
+                median_error=errors.median_error,
+                largest_error=errors.largest_error,
+                band=errors.band,
+            )
+            for errors in rescoring.bands.lengths
+            if errors is not None
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from sf_ray.output.sorted_tasks import count_parts, find_cuts, write_in_order
 from sf_ray.runtime.tasks import parallel_map
 from sf_ray.scoring.score_set import ShardUnits, or_mark
 from sf_ray.selection.chunks import Chunk, Kept
-from sf_ray.selection.corpus_pass import MarkedBadError
+from sf_ray.selection.corpus_pass import CorpusPass, MarkedBadError
 from sf_ray.selection.selection import Selection
 from sf_ray.storage.files import map_requests
 from sf_ray.storage.location import Location
@@ -51,7 +51,7 @@ def _write_in_input_order(
 ) -> list[WrittenShard]:
     corpus, corpus_pass, dropped = selection.corpus, selection.corpus_pass, selection.dropped
     write = functools.partial(
-        _write_shards, corpus.location, selection.kept, data, ifd_column, corpus_pass.skip_bad
+        _write_shards, corpus.location, selection.kept, data, ifd_column, corpus_pass
     )
     tasks = [
         [
@@ -73,14 +73,14 @@ def _write_shards(
     kept: Kept,
     data: Location,
     ifd_column: str,
-    skip_bad: bool,
+    corpus_pass: CorpusPass,
     shards: Sequence[tuple[Shard, Chunk]],
 ) -> list[WrittenShard]:
-    """Writes some filtered shards; a bad shard is marked and left out where `skip_bad` is set."""
+    """Writes some filtered shards; a bad shard is marked and left out if it may be."""
 
     def write(shard_rows: tuple[Shard, Chunk]) -> WrittenShard | None:
         shard, chunk = shard_rows
-        with or_mark(kept.eligible.scores, skip_bad, [shard]):
+        with or_mark(corpus_pass.pieces, corpus_pass.skip_bad, [shard]):
             ifd = kept.read(chunk).ifd if chunk.places else np.empty(0)
             return write_shard(corpus, shard, ifd, ~np.isnan(ifd), data, ifd_column)
         return None

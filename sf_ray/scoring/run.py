@@ -15,7 +15,7 @@ import ray.data
 
 from sf_ray.config.options import ScoringOptions
 from sf_ray.corpus.planning import Corpus, say_skipped
-from sf_ray.corpus.units import group_reads, share_reads
+from sf_ray.corpus.units import Place, group_reads, share_reads
 from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.errors import ClusterError, SfRayError
 from sf_ray.runtime.actor_pool import ActorPool
@@ -25,6 +25,7 @@ from sf_ray.runtime.signals import watched
 from sf_ray.runtime.tasks import set_context, until_done, user_errors
 from sf_ray.scoring.bad_rows import check_bad_fraction
 from sf_ray.scoring.engine_spec import EngineSpec
+from sf_ray.scoring.partial_sets import RowSet
 from sf_ray.scoring.score_set import ScoreSet, ShardUnits, count_units
 from sf_ray.scoring.stages.actor import ScoreUnits
 from sf_ray.scoring.stages.progress import RunMetrics, ScoringProgress
@@ -50,11 +51,25 @@ class Scoring:
         encoding: How rows become token ids.
         engine: How actors hold the model.
         score_set: The identity, and the place of the pieces.
+        rows: The rows that are to have scores; None for all rows of the corpus.
     """
 
     encoding: EncodingSpec
     engine: EngineSpec
     score_set: ScoreSet
+    rows: RowSet | None = None
+
+    def missing(self, corpus: Corpus) -> ShardUnits:
+        """The units with rows that are to have scores, and without a piece."""
+        units = self.score_set.units(corpus)
+        return self.score_set.missing(units if self.rows is None else self.rows.units(units))
+
+    def count_rows(self, units: ShardUnits) -> int:
+        """Rows of some units that are to have scores."""
+        places = [Place(shard, unit) for shard, shard_units in units for unit in shard_units]
+        if self.rows is not None:
+            return self.rows.count(places)
+        return sum(unit.rows for _, unit in places)
 
 
 def score_units(
@@ -81,7 +96,7 @@ def score_units(
     metrics = RunMetrics(
         Location(options.model).public_uri,
         corpus.location.public_uri,
-        _count_rows(todo),
+        scoring.count_rows(todo),
         count_units(todo),
     )
     attempts: list[ScoringProgress] = []
@@ -93,7 +108,7 @@ def score_units(
         nonlocal corpus
         if options.on_bad_shard == "skip":
             corpus = _without_bad_shards(corpus, scoring.score_set)
-        return scoring.score_set.missing(scoring.score_set.units(corpus))
+        return scoring.missing(corpus)
 
     def before_retry(units: int, problem: ClusterError) -> None:
         count_retries("scoring")
@@ -122,10 +137,6 @@ def _without_bad_shards(corpus: Corpus, score_set: ScoreSet) -> Corpus:
             f"{left.skipped[0].relative}: {left.skipped[0].reason}"
         )
     return left
-
-
-def _count_rows(units: ShardUnits) -> int:
-    return sum(unit.rows for _, shard_units in units for unit in shard_units)
 
 
 def _scored(attempts: Sequence[RunCounts]) -> Scored:
@@ -172,11 +183,12 @@ def _score_once(
     plans = [plan for shard, shard_units in todo for plan in group_reads(shard, shard_units)]
     job = ScoringJob(
         corpus.location,
-        scoring.score_set.pieces,
+        scoring.score_set.marks,
         share_reads(plans, units_a_bundle * _BUNDLES_A_READ),
         units_a_bundle,
         options.on_bad_shard == "skip",
         options.on_bad_line == "skip",
+        scoring.rows,
     )
 
     def check(counts: RunCounts) -> None:
@@ -189,29 +201,33 @@ def _score_once(
         "actor needs, an actor may wait for a node that is gone, or storage may hang; look at "
         "`ray status`, or raise --stall-s"
     )
-    with ScoringProgress(_count_rows(todo), units, check, metrics) as progress:
+    with ScoringProgress(scoring.count_rows(todo), units, check, metrics) as progress:
         attempts.append(progress)
         engine = replace(scoring.engine, threads=pool.threads)
-        scored = scoring_dataset(job, scoring.encoding, engine, pool, progress.tally)
+        pieces = scoring.score_set.pieces
+        scored = scoring_dataset(job, pieces, scoring.encoding, engine, pool, progress.tally)
         with (
             watched(lambda: progress.counts.signs_of_life, options.stall_s, stalled),
             user_errors(),
         ):
-            scored.write_datasink(
-                PieceSink(job.pieces), ray_remote_args={"num_cpus": pool.write_cpus}
-            )
+            scored.write_datasink(PieceSink(pieces), ray_remote_args={"num_cpus": pool.write_cpus})
     check(progress.counts)
 
 
 def scoring_dataset(
-    job: ScoringJob, encoding: EncodingSpec, engine: EngineSpec, pool: ActorPool, tally: Any
+    job: ScoringJob,
+    pieces: Location,
+    encoding: EncodingSpec,
+    engine: EngineSpec,
+    pool: ActorPool,
+    tally: Any,
 ) -> ray.data.Dataset:
-    """The dataset of bundles of scored units; nothing runs until it is written."""
+    """The dataset of bundles of scored units; nothing runs until it is written to `pieces`."""
     set_context()
     return ray.data.read_datasource(
         UnitSource(job, encoding),
         override_num_blocks=len(job.tasks),
         num_cpus=pool.read_cpus,
     ).map_batches(
-        ScoreUnits, fn_constructor_args=(engine, job.pieces, tally), **pool.map_batches_options
+        ScoreUnits, fn_constructor_args=(engine, pieces, tally), **pool.map_batches_options
     )

@@ -26,6 +26,8 @@ from sf_ray.storage.location import Location
 _SCORING_VERSION = 2
 # The key of an identity that says that only a sample of the corpus was scored, and which rows.
 SAMPLE = "sample"
+# The key of an identity that says which rows have scores of another type than all others.
+EXACT = "exact"
 _BAD, _IDENTITY = "_bad", "identity.json"
 
 ShardUnits = Sequence[tuple[Shard, Sequence[Unit]]]
@@ -50,6 +52,15 @@ class ScoreSet:
         """The folder of the pieces."""
         return self.location.join(self.scoring_id)
 
+    @property
+    def marks(self) -> Location:
+        """The folder beside whose pieces bad shards are marked.
+
+        A set that is made of another one has its marks there: the next run begins with that one.
+        """
+        made_of = self.identity.get(EXACT) or self.identity.get(SAMPLE) or {}
+        return self.location.join(made_of.get("of", self.scoring_id))
+
     def units(self, corpus: Corpus) -> ShardUnits:
         """The units of a corpus, cut as the identity says."""
         unit_rows = self.identity["unit_rows"]
@@ -67,7 +78,7 @@ class ScoreSet:
 
     def bad_shards(self) -> dict[str, str]:
         """Shards that are marked bad: shard id -> what is wrong with the shard."""
-        return bad_shards(self.pieces)
+        return bad_shards(self.marks)
 
 
 def bad_shards(pieces: Location) -> dict[str, str]:
@@ -170,8 +181,8 @@ def find_score_set(
 
     Args:
         location: SCORES, or the folder of one set in SCORES.
-        scoring_id: The id of the set; None chooses the only set, or the only set that is not of a
-            sample.
+        scoring_id: The id of the set; None chooses the only set, or the only one that neither is
+            of a sample nor was mixed for one cut.
         flag: The option that chooses a set, as errors name it.
 
     Raises:
@@ -179,7 +190,7 @@ def find_score_set(
     """
     sets = _described_sets(location)
     if scoring_id is None:
-        whole = [key for key, described in sets.items() if SAMPLE not in described.identity]
+        whole = [key for key, found in sets.items() if not {SAMPLE, EXACT} & {*found.identity}]
         candidates = whole or list(sets)
         scoring_id = candidates[0] if len(candidates) == 1 else None
     if scoring_id is not None and scoring_id in sets:
@@ -216,6 +227,8 @@ class _DescribedSet:
             f"{self.model_name}, {identity['dtype']}, {identity['alignment']}, "
             f"max_length {identity['max_length']}"
         )
+        if EXACT in identity:
+            line += f", {identity[EXACT]['rows']:,} rows in {identity[EXACT]['dtype']}"
         return line + f", {identity[SAMPLE]['rows']:,} rows" if SAMPLE in identity else line
 
 

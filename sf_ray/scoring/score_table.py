@@ -58,7 +58,8 @@ def score_table(shard: str, start: int, encoded: pa.Table, losses: NDArray[np.fl
     Args:
         shard: Relative path of the shard.
         start: Row number in the shard of the first encoded row.
-        encoded: [n] rows of `encoded_table`.
+        encoded: [n] rows of `encoded_table`. Rows that do not follow each other in the shard have
+            their numbers in a column "row" beside.
         losses: [spans] mean loss of each span of `sequences_of`, in nats per token, in their order.
 
     Returns:
@@ -71,7 +72,7 @@ def score_table(shard: str, start: int, encoded: pa.Table, losses: NDArray[np.fl
     non_finite = pa.scalar(Status.NON_FINITE.value)
     columns = {
         "shard": pa.repeat(pa.scalar(shard), rows),
-        "row": np.arange(start, start + rows),
+        "row": encoded["row"] if "row" in encoded.column_names else start + np.arange(rows),
         "status": pc.if_else(scores.non_finite, non_finite, encoded["status"]),
         "prompt_tokens": encoded["prompt_tokens"],
         "answer_tokens": encoded["answer_tokens"],

@@ -30,7 +30,7 @@ class CorpusPass:
     """How to go over a corpus.
 
     Attributes:
-        pieces: The folder of the score pieces, where marks of bad shards go.
+        pieces: The folder of score pieces beside which bad shards are marked.
         skip_bad: Mark a bad shard instead of failing.
         stall_s: Seconds to wait for the next result.
     """

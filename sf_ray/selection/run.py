@@ -41,7 +41,7 @@ def select_rows(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) 
         MarkedBadError: Shards turned out to be bad.
         SfRayError: Too many rows are bad, or a column has too many values for a quota.
     """
-    corpus_pass = CorpusPass(score_set.pieces, options.on_bad_shard == "skip", options.stall_s)
+    corpus_pass = CorpusPass(score_set.marks, options.on_bad_shard == "skip", options.stall_s)
     units = score_set.units(corpus)
     chunks = chunks_of(units)
     bounds = _bounds(options)

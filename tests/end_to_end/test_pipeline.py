@@ -338,10 +338,12 @@ def test_reading_and_scoring_stay_apart_whatever_ray_would_fuse(tiny_model: Path
     model = resolve_model(str(tiny_model))
     spec = ModelSpec(str(tiny_model), model.fingerprint)
     plan = ReadPlan(File("x", "x", 1, "1"), "x", (Unit(0, 1),), range(1), 0)
-    job = ScoringJob(Location("x"), Location("y"), [[plan]] * 3, 1, False, False)
+    pieces = Location("y")
+    job = ScoringJob(Location("x"), pieces, [[plan]] * 3, 1, False, False)
     for cpus in (0.3, 0.55, 1, 2):  # a task that reads takes 0.3
         scored = scoring_dataset(
             job,
+            pieces,
             EncodingSpec(resolve_format(["prompt", "completion"]), spec, 64, "reference"),
             EngineSpec(spec, "cpu", "float32", threads=1),
             ActorPool(1, 1, 1, cpus, 0, 0.3, 0.15, threads=1),

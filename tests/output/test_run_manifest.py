@@ -57,6 +57,7 @@ def request(**options: object) -> RunRequest:
 def result(*groups: GroupCutoff, diversity: Diversified | None = None) -> RunResult:
     return RunResult(
         scored=Scored(units=2, tokens=900, tokens_saved=90),
+        rescoring=None,
         ranking=Ranking({"ok": 27, "bad_row": 3}, (), groups),
         dropped_duplicates=None,
         diversity=diversity,

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
@@ -17,6 +18,7 @@ from sf_ray.corpus.rows import read_units, refuse_bad_lines
 from sf_ray.corpus.status import Status
 from sf_ray.corpus.units import ReadPlan, Unit
 from sf_ray.encoding.specs import EncodingSpec
+from sf_ray.scoring.partial_sets import RowSet
 from sf_ray.scoring.score_set import or_mark
 from sf_ray.storage.files import map_requests
 from sf_ray.storage.location import Location
@@ -27,23 +29,32 @@ _READS_AT_ONCE, _UNITS_AHEAD = 8, 64
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """The units to score, where they are read from, and where their scores go.
+    """The units to score, and where they are read from.
 
     Attributes:
         corpus: Where the shards lie.
-        pieces: Where the scores go.
+        marks: Where shards that cannot be read are marked.
         tasks: The plans that each read task reads.
         units_a_bundle: Units that travel together, at most.
         skip_bad: A shard that cannot be read is marked beside the pieces, instead of an error.
         skip_bad_lines: A line that is no JSON object is a bad row, instead of an error.
+        rows: The rows to score of each unit; None for all.
     """
 
     corpus: Location
-    pieces: Location
+    marks: Location
     tasks: Sequence[Sequence[ReadPlan]]
     units_a_bundle: int
     skip_bad: bool
     skip_bad_lines: bool
+    rows: RowSet | None = None
+
+    def of(self, plans: Sequence[ReadPlan]) -> "ScoringJob":
+        """What a task must know that reads some plans."""
+        rows = self.rows and self.rows.within(
+            plan.stem + unit.suffix for plan in plans for unit in plan.units
+        )
+        return replace(self, tasks=(), rows=rows)
 
 
 class UnitSource(Datasource):  # type: ignore[misc]
@@ -70,10 +81,9 @@ class UnitSource(Datasource):  # type: ignore[misc]
         data_context: DataContext | None = None,
     ) -> list[ReadTask]:
         """One task for each task of the job, whatever parallelism Ray asks for."""
-        job = replace(self._job, tasks=())  # each read task carries its own plans only
         tasks = []
         for plans in self._job.tasks:
-            read = functools.partial(_read_bundles, job, plans, self._encoding)
+            read = functools.partial(_read_bundles, self._job.of(plans), plans, self._encoding)
             metadata = BlockMetadata(
                 num_rows=sum(len(plan.units) for plan in plans),
                 size_bytes=None,
@@ -104,7 +114,13 @@ def _encoded_units(
 ) -> Iterator[UnitRows]:
     """The encoded rows of each unit of a task's plans."""
     for plan, unit, rows in _read(job, plans, encoding.columns):
+        chosen = None
+        if job.rows is not None:
+            chosen = job.rows.flags(plan.stem + unit.suffix, unit.rows)
+            rows = rows.filter(pa.array(chosen))
         encoded = encoding.encode(rows, plan.file.relative, unit.start)
+        if chosen is not None:
+            encoded = encoded.append_column("row", pa.array(unit.start + np.flatnonzero(chosen)))
         if not job.skip_bad_lines:
             refuse_bad_lines(job.corpus, plan.file, unit.start, rows, _bad_rows(encoded))
         yield UnitRows.of(plan, unit, encoded)
@@ -123,7 +139,7 @@ def _read(
     """The rows of each unit of a task's plans; a bad shard gives the units before the damage."""
 
     def read(plan: ReadPlan) -> Iterator[tuple[ReadPlan, Unit, pa.Table]]:
-        with or_mark(job.pieces, job.skip_bad, [plan]):
+        with or_mark(job.marks, job.skip_bad, [plan]):
             for unit, rows in zip(plan.units, read_units(job.corpus, plan, columns), strict=True):
                 yield plan, unit, rows
 
