@@ -21,6 +21,8 @@ from sf_ray.scoring.stages.tally import Scored
 from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.cutoffs import Cutoff
 from sf_ray.selection.diversity.partition import Diversified
+from sf_ray.selection.exact.bands import Bands, LengthErrors
+from sf_ray.selection.exact.rescoring import Rescoring
 from sf_ray.selection.ranking import GroupCutoff, Ranking
 from sf_ray.storage.files import File
 from sf_ray.storage.location import Location
@@ -69,6 +71,43 @@ def result(*groups: GroupCutoff, diversity: Diversified | None = None) -> RunRes
 KEPT_6 = GroupCutoff("", 30, 6, 20, 6, Cutoff(0.75, 12))
 
 
+def test_what_was_scored_again_is_written_with_what_was_seen(
+    corpus: Corpus, score_set: ScoreSet
+) -> None:
+    bands = Bands(
+        (None, LengthErrors(32, 64, 0.004, 0.03), None, LengthErrors(None, 9, 0.001, 0.01))
+    )
+    mixed = ScoreSet(score_set.location, "mixed", {})
+    again = Rescoring(mixed, bands, asked=256, sampled=73, rows=100, rounds=1)
+    outcome = RunResult(**vars(result(KEPT_6)) | {"rescoring": again})
+    manifest = manifest_of(request(keep_count=6), corpus, score_set, outcome, {})
+    assert manifest.scores.scoring_id == score_set.scoring_id
+    assert json.loads(manifest.to_json())["scores"]["exact"] == {
+        "scoring_id": "mixed",
+        "dtype": "float32",
+        "sampled_rows": 73,
+        "rescored_rows": 100,
+        "rounds": 1,
+        "safety_factor": 2.0,
+        "errors": [
+            {
+                "most_answer_tokens": 32,
+                "rows": 64,
+                "median_error": 0.004,
+                "largest_error": 0.03,
+                "band": 0.06,
+            },
+            {
+                "most_answer_tokens": None,
+                "rows": 9,
+                "median_error": 0.001,
+                "largest_error": 0.01,
+                "band": 0.02,
+            },
+        ],
+    }
+
+
 def test_every_key_is_written_in_the_order_of_version_0_1_0(
     corpus: Corpus, score_set: ScoreSet
 ) -> None:
@@ -84,6 +123,7 @@ def test_every_key_is_written_in_the_order_of_version_0_1_0(
 
     old = json.loads((OLD / "out" / "manifest.json").read_bytes())
     old["wall_s"], old["output"]["export"] = {"select": 1.0}, None
+    old["scores"]["exact"] = None
     assert shape(written) == shape(old)
     assert Manifest.from_json(manifest.to_json(), "") == manifest
 
