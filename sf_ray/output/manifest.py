@@ -139,6 +139,11 @@ class ExactScores(_Record):
     safety_factor: float = Field(description="Band / largest error of the sample.")
     errors: tuple[LengthErrors, ...] = Field(description="From short answers to long ones.")
 
+    @property
+    def largest_error(self) -> float:
+        """Of the whole sample."""
+        return max((errors.largest_error for errors in self.errors), default=0.0)
+
 
 class Scores(_Record):
     """The scores that the rows were selected by."""
@@ -157,6 +162,11 @@ class Scores(_Record):
         default=None,
         description="What `--exact` scored again; null without it, or where nothing had to be.",
     )
+
+    @property
+    def pieces(self) -> str:
+        """Path or URI of the pieces that the rows were selected by."""
+        return f"{self.uri}/{self.exact.scoring_id if self.exact else self.scoring_id}"
 
 
 class LastKept(_Record):

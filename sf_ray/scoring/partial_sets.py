@@ -67,7 +67,9 @@ class RowSet:
             piece: Name of the unit's piece.
             rows: Rows of the unit.
         """
-        bits = np.frombuffer(self.bits.get(piece, b""), np.uint8)
+        if piece not in self.bits:
+            return np.zeros(rows, dtype=bool)
+        bits = np.frombuffer(self.bits[piece], np.uint8)
         return np.unpackbits(bits, bitorder="little", count=rows).astype(bool)
 
     def within(self, pieces: Iterable[str]) -> "RowSet":

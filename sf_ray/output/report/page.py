@@ -87,6 +87,12 @@ def _notes(manifest: Manifest) -> list[str]:
         notes.append(
             f"{selection.wanted_rows:,} rows were asked for; no more lie within the bounds."
         )
+    if exact := manifest.scores.exact:
+        notes.append(
+            f"{exact.rescored_rows:,} rows near the cut-off or a bound were scored again in "
+            f"{exact.dtype}. On {exact.sampled_rows:,} sampled rows, IFD in "
+            f"{manifest.scores.identity.dtype} is off by {exact.largest_error:.2%} at most."
+        )
     if selection.dropped_duplicates:
         notes.append(f"{selection.dropped_duplicates:,} copies of better rows were left out.")
     if skipped := manifest.input.skipped_shards:
@@ -214,7 +220,7 @@ def _identity(manifest: Manifest) -> Iterator[tuple[str, str]]:
     """All that decided the scores."""
     scores = manifest.scores
     yield "model", f"{scores.model_name} ({scores.identity.model})"
-    yield "scores", f"{scores.uri}/{scores.scoring_id}"
+    yield "scores", scores.pieces
     for name, value in scores.identity.items():
         if name not in ("model", "scoring_version"):
             text = ", ".join(f"{k}={v}" for k, v in value.items()) if name == "columns" else value

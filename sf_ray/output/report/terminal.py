@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sf_ray.corpus.planning import SkippedShard
-from sf_ray.output.manifest import Diversity, GroupResult, Manifest, SelectionResult
+from sf_ray.output.manifest import Diversity, GroupResult, Manifest, Scores, SelectionResult
 from sf_ray.output.report.summary import ShownRow
 from sf_ray.runtime.log import duration
 from sf_ray.storage.location import Location
@@ -67,6 +67,8 @@ def print_manifest(manifest: Manifest, output: Location) -> None:
         _print_groups(console, column, selection.groups)
     elif note := _shortage(selection):
         _print_line(console, f"note     {note}")
+    if manifest.scores.exact:
+        _print_line(console, _exact_as_text(manifest.scores, manifest.input.rows))
     if selection.diversity:
         _print_line(console, _diversity_as_text(selection.diversity))
     skipped = manifest.input.skipped_shards
@@ -90,7 +92,7 @@ def _print_places(console: Console, manifest: Manifest, where: str) -> None:
     for name, value in (
         ("data", f"{where}/data"),
         *([("export", f"{where}/export/{export.name}")] if export else []),
-        ("scores", f"{scores.uri}/{scores.scoring_id}"),
+        ("scores", scores.pieces),
         ("report", f"{where}/report.html"),
         ("manifest", f"{where}/manifest.json"),
         ("time", ", ".join(f"{k} {duration(v)}" for k, v in manifest.wall_s.items())),
@@ -181,6 +183,17 @@ def _diversity_as_text(diversity: Diversity) -> str:
         "variety  a row and the kept one most like it have on average a cosine of "
         f"{at_least}{diversity.mean_similarity:.3f} "
         f"(facility location {at_least}{diversity.objective:,.1f}, {how})"
+    )
+
+
+def _exact_as_text(scores: Scores, rows: int) -> str:
+    """What `--exact` did about the errors of the fast type."""
+    exact = scores.exact
+    assert exact, "asked for only where it was done"
+    return (
+        f"exact    {exact.rescored_rows:,} rows ({exact.rescored_rows / rows:.1%}) scored again in "
+        f"{exact.dtype}; {scores.identity.dtype} is off by {exact.largest_error:.2%} of IFD at "
+        f"most, on {exact.sampled_rows:,} sampled rows"
     )
 
 

@@ -13,26 +13,31 @@ from hypothesis import strategies as st
 
 from sf_ray.config.options import RunOptions
 from sf_ray.corpus.planning import Corpus
-from sf_ray.corpus.units import Shard
+from sf_ray.corpus.units import Place, Shard, units_of
 from sf_ray.encoding.specs import EncodingSpec, ModelSpec
 from sf_ray.scoring.engine_spec import EngineSpec
+from sf_ray.scoring.pieces import read_tables
 from sf_ray.scoring.run import Scoring
 from sf_ray.scoring.score_set import (
+    EXACT,
+    SAMPLE,
     ScoreSet,
     ShardUnits,
     describe,
+    find_score_set,
     score_set_of,
 )
 from sf_ray.scoring.score_table import SCORE_ENCODING, SCORE_SCHEMA
 from sf_ray.scoring.stages.tally import Scored
 from sf_ray.selection import run as selection_run
-from sf_ray.selection.corpus_pass import CorpusPass
+from sf_ray.selection.corpus_pass import CorpusPass, MarkedBadError
 from sf_ray.selection.exact import rescoring_tasks
 from sf_ray.selection.exact import run as exact_run
 from sf_ray.selection.exact.bands import length_of
 from sf_ray.selection.exact.run import ExactSelection, select_exactly
 from sf_ray.selection.run import select_rows
-from sf_ray.storage.files import File, put_table
+from sf_ray.selection.selection import Selection
+from sf_ray.storage.files import File, list_files, put_table
 from sf_ray.storage.location import Location
 from tests.support.scored import InThisProcess
 
@@ -40,7 +45,7 @@ from tests.support.scored import InThisProcess
 # which is twice the largest of any sample, is never too narrow.
 ERRORS = np.array([0.05, 0.03, 0.015, 0.008])
 COLUMNS = {"instruction": "instruction", "output": "output"}
-IDENTITY = {"unit_rows": 16, "format": "alpaca", "columns": COLUMNS}
+IDENTITY: dict[str, Any] = {"unit_rows": 16, "format": "alpaca", "columns": COLUMNS}
 
 
 @dataclass
@@ -51,13 +56,13 @@ class Scenario:
         ifd: [n] in float32; NaN where a row has no score.
         fast: [n] in the fast type.
         tokens: [n] of the answers.
-        scored: Row numbers of each time that rows were scored again.
+        scored: How many rows were scored again, for each time that some were.
     """
 
     ifd: np.ndarray
     fast: np.ndarray
     tokens: np.ndarray
-    scored: list[list[int]] = field(default_factory=list)
+    scored: list[int] = field(default_factory=list)
 
     @classmethod
     def random(cls, seed: int, rows: int, spread: float) -> "Scenario":
@@ -109,13 +114,8 @@ class Scenario:
         assert scoring.engine.dtype == "float32"
         assert scoring.rows is not None
         self.put(scoring.score_set, todo, self.ifd, scoring.rows)
-        self.scored.append(rows_of(scoring))
+        self.scored.append(scoring.count_rows(todo))
         return corpus, Scored()
-
-
-def rows_of(scoring: Scoring) -> list[int]:
-    assert scoring.rows is not None
-    return [len(bits) for bits in scoring.rows.bits.values()]
 
 
 def options_of(**options: Any) -> RunOptions:
@@ -133,7 +133,8 @@ def scoring_of(scenario: Scenario, place: Location, dtype: str = "bfloat16") -> 
     return Scoring(cast(EncodingSpec, None), engine, score_set)
 
 
-def kept(scenario: Scenario, selection: Any) -> list[int]:
+def kept(selection: Selection) -> list[int]:
+    """Positions of the kept rows."""
     return [
         position
         for chunk in selection.chunks()
@@ -162,11 +163,39 @@ def exactly(scenario: Scenario, options: RunOptions, place: Location) -> ExactSe
         return select_exactly(options, scoring_of(scenario, place), scenario.corpus)
 
 
+def places(scenario: Scenario) -> list[Place]:
+    return [
+        Place(shard, unit)
+        for shard in scenario.corpus.shards
+        for unit in units_of(shard.row_groups, IDENTITY["unit_rows"])
+    ]
+
+
+def ids_of(place: Location, key: str) -> dict[int, str]:
+    """The sets whose identity has a key: rows that were chosen -> scoring id."""
+    names = [file.relative for file in list_files(place, "identity.json")]
+    sets = [find_score_set(place, name.partition("/")[0]) for name in names]
+    return {it.identity[key]["rows"]: it.scoring_id for it in sets if key in it.identity}
+
+
+def mixed_ids(place: Location) -> dict[int, str]:
+    return ids_of(place, EXACT)
+
+
+def sample_ids(place: Location) -> dict[int, str]:
+    return ids_of(place, SAMPLE)
+
+
+def pieces_of(place: Location, scoring_id: str) -> list[str]:
+    names = [file.relative for file in list_files(place, ".parquet")]
+    return [name for name in names if name.startswith(scoring_id)]
+
+
 def somewhere() -> Location:
     return Location(f"memory://{uuid.uuid4().hex}")
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(3, 150),
@@ -194,6 +223,86 @@ def test_the_selection_is_that_of_float32(
         options, scenario.corpus, scoring_of(scenario, somewhere(), "float32").score_set
     )
     selection, rescoring = exactly(scenario, options, somewhere())
-    assert kept(scenario, selection) == kept(scenario, truth)
+    assert kept(selection) == kept(truth)
     assert selection.ranking.eligible == truth.ranking.eligible
     assert rescoring.sampled <= rescoring.rows <= rows
+
+
+def test_most_rows_of_a_corpus_keep_the_scores_of_the_fast_type() -> None:
+    scenario, place = Scenario.random(0, 1500, 0.3), somewhere()
+    _, rescoring = exactly(scenario, options_of(keep_fraction=0.1, exact_sample=64), place)
+    assert rescoring.sampled == 64
+    assert rescoring.rows == sum(scenario.scored) < 600
+    assert rescoring.rounds == len(scenario.scored) - 1
+    table = pa.concat_tables(read_tables(rescoring.score_set.pieces, places(scenario), ["ifd"]))
+    is_exact = table["ifd"].to_numpy() == scenario.ifd
+    has_score = ~np.isnan(scenario.ifd)
+    assert is_exact[has_score].sum() == rescoring.rows
+    assert (table["ifd"].to_numpy() == scenario.fast)[has_score & ~is_exact].all()
+
+
+def test_an_error_that_all_rows_share_moves_the_cut_and_takes_another_round() -> None:
+    ifd = np.linspace(0.3, 0.99, 400)
+    scenario = Scenario(ifd, ifd * np.exp(-0.02), np.full(400, 50))
+    options = options_of(keep_fraction=0.3, exact_sample=16)
+    selection, rescoring = exactly(scenario, options, somewhere())
+    assert rescoring.rounds > 1
+    assert kept(selection) == list(range(280, 400))
+
+
+def test_the_same_again_scores_nothing_and_another_sample_shares_no_pieces() -> None:
+    scenario, place = Scenario.random(1, 300, 0.3), somewhere()
+    options = options_of(keep_fraction=0.1, exact_sample=32)
+    selection, rescoring = exactly(scenario, options, place)
+    before = len(scenario.scored)
+    again, same = exactly(scenario, options, place)
+    assert len(scenario.scored) == before
+    assert (kept(again), same) == (kept(selection), rescoring)
+    other = options_of(keep_fraction=0.1, exact_sample=64)
+    assert exactly(scenario, other, place).rescoring.sampled == 64
+    assert scenario.scored[before] == 64
+
+
+def test_what_a_killed_run_has_scored_is_not_scored_again() -> None:
+    scenario, place = Scenario.random(2, 300, 0.3), somewhere()
+    options = options_of(keep_fraction=0.1, exact_sample=32)
+    done, rescoring = exactly(scenario, options, place)
+    # As if the run had ended in the middle of the last round, and another one in that of mixing.
+    mixed = mixed_ids(place)[rescoring.rows]
+    last = sample_ids(place)[scenario.scored[-1]]
+    removed = [*pieces_of(place, last)[::2], *pieces_of(place, mixed)[::2]]
+    assert len(removed) > 2
+    for piece in removed:
+        place.fs.rm(place.join(piece).path)
+    rounds = len(scenario.scored)
+    again, same = exactly(scenario, options, place)
+    assert len(scenario.scored) == rounds + 1
+    assert 0 < scenario.scored[-1] < scenario.scored[-2]
+    assert (kept(again), same) == (kept(done), rescoring)
+
+
+def test_a_shard_that_turns_out_to_be_bad_ends_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = Scenario.random(3, 100, 0.3)
+
+    def lose_a_shard(
+        options: RunOptions, corpus: Corpus, scoring: Scoring, todo: ShardUnits
+    ) -> tuple[Corpus, Scored]:
+        return corpus.without({corpus.shards[0].shard_id: "cut off"}), Scored()
+
+    monkeypatch.setattr(exact_run, "score_units", lose_a_shard)
+    scoring = scoring_of(scenario, somewhere())
+    with pytest.raises(MarkedBadError):
+        select_exactly(options_of(keep_fraction=0.1), scoring, scenario.corpus)
+
+
+def test_each_set_says_what_it_is_made_of() -> None:
+    scenario, place = Scenario.random(4, 300, 0.3), somewhere()
+    options = options_of(keep_fraction=0.1, exact_sample=32)
+    _, rescoring = exactly(scenario, options, place)
+    whole, mixed = find_score_set(place, None), rescoring.score_set
+    assert whole.identity["dtype"] == mixed.identity["dtype"] == "bfloat16"
+    assert mixed.identity[EXACT]["of"] == whole.scoring_id
+    assert mixed_ids(place)[rescoring.rows] == mixed.scoring_id
+    assert sorted(sample_ids(place)) == sorted(scenario.scored)
+    for scoring_id in sample_ids(place).values():
+        assert find_score_set(place, scoring_id).identity["dtype"] == "float32"
