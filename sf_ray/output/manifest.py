@@ -146,7 +146,14 @@ class ExactScores(_Record):
 
 
 class Scores(_Record):
-    """The scores that the rows were selected by."""
+    """The scores that the rows were selected by.
+
+    The key `exact` is missing where nothing was scored again: without `--exact`, or with scores in
+    float32.
+    """
+
+    # Manifests of this version were written before there was the key.
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("exact"))
 
     uri: str = Field(default="", description="SCORES, which may hold several score sets.")
     scoring_id: str = Field(
@@ -158,9 +165,8 @@ class Scores(_Record):
     identity: Identity = Identity()
     units: ScoredUnits = ScoredUnits()
     tokens: ScoredTokens = ScoredTokens()
-    exact: ExactScores | None = Field(
-        default=None,
-        description="What `--exact` scored again; null without it, or where nothing had to be.",
+    exact: ExactScores | SkipJsonSchema[None] = Field(
+        default=None, description="What `--exact` scored again."
     )
 
     @property

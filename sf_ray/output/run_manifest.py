@@ -138,20 +138,20 @@ def _input(corpus: Corpus) -> Input:
 def _scores(corpus: Corpus, score_set: ScoreSet, result: RunResult) -> Scores:
     scored = result.scored
     total = count_units(score_set.units(corpus))
-    return Scores(
+    scores = functools.partial(
+        Scores,
         uri=score_set.location.public_uri,
         scoring_id=score_set.scoring_id,
         model_name=model_name(score_set),
         identity=Identity(**score_set.identity),
         units=ScoredUnits(total=total, scored=scored.units, reused=total - scored.units),
         tokens=ScoredTokens(scored=scored.tokens, saved=scored.tokens_saved),
-        exact=_exact(result.rescoring),
     )
+    # A key that is not given is not written.
+    return scores() if result.rescoring is None else scores(exact=_exact(result.rescoring))
 
 
-def _exact(rescoring: Rescoring | None) -> ExactScores | None:
-    if rescoring is None:
-        return None
+def _exact(rescoring: Rescoring) -> ExactScores:
     return ExactScores(
         scoring_id=rescoring.score_set.scoring_id,
         dtype=EXACT_DTYPE,

@@ -1,15 +1,22 @@
 """Scoring on a cluster is tested in tests/end_to_end; here, what needs none."""
 
 import uuid
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
 
 from sf_ray.corpus.planning import plan_corpus
+from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.errors import SfRayError
-from sf_ray.scoring.run import _scored, _without_bad_shards
+from sf_ray.scoring.engine_spec import EngineSpec
+from sf_ray.scoring.partial_sets import RowSet
+from sf_ray.scoring.run import Scoring, _scored, _without_bad_shards
 from sf_ray.scoring.score_set import mark_bad, score_set_of
 from sf_ray.scoring.stages.tally import RunCounts
+from sf_ray.storage.files import put_bytes
 from sf_ray.storage.location import Location
 
 
@@ -29,6 +36,25 @@ def test_shards_that_were_marked_are_left_out_and_each_is_said_once(
         mark_bad(score_set.pieces, shard.stem, "cut off too")
     with pytest.raises(SfRayError, match="no shard can be read to its end, e.g. "):
         _without_bad_shards(left, score_set)
+
+
+def test_scoring_of_some_rows_misses_only_units_that_have_them(corpus: Path) -> None:
+    plan = plan_corpus(Location(str(corpus)))
+    score_set = score_set_of(Location(f"memory://{uuid.uuid4().hex}"), {"unit_rows": 8})
+    shard, units = score_set.units(plan)[1]
+    rows = RowSet.of_flags(
+        {shard.piece(unit): np.arange(unit.rows) < 2 for unit in (units[0], units[2])}
+    )
+    scoring = Scoring(cast(EncodingSpec, None), cast(EngineSpec, None), score_set, rows)
+    todo = [(shard, [units[0], units[2]])]
+    assert scoring.missing(plan) == todo
+    assert scoring.count_rows(todo) == 4
+    put_bytes(score_set.pieces.join(shard.piece(units[0])), b"a piece")
+    assert scoring.missing(plan) == [(shard, [units[2]])]
+    # No row at all is not the same as all rows.
+    assert replace(scoring, rows=RowSet({})).missing(plan) == []
+    whole = replace(scoring, rows=None)
+    assert whole.count_rows(whole.missing(plan)) == 120 - units[0].rows
 
 
 def test_the_work_of_all_attempts_is_added_up(capsys: pytest.CaptureFixture[str]) -> None:

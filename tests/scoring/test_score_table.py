@@ -58,3 +58,11 @@ def test_a_score_table_has_null_where_there_is_no_value_never_nan() -> None:
 def test_no_rows_make_an_empty_table() -> None:
     scores = score_table("s", 0, encoded_table([]), np.empty(0))
     assert (scores.num_rows, scores.schema) == (0, SCORE_SCHEMA)
+
+
+def test_rows_that_do_not_follow_each_other_bring_their_numbers() -> None:
+    row = EncodedRow(Status.OK, 2, 3, False, (sequence((2, 5)),), (sequence((1, 3)),))
+    encoded = encoded_table([row, row]).append_column("row", [[9, 30]])
+    scores = score_table("s", 7, encoded, np.ones(4))
+    assert scores["row"].to_pylist() == [9, 30]
+    assert scores.schema == SCORE_SCHEMA

@@ -8,6 +8,31 @@ from sf_ray.output.manifest import Manifest
 
 # Outputs of sf_ray 0.1.0, written before manifests had a model.
 OLD = Path(__file__).parents[1] / "data" / "version_0_1_0"
+# Of a run with `--exact`.
+EXACT = {
+    "scoring_id": "mixed",
+    "dtype": "float32",
+    "sampled_rows": 256,
+    "rescored_rows": 370,
+    "rounds": 1,
+    "safety_factor": 2.0,
+    "errors": [
+        {
+            "most_answer_tokens": 8,
+            "rows": 64,
+            "median_error": 0.004,
+            "largest_error": 0.0321,
+            "band": 0.0642,
+        },
+        {
+            "most_answer_tokens": None,
+            "rows": 192,
+            "median_error": 0.001,
+            "largest_error": 0.009,
+            "band": 0.018,
+        },
+    ],
+}
 CUTOFF = {"ifd": 0.7, "shard": "a", "row": 1}
 
 

@@ -16,7 +16,7 @@ from sf_ray.output.report.page import render_page
 from sf_ray.output.report.row_kinds import ScoreKind, StatusKind
 from sf_ray.output.report.summary import Summary
 from sf_ray.output.report.survey import GroupCounts, Survey, nothing, survey_of
-from tests.support.manifests import CUTOFF, group_keys, manifest_keys
+from tests.support.manifests import CUTOFF, EXACT, group_keys, manifest_keys
 from tests.support.surveys import MARKUP, make_rows, shown
 
 
@@ -164,6 +164,15 @@ def test_a_page_says_what_was_kept_and_where_other_fractions_would_cut() -> None
     assert "The last ones that are kept Just above the cut-off. 0.8125 kept row 1 of" in words
     assert "answers that the window cut 3" in words
     assert "sf-ray run in out --model m --keep-fraction 0.1" in words
+
+
+def test_a_page_says_what_was_scored_again() -> None:
+    keys = keys_with(survey_of(make_rows(100, 1), 0, None), 100)
+    keys["scores"] |= {"exact": EXACT}
+    text = render_page(Manifest.model_validate(keys), Summary(nothing(with_groups=False), "", ()))
+    words = " ".join(text.split())
+    assert "370 rows near the cut-off or a bound were scored again in float32" in words
+    assert "out/scores/mixed" in words
 
 
 def test_a_page_with_quotas_has_a_cut_off_for_each() -> None:

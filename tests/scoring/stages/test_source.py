@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -13,6 +14,7 @@ from sf_ray.corpus.rows import BadLine, rows_of
 from sf_ray.corpus.units import group_reads, share_reads, units_of
 from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.errors import BadRowError, BadShardError
+from sf_ray.scoring.partial_sets import RowSet
 from sf_ray.scoring.score_set import bad_shards
 from sf_ray.scoring.stages.source import ScoringJob, _encoded_units
 from sf_ray.storage.location import Location
@@ -40,18 +42,23 @@ class Ids:
 
 
 def encoded_units(
-    corpus: Corpus, encoding: object, skip_bad: bool = False, skip_bad_lines: bool = False
+    corpus: Corpus,
+    encoding: object,
+    skip_bad: bool = False,
+    skip_bad_lines: bool = False,
+    rows: RowSet | None = None,
 ) -> list[UnitRows]:
-    """The units of one task that reads the whole corpus."""
+    """The units of one task that reads the whole corpus, or the units with some rows."""
     plans = [
         plan
         for shard in corpus.shards
         for plan in group_reads(shard, units_of(shard.row_groups, UNIT_ROWS))
     ]
-    pieces = Location(f"{corpus.location.uri}-scores")
-    job = ScoringJob(corpus.location, pieces, share_reads(plans, 999), 9, skip_bad, skip_bad_lines)
+    marks = Location(f"{corpus.location.uri}-scores")
+    tasks = share_reads(plans, 999)
+    job = ScoringJob(corpus.location, marks, tasks, 9, skip_bad, skip_bad_lines, rows)
     (task,) = job.tasks
-    return list(_encoded_units(job, task, cast(EncodingSpec, encoding)))
+    return list(_encoded_units(job.of(task), task, cast(EncodingSpec, encoding)))
 
 
 def ids(units: Sequence[UnitRows]) -> list[str]:
@@ -64,6 +71,20 @@ def test_a_task_reads_its_units_in_order(tmp_path: Path) -> None:
     assert ids(units) == [f"row-{number}" for number in range(60)]
     assert [unit.start for unit in units] == [0, 8, 16] * 3
     assert all(unit.piece.startswith(unit.shard.removesuffix(".parquet")) for unit in units)
+
+
+def test_only_the_wanted_rows_of_a_unit_are_encoded_each_with_its_number(tmp_path: Path) -> None:
+    corpus = plan_corpus(Location(str(write_shards(tmp_path / "corpus", make_rows(60)))))
+    shard = corpus.shards[1]
+    flags = {
+        shard.piece(unit): np.isin(np.arange(unit.start, unit.stop), [3, 4, 9])
+        for unit in units_of(shard.row_groups, UNIT_ROWS)
+    }
+    units = encoded_units(corpus, Ids(), rows=RowSet.of_flags(flags))
+    wanted = [unit for unit in units if unit.rows.num_rows]
+    assert ids(wanted) == ["row-23", "row-24", "row-29"]
+    assert [unit.rows["row"].to_pylist() for unit in wanted] == [[3, 4], [9]]
+    assert [unit.start for unit in wanted] == [0, 8]
 
 
 def test_a_bad_shard_fails_the_task_or_is_marked_and_passed_over(tmp_path: Path) -> None:
