@@ -134,7 +134,7 @@ def _select_and_write_shards(
     while True:
         try:
             rescoring = None
-            with timed("select", wall_s):
+            with timed("select" if exactly is None else "exact", wall_s):
                 if exactly is None:
                     selection = select_rows(options, corpus, score_set)
                 else:

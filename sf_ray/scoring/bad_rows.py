@@ -3,7 +3,7 @@
 Knows no Ray and no model. To explain a bad row, it reads the row again from the corpus.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -42,15 +42,15 @@ class BadRow(NamedTuple):
     status: str
 
 
-def bad_rows_of(shard: str, start: int, status: pa.ChunkedArray) -> list[BadRow]:
+def bad_rows_of(shard: str, numbers: Iterable[int], status: pa.ChunkedArray) -> list[BadRow]:
     """The first bad rows of a unit, `SHOWN` at most.
 
     Args:
         shard: Relative path of the shard.
-        start: Row number in the shard of the unit's first row.
+        numbers: [rows] numbers of the rows in the shard.
         status: [rows] strings.
     """
-    rows = enumerate(status.to_pylist(), start)
+    rows = zip(numbers, status.to_pylist(), strict=True)
     return [BadRow(shard, row, value) for row, value in rows if value in BAD][:SHOWN]
 
 

@@ -203,7 +203,7 @@ def _count_first(eligible: Eligible, ranges: Sequence[GroupRange], chunk: Chunk)
         counts = count_statuses(status)
         statuses.update(counts)
         if len(bad) < SHOWN and only_bad(counts):
-            bad += bad_rows_of(shard.file.relative, unit.start, status)
+            bad += bad_rows_of(shard.file.relative, range(unit.start, unit.stop), status)
     return _ChunkCounts(statuses, bad, _count_in(rows, ranges))
 
 

@@ -23,8 +23,11 @@ from sf_ray.storage.location import Location
 def test_bad_rows_of_a_unit_are_its_first_ones() -> None:
     status = pa.chunked_array([["ok", "bad_row"], ["answer_too_short", "empty_answer"]])
     assert only_bad(count_statuses(status)) == {"bad_row": 1, "empty_answer": 1}
-    assert bad_rows_of("s", 10, status) == [("s", 11, "bad_row"), ("s", 13, "empty_answer")]
-    assert bad_rows_of("s", 0, pa.chunked_array([["bad_row"] * 9])) == [
+    assert bad_rows_of("s", range(10, 10 + len(status)), status) == [
+        ("s", 11, "bad_row"),
+        ("s", 13, "empty_answer"),
+    ]
+    assert bad_rows_of("s", range(9), pa.chunked_array([["bad_row"] * 9])) == [
         BadRow("s", row, "bad_row") for row in range(SHOWN)
     ]
 

@@ -41,8 +41,8 @@ class UnitCounts:
         by_status = count_statuses(scores["status"])
         examples: list[BadRow] = []
         if only_bad(by_status):
-            shard, first = (scores[name][0].as_py() for name in ("shard", "row"))
-            examples = bad_rows_of(shard, first, scores["status"])
+            shard = scores["shard"][0].as_py()
+            examples = bad_rows_of(shard, scores["row"].to_pylist(), scores["status"])
         return cls(
             scores.num_rows,
             usage.oom_splits,
