@@ -186,7 +186,7 @@ def bare_engine(corpus: Path, options: argparse.Namespace) -> tuple[Engine, Unit
         rows = table.slice(unit.start, unit.stop - unit.start).to_pylist()
         examples = [row_format.render(row) for row in rows]
         units[shard.piece(unit)] = encode(encoder, examples)
-    engine.losses(sequences_of(next(iter(units.values())))[:4])  # first touch of the weights
+    engine.losses(sequences_of(next(iter(units.values())).slice(0, 2)))  # first touch of weights
     return engine, units
 
 

@@ -20,13 +20,30 @@ BENCH = Path(__file__).parents[2] / "bench"
             [r"naive +1\.00 ", r"batched +\d", r"float32 +\d", r"with float32 alone: \d+ MiB"],
         ),
         (["tuning.py", "--rows=8", "--repeat=1"], [r"default +1\.00x", r"4096 tokens a batch"]),
+        (
+            ["engine.py", "--as-cuda", "--rows=8", "--repeat=1", "--dtypes=float32"],
+            [r"vllm", r"naive +1\.00 ", r"alone +\d", r"one-unit +\d", r"head TFLOP/s: \d"],
+        ),
         pytest.param(
             ["pipeline.py", "--rows=8", "--unit-rows=2"],
             [r"in 4 units", r"whole job: 0\.\d+"],
             marks=pytest.mark.ray,
         ),
+        pytest.param(
+            ["pipeline.py", "--apart", "--rows=8", "--unit-rows=2"],
+            [r"in 4 units", r"drift of the bare engine: \d", r"whole job: 0\.\d+"],
+            marks=pytest.mark.ray,
+        ),
+        pytest.param(
+            ["feeding.py", "--rows=20", "--unit-rows=10", "--repeat=1", "--max-length=256"],
+            [
+                r"the engine without a model +\d",
+                r"\nreading \d+ rows/s/core, actor [\d.]+ us/row\n$",
+            ],
+            marks=pytest.mark.ray,  # which it imports
+        ),
     ],
-    ids=["engine", "tuning", "pipeline"],
+    ids=["engine", "tuning", "engine on a card", "pipeline", "pipeline on a card", "feeding"],
 )
 def test_a_bench_prints_its_figures(command: list[str], lines: list[str], tiny_model: Path) -> None:
     name, *options = command
@@ -38,3 +55,18 @@ def test_a_bench_prints_its_figures(command: list[str], lines: list[str], tiny_m
     assert done.returncode == 0, done.stderr
     for line in lines:
         assert re.search(line, done.stdout), done.stdout
+
+
+def test_a_card_is_measured_step_by_step_with_predictions_beside(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, BENCH / "card.py", "--tiny", "--out", tmp_path, "--only=launches"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "launches: exit status 0" in done.stdout
+    assert re.search(r"launches\.equal bits again +1  1, wanted", done.stdout), done.stdout
+    assert re.search(r"alpaca\.float16\.rows_per_s +-  3,680, estimated", done.stdout)
+    assert (tmp_path / "figures.txt").read_text() in done.stdout
+    assert "ms a batch" in (tmp_path / "launches.txt").read_text()
+    assert (tmp_path / "profile.txt").exists()
