@@ -153,7 +153,8 @@ def places_of(options: argparse.Namespace, out: Path, folder: Path) -> dict[str,
         return {"out": str(out), **given}
     from support.models import make_model
 
-    corpus = str(write_shards(folder / "corpus", make_rows(80)))
+    rows = [row for row in make_rows(80) if row["instruction"] and row["output"]]
+    corpus = str(write_shards(folder / "corpus", rows))
     model = str(make_model(folder / "model"))
     return {"out": str(out), "alpaca": corpus, "t0": corpus, "model": model}
 
