@@ -11,34 +11,26 @@ those of a newer sf_ray, and are ignored.
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from sf_ray.errors import SfRayError
+from sf_ray.output.manifest_scores import Count, Record, Scores
 
 # Raised when a key is renamed, removed or gets another meaning; not when one is added.
 MANIFEST_VERSION: Final = 1
 
-Count = Annotated[int, Field(ge=0)]
 
-
-class _Record(BaseModel):
-    """A section of the manifest."""
-
-    # The schema describes what this version writes: keys that have a default are written too.
-    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
-
-
-class SkippedInput(_Record):
+class SkippedInput(Record):
     """A shard of the corpus that could not be used."""
 
     path: str = Field(description="Path of the shard below INPUT.")
     reason: str = Field(description="What is wrong with the shard.")
 
 
-class Input(_Record):
+class Input(Record):
     """The corpus that a run read."""
 
     uri: str = Field(default="", description="Path or URI, without user name and password.")
@@ -53,129 +45,7 @@ class Input(_Record):
     )
 
 
-class Identity(_Record):
-    """All that decides a score. Other keys may follow."""
-
-    model_config = ConfigDict(extra="allow")
-
-    scoring_version: int = Field(
-        default=0, description="Raised when the same tokens would get other scores."
-    )
-    model: str = Field(default="", description="Hash of the model's files.")
-    format: str = Field(default="", description="Format of the rows, e.g. `alpaca`.")
-    columns: Mapping[str, Any] = Field(
-        default={}, description="Field of the format -> column of the corpus."
-    )
-    template: str = Field(
-        default="", description="`plain`, or hash of the template that makes one text of messages."
-    )
-    turns: str = Field(default="", description="Assistant turns of a chat that are scored.")
-    alignment: str = Field(default="", description="Value of `--alignment`.")
-    max_length: int = Field(default=0, description="Window in tokens.")
-    dtype: str = Field(default="", description="Type that the model computes in.")
-    unit_rows: int = Field(
-        default=0, description="Rows that are scored and committed together, at most."
-    )
-
-    def items(self) -> list[tuple[str, Any]]:
-        """The keys that were given, with their values, in the order in which they are written."""
-        return list(self.model_dump(exclude_unset=True).items())
-
-
-class ScoredUnits(_Record):
-    """Units of the corpus. Each unit has one piece of scores."""
-
-    total: Count = Field(default=0, description="All units.")
-    scored: Count = Field(default=0, description="Units that this run scored.")
-    reused: Count = Field(default=0, description="Units that had scores before.")
-
-
-class ScoredTokens(_Record):
-    """Tokens of the units that this run scored, in both passes."""
-
-    scored: Count = Field(default=0, description="All tokens.")
-    saved: Count = Field(
-        default=0,
-        description="Tokens among them that repeat others of their unit, and were not computed "
-        "again.",
-    )
-
-
-class LengthErrors(_Record):
-    """Errors of sampled rows whose answers are alike in length.
-
-    The error of a row is |ln(IFD / IFD in float32)|: 0.01 is about one percent.
-    """
-
-    most_answer_tokens: Count | None = Field(
-        description="The longest answers among these rows, in scored tokens; null for no bound. "
-        "The shortest follow on the longest of the entry before."
-    )
-    rows: Count = Field(description="Rows of the sample.")
-    median_error: float = Field(description="Of these rows.")
-    largest_error: float = Field(description="Of these rows.")
-    band: float = Field(
-        description="The error that no row is expected to exceed: `safety_factor` times "
-        "`largest_error`."
-    )
-
-
-class ExactScores(_Record):
-    """The scores that `--exact` made in place of others.
-
-    Kept are the rows that this type alone would keep, if no row has a larger error than its band.
-    """
-
-    scoring_id: str = Field(
-        description="Name below SCORES of the set that the rows were selected by: that of "
-        "`scores.scoring_id`, with the scores of `rescored_rows` in this type."
-    )
-    dtype: str = Field(description="Type of the scores that took the place of others.")
-    sampled_rows: Count = Field(description="Rows that were scored in both types.")
-    rescored_rows: Count = Field(description="All rows with a score in both, the sample included.")
-    rounds: Count = Field(
-        description="How often rows near the cut-off or a bound were scored again."
-    )
-    safety_factor: float = Field(description="Band / largest error of the sample.")
-    errors: tuple[LengthErrors, ...] = Field(description="From short answers to long ones.")
-
-    @property
-    def largest_error(self) -> float:
-        """Of the whole sample."""
-        return max((errors.largest_error for errors in self.errors), default=0.0)
-
-
-class Scores(_Record):
-    """The scores that the rows were selected by.
-
-    The key `exact` is missing where nothing was scored again: without `--exact`, or with scores in
-    float32.
-    """
-
-    # Manifests of this version were written before there was the key.
-    model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("exact"))
-
-    uri: str = Field(default="", description="SCORES, which may hold several score sets.")
-    scoring_id: str = Field(
-        default="", description="Hash of the identity: the name of the score set below SCORES."
-    )
-    model_name: str = Field(
-        default="", description="Name by which the model was given when the rows were scored."
-    )
-    identity: Identity = Identity()
-    units: ScoredUnits = ScoredUnits()
-    tokens: ScoredTokens = ScoredTokens()
-    exact: ExactScores | SkipJsonSchema[None] = Field(
-        default=None, description="What `--exact` scored again."
-    )
-
-    @property
-    def pieces(self) -> str:
-        """Path or URI of the pieces that the rows were selected by."""
-        return f"{self.uri}/{self.exact.scoring_id if self.exact else self.scoring_id}"
-
-
-class LastKept(_Record):
+class LastKept(Record):
     """The last row that a cut-off keeps.
 
     Rows with a higher IFD are kept, and of rows with the same IFD those that come earlier in the
@@ -187,7 +57,7 @@ class LastKept(_Record):
     row: Count = Field(description="Number of the row in its shard, from 0.")
 
 
-class GroupResult(_Record):
+class GroupResult(Record):
     """The rows with one value of the quota's column."""
 
     asked: int | float | None = Field(
@@ -201,7 +71,7 @@ class GroupResult(_Record):
     cutoff: LastKept | None = Field(description="The cut-off; null where no row is kept.")
 
 
-class Diversity(_Record):
+class Diversity(Record):
     """The choice of `--diversify-to` among the rows that the cut-offs keep.
 
     Where the cut-offs keep no more rows than `diversify_to` asks for, all of them are kept, and the
@@ -236,7 +106,7 @@ class Diversity(_Record):
     )
 
 
-class SelectionResult(_Record):
+class SelectionResult(Record):
     """What was asked of the selection, and the rows that it keeps."""
 
     keep_fraction: float | None = Field(
@@ -282,7 +152,7 @@ class SelectionResult(_Record):
         return self.diversity.of_rows if self.diversity else self.kept_rows
 
 
-class WrittenFile(_Record):
+class WrittenFile(Record):
     """A file that a run wrote."""
 
     path: str = Field(description="Path below OUTPUT/data, or of an exported file OUTPUT/export.")
@@ -290,7 +160,7 @@ class WrittenFile(_Record):
     bytes: Count = Field(description="Size of the file.")
 
 
-class ExportedFiles(_Record):
+class ExportedFiles(Record):
     """The kept rows once more, in the form that a training framework reads."""
 
     name: str = Field(description="The framework: a value of `--export`.")
@@ -298,7 +168,7 @@ class ExportedFiles(_Record):
     files: tuple[WrittenFile, ...]
 
 
-class OutputFiles(_Record):
+class OutputFiles(Record):
     """The files that a run wrote, besides this one and the report."""
 
     ifd_column: str = Field(default="", description="Added column that holds the IFD score.")
@@ -306,7 +176,7 @@ class OutputFiles(_Record):
     export: ExportedFiles | None = Field(default=None, description="Null without `--export`.")
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """What went into a run of sf-ray, what was asked of it, and what came out."""
 
     manifest_version: Literal[1] = MANIFEST_VERSION

@@ -14,21 +14,23 @@ from sf_ray.output.export_formats import Export
 from sf_ray.output.manifest import (
     MANIFEST_VERSION,
     Diversity,
-    ExactScores,
     ExportedFiles,
     GroupResult,
-    Identity,
     Input,
     LastKept,
-    LengthErrors,
     Manifest,
     OutputFiles,
-    ScoredTokens,
-    ScoredUnits,
-    Scores,
     SelectionResult,
     SkippedInput,
     WrittenFile,
+)
+from sf_ray.output.manifest_scores import (
+    ExactScores,
+    Identity,
+    LengthErrors,
+    ScoredTokens,
+    ScoredUnits,
+    Scores,
 )
 from sf_ray.output.shard_writer import WrittenShard
 from sf_ray.runtime.log import run_id

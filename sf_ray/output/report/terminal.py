@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sf_ray.corpus.planning import SkippedShard
-from sf_ray.output.manifest import Diversity, GroupResult, Manifest, Scores, SelectionResult
+from sf_ray.output.manifest import Diversity, GroupResult, Manifest, SelectionResult
+from sf_ray.output.manifest_scores import Scores
 from sf_ray.output.report.summary import ShownRow
 from sf_ray.runtime.log import duration
 from sf_ray.storage.location import Location
