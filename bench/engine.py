@@ -12,7 +12,7 @@ With --device cuda (types float16,bfloat16; 8,192 rows in units of 2,048) also
 
 vllm      vLLM's log-probabilities of prompts, where vLLM is installed
 float32   this engine, as the truth for `ifd`
-padded    this engine in the first type, in padded batches
+padded    this engine in the first type, in padded batches, without shared prefixes
 eager     this engine in the first type, without compilation
 one-unit  this engine in the first type, all rows in one unit
 
@@ -226,7 +226,8 @@ def print_card_lines(options: argparse.Namespace, scorers: Mapping[str, Scorer])
     if "alone" in scorers and whole.saved_share > 0.01:
         time_saved = 1 - scorers["alone"].rows_per_s / whole.rows_per_s
         figures["time saved / tokens saved"] = time_saved / whole.saved_share
-    if "padded" in scorers:
+    if {"alone", "padded"} <= scorers.keys():
+        figures["alone / padded"] = scorers["alone"].rows_per_s / scorers["padded"].rows_per_s
         figures["fed by padded batches / tokens"] = scorers["padded"].padding
     figures["head TFLOP/s"] = head_flops_per_s(whole) / 1e12
     figures["seconds of 52,002 rows"] = 52_002 / whole.rows_per_s

@@ -1,7 +1,6 @@
 """The scorers of `bench/engine.py`: what each scores, and how."""
 
 import argparse
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -110,8 +109,6 @@ class Scorer:
 def engine_of(options: argparse.Namespace, resolved: Model, **arguments: object) -> Engine:
     if options.as_cuda:
         arguments = {"packed": True, **arguments}
-    if "packed" not in inspect.signature(Engine).parameters:
-        arguments.pop("packed", None)
     return Engine(
         resolved.path, device=options.device, token_budget=options.token_budget, **arguments
     )
@@ -160,7 +157,8 @@ def scorers_of(
         add_engine(dtype, dtype=dtype)
     add_engine("alone", share=False)
     if options.cuda:
-        add_engine("padded", packed=False)
+        # Without sharing, too: what is not packed shares prefixes by chunks, as on CPU.
+        add_engine("padded", packed=False, share=False)
         add_engine("eager", compile=False)
         add_engine("one-unit", unit_rows=every.rows)
     return scorers
