@@ -194,7 +194,7 @@ def stages_of(options: argparse.Namespace, root: Path) -> Iterator[tuple[str, fl
             rows for plan in plans for rows in read_units(corpus.location, plan, encoding.columns)
         ]
 
-    def encoded() -> list[UnitRows]:
+    def encoded(encoding: EncodingSpec) -> list[UnitRows]:
         return [
             UnitRows.of(plan, unit, encoding.encode(rows, shard.file.relative, unit.start))
             for (plan, unit), rows in zip(places, tables, strict=True)
@@ -204,8 +204,10 @@ def stages_of(options: argparse.Namespace, root: Path) -> Iterator[tuple[str, fl
     yield timed("read", read)
     render = encoding.format.render
     yield timed("render", lambda: [[render(row) for row in rows_of(rows)] for rows in tables])
-    units = encoded()
-    yield timed("encode", encoded)
+    # Each time with a new tokenizer: tokenizers remember the words that they have met.
+    news = [encoding_of(options, table.column_names) for _ in range(options.repeat)]
+    yield timed("encode", lambda: encoded(news.pop()))
+    units = encoded(encoding)
     yield timed("to Ray", lambda: [_stream_of(bundle_of([unit])) for unit in units])
 
     streams = [_stream_of(bundle_of([unit])) for unit in units]
