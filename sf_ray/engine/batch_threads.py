@@ -136,17 +136,20 @@ class BatchLosses:
         return self._nll
 
 
-def sum_spans(batches: Sequence[BatchLosses], size: int = 0) -> NDArray[np.float64]:
-    """[spans] the sum of each span's losses in nats; waits for the losses.
+def sum_spans(batches: Sequence[BatchLosses], size: int) -> NDArray[np.float64]:
+    """[size] the sum of each span's losses in nats; waits for the losses.
 
     The sum is taken in the order of the batches, so that it has the same bits each time.
 
     Args:
         batches: The losses of all batches.
-        size: Number of spans, at least.
+        size: Number of spans.
     """
-    if not batches:
-        return np.zeros(size)
-    nll = torch.cat([batch.nll() for batch in batches]).double().numpy()
-    spans = np.concatenate([batch.spans for batch in batches])
-    return np.bincount(spans, weights=nll, minlength=size).astype(np.float64, copy=False)
+    sums: NDArray[np.float64] = np.zeros(size)
+    every = np.arange(size)
+    for batch in batches:
+        # What was summed so far comes first, as one loss of each span. One batch after the other
+        # stays in the cache, which all losses together would not.
+        losses = np.concatenate([sums, batch.nll().numpy()])
+        sums = np.bincount(np.concatenate([every, batch.spans]), losses).astype(np.float64)
+    return sums

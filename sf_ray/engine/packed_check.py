@@ -105,11 +105,12 @@ def _is_same(
     """Whether a few sequences, one with more than `longest` tokens, have equal losses both ways."""
     for share in (True, False):
         pool = check_pool(longest, share)
+        spans = len(pool.sequences.spans)
         with model.autocast(dtype):
             padded = begin_padded(model, pool, pool.chosen)
-            expected = sum_spans(model.batch_threads.results(padded))
+            expected = sum_spans(model.batch_threads.results(padded), spans)
             packed = begin_packed(model, pool, trial)
-            actual = sum_spans(model.batch_threads.results(packed))
+            actual = sum_spans(model.batch_threads.results(packed), spans)
         if not np.allclose(expected, actual, rtol=TOLERANCE[dtype], equal_nan=True):
             return False
     return True

@@ -204,10 +204,11 @@ def _difference(model: LoadedModel, needs: Needs, begin_padded: BeginPadded) -> 
     budget, model.token_budget = model.token_budget, 14  # several batches, cut anywhere
     try:
         futures = begin_padded(model, pool, scored)
-        expected = sum_spans(model.batch_threads.results(futures))
+        spans = len(sequences.spans)
+        expected = sum_spans(model.batch_threads.results(futures), spans)
         model.attend_by(ATTENTION_NAME)
         tree = PrefixTree.of(sequences, pool.order)
-        shared = sum_spans(list(_batches(model, tree, pool, needs)))
+        shared = sum_spans(list(_batches(model, tree, pool, needs)), spans)
         if needs.unsupported:
             return f"the model's attention uses {', '.join(sorted(needs.unsupported))}"
         if not np.allclose(expected, shared, rtol=1e-4):
