@@ -42,8 +42,24 @@ BENCH = Path(__file__).parents[2] / "bench"
             ],
             marks=pytest.mark.ray,  # which it imports
         ),
+        pytest.param(
+            ["exact.py", "--rows=60", "--sample=8"],
+            [
+                r"up to 32 tokens, 2 sampled",
+                r"best 5%: kept 3, 3 of them by --exact and \d by bfloat16",
+            ],
+            marks=pytest.mark.ray,
+        ),
     ],
-    ids=["engine", "tuning", "engine on a card", "pipeline", "pipeline on a card", "feeding"],
+    ids=[
+        "engine",
+        "tuning",
+        "engine on a card",
+        "pipeline",
+        "pipeline on a card",
+        "feeding",
+        "exact",
+    ],
 )
 def test_a_bench_prints_its_figures(command: list[str], lines: list[str], tiny_model: Path) -> None:
     name, *options = command
