@@ -45,7 +45,7 @@ BENCH = Path(__file__).parents[2] / "bench"
         pytest.param(
             ["exact.py", "--rows=60", "--sample=8"],
             [
-                r"up to 32 tokens, 2 sampled",
+                r"up to 128 tokens, 2 sampled",
                 r"best 5%: kept 3, 3 of them by --exact and \d by bfloat16",
             ],
             marks=pytest.mark.ray,
