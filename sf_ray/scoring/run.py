@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import ray
 import ray.data
 
 from sf_ray.config.options import ScoringOptions
@@ -38,8 +39,8 @@ from sf_ray.storage.location import Location
 _UNITS_A_BUNDLE = 64
 # Bundles for each actor, at least, so that all actors are done at about the same time.
 _BUNDLES_AN_ACTOR = 8
-# Bundles that one task reads, one after another: Ray ends processes that idle, and starting a new
-# process takes seconds.
+# Bundles that one task reads, one after another, at most: Ray ends processes that idle, and to start
+# a new one takes seconds.
 _BUNDLES_A_READ = 4
 
 
@@ -165,6 +166,23 @@ def _scored(attempts: Sequence[RunCounts]) -> Scored:
     return scored
 
 
+def share_units(units: int, actors: int, cpus: int) -> tuple[int, int]:
+    """Decides how many units travel together.
+
+    Args:
+        units: Units to score.
+        actors: Actors that score them, at most.
+        cpus: CPUs of the cluster.
+
+    Returns:
+        Units of one bundle, and bundles that one task reads: as few as give every CPU a task, where
+        there are enough. A GPU that waited for two readers would not care how many cores idle.
+    """
+    units_a_bundle = max(1, min(_UNITS_A_BUNDLE, units // (actors * _BUNDLES_AN_ACTOR)))
+    bundles = -(-units // units_a_bundle)
+    return units_a_bundle, max(1, min(_BUNDLES_A_READ, bundles // cpus))
+
+
 def _score_once(
     options: ScoringOptions,
     corpus: Corpus,
@@ -179,12 +197,13 @@ def _score_once(
     gc.collect()
     units = count_units(todo)
     pool = ActorPool.of(options, scoring.engine.device, units, options.actors)
-    units_a_bundle = max(1, min(_UNITS_A_BUNDLE, units // (pool.max_size * _BUNDLES_AN_ACTOR)))
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    units_a_bundle, bundles_a_read = share_units(units, pool.max_size, cpus)
     plans = [plan for shard, shard_units in todo for plan in group_reads(shard, shard_units)]
     job = ScoringJob(
         corpus.location,
         scoring.score_set.marks,
-        share_reads(plans, units_a_bundle * _BUNDLES_A_READ),
+        share_reads(plans, units_a_bundle * bundles_a_read),
         units_a_bundle,
         options.on_bad_shard == "skip",
         options.on_bad_line == "skip",

@@ -13,7 +13,7 @@ from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.errors import SfRayError
 from sf_ray.scoring.engine_spec import EngineSpec
 from sf_ray.scoring.partial_sets import RowSet
-from sf_ray.scoring.run import Scoring, _scored, _without_bad_shards
+from sf_ray.scoring.run import Scoring, _scored, _without_bad_shards, share_units
 from sf_ray.scoring.score_set import mark_bad, score_set_of
 from sf_ray.scoring.stages.tally import RunCounts
 from sf_ray.storage.files import put_bytes
@@ -69,3 +69,18 @@ def test_the_work_of_all_attempts_is_added_up(capsys: pytest.CaptureFixture[str]
     assert memory.startswith(
         "note: the device ran out of memory 2 times; those batches were halved"
     )
+
+
+@pytest.mark.parametrize(
+    ("units", "actors", "cpus", "shared"),
+    [
+        (100_000, 8, 128, (64, 4)),  # so many bundles that every core gets several reads
+        (2_000, 8, 128, (31, 1)),  # a task for each bundle, so that no core is without one
+        (2_000, 1, 2, (64, 4)),
+        (3, 8, 128, (1, 1)),
+    ],
+)
+def test_reading_is_cut_into_a_task_for_each_cpu_where_there_are_enough_bundles(
+    units: int, actors: int, cpus: int, shared: tuple[int, int]
+) -> None:
+    assert share_units(units, actors, cpus) == shared
