@@ -39,8 +39,8 @@ from sf_ray.storage.location import Location
 _UNITS_A_BUNDLE = 64
 # Bundles for each actor, at least, so that all actors are done at about the same time.
 _BUNDLES_AN_ACTOR = 8
-# Bundles that one task reads, one after another, at most: Ray ends processes that idle, and to start
-# a new one takes seconds.
+# Bundles that one task reads, one after another, at most. Ray ends processes that idle, and to
+# start a new one takes seconds.
 _BUNDLES_A_READ = 4
 
 
