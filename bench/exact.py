@@ -1,6 +1,7 @@
 """`sf-ray run --exact` against float32 alone: the same rows, and for how much of the work.
 
 python bench/exact.py [--corpus DIR] [--rows 999] [--model demo] [--dtype bfloat16] [--sample 256]
+                      [--fractions 0.05,0.1,0.15,0.3]
 
 The whole job runs, with Ray, once in float32 and once in the fast type for each fraction. On a CPU
 without instructions for the fast type the selection is the same as elsewhere, and the time is not.
@@ -22,8 +23,6 @@ from sf_ray.config.options import RunOptions
 from sf_ray.engine.model_files import context_window, resolve_model
 from sf_ray.output.manifest import Manifest
 
-FRACTIONS = (0.05, 0.1, 0.15, 0.3)
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -33,6 +32,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--sample", type=int, default=256)
+    parser.add_argument("--fractions", default="0.05,0.1,0.15,0.3")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -49,10 +49,11 @@ def main() -> None:
         fast = {"dtype": options.dtype, "exact": True, "exact_sample": options.sample}
         print(f"{rows} rows, {options.model}, {options.dtype} first, sample of {options.sample}")
         float32_s = fast_s = 0.0
-        for fraction in FRACTIONS:
+        fractions = [float(fraction) for fraction in options.fractions.split(",")]
+        for fraction in fractions:
             truth = run(root / f"float32-{fraction}", shared | {"dtype": "float32"}, fraction)
             exact = run(root / f"exact-{fraction}", shared | fast, fraction)
-            if fraction == FRACTIONS[0]:  # later ones find the scores
+            if fraction == fractions[0]:  # later ones find the scores
                 float32_s, fast_s = truth.wall_s["score"], exact.wall_s["score"]
                 print_errors(exact)
             print_fraction(root, fraction, exact)

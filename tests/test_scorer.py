@@ -10,7 +10,7 @@ from bench.support.corpora import WORDS
 from sf_ray import Scorer, SfRayError
 from sf_ray.corpus.examples import Example, Problem, chat_of
 from sf_ray.corpus.status import Status
-from sf_ray.encoding.templates import Template
+from sf_ray.encoding.templates import JinjaRenderer, Template
 from tests.support.chats import ANSWER, JINJA, USER, turn
 from tests.support.engines import load
 from tests.support.naive import mean_loss, naive_chat
@@ -138,11 +138,10 @@ def test_a_template_that_fails_on_a_row_gives_it_a_status(tiny_model: Path) -> N
     scores = Scorer(str(tiny_model), template=jinja, max_length=256).score([long, short])
     assert [score.status for score in scores] == ["template_error", "ok"]
     _, tokenizer = load(tiny_model)
-    renderer = Template("chat", jinja).renderer(tokenizer, [])
+    renderer = JinjaRenderer(tokenizer, Template("chat", jinja), [])
     example = chat_of(long)
     assert isinstance(example, Example)
-    (problem,) = renderer.turns([(example, 3)])
-    assert problem == Problem(
+    assert renderer.turns([(example, 3)]).problems[0] == Problem(
         Status.TEMPLATE_ERROR, "message 3: line 2 of the template: TemplateError: too long"
     )
 

@@ -15,6 +15,7 @@ from sf_ray.corpus.status import Status
 from sf_ray.encoding.encoder import Encoder
 from sf_ray.engine.engine import Engine
 from sf_ray.engine.model_files import load_tokenizer, resolve_model
+from sf_ray.engine.sequences import TokenSequences
 from tests.support.cli import Cli
 from tests.support.storage import S3
 
@@ -161,7 +162,7 @@ def test_a_speed_is_measured_and_counts_what_whole_units_share(
     plain = computed = 0
     for unit in (every[:48], every[48:]):
         pool = [s for row in unit for s in (*row.conditioned, *row.direct)]
-        plain, computed = plain + fed(pool), computed + engine.work(pool).tokens
+        plain, computed = plain + fed(pool), computed + engine.work(TokenSequences.of(pool)).tokens
     assert speed["saved_in_units"] == pytest.approx(1 - computed / plain, abs=0.02)
     assert speed["saved_in_units"] > 0.4
     assert speed["saved_in_measured_parts"] <= speed["saved_in_units"]
