@@ -46,6 +46,7 @@ from sf_ray.corpus.units import group_reads, units_of
 from sf_ray.encoding.encoded_table import sequences_of
 from sf_ray.encoding.specs import EncodingSpec, ModelSpec
 from sf_ray.engine.engine import Engine
+from sf_ray.engine.memory import keep_freed_memory
 from sf_ray.engine.model_files import resolve_model
 from sf_ray.engine.pending import Usage
 from sf_ray.engine.pool import Pool
@@ -288,6 +289,7 @@ def engine_without_model(root: Path) -> Engine:
         from sf_ray.engine import prefix_batches
 
         prefix_batches._LEAST_SAVED["cpu"] = prefix_batches._LEAST_SAVED["cuda"]
+    keep_freed_memory()  # as an actor does
     engine = Engine(make_model(root / "model"), **arguments)
     engine._model.decoder = free_decoder
     engine._model.head = SimpleNamespace(nll=lambda states, targets: torch.zeros(len(targets)))
