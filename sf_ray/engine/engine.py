@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sf_ray.engine.attention.packed import PACKED_ATTENTION
 from sf_ray.engine.batch_threads import BatchLosses, sum_spans
 from sf_ray.engine.batching import TokenBudgetBatches
 from sf_ray.engine.flops import Work
 from sf_ray.engine.loaded_model import LoadedModel, engine_errors, too_long
-from sf_ray.engine.packed_attention import PACKED_ATTENTION
 from sf_ray.engine.packed_batches import begin_packed, packed_arguments, packed_trees
 from sf_ray.engine.packed_check import check_tree, packed_types
 from sf_ray.engine.pending import Pending
@@ -81,7 +81,7 @@ class Engine:
             dtype=dtype,
             token_budget=token_budget,
             threads=threads,
-            side_by_side=not packed,
+            side_by_side=device == "cpu" and not packed,
             trust_remote_code=trust_remote_code,
         )
         self.dtype = dtype

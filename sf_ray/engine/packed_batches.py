@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sf_ray.engine.attention.packed import PACKED_ATTENTION, Segments, Trial
 from sf_ray.engine.batch_threads import BatchLosses
 from sf_ray.engine.loaded_model import LoadedModel, too_long
 from sf_ray.engine.memory import KEYS_PER_TOKEN
-from sf_ray.engine.packed_attention import PACKED_ATTENTION, Segments, Trial
 from sf_ray.engine.pool import Pool
 from sf_ray.engine.prefix_tree import PrefixOrder, PrefixTree
 from sf_ray.engine.sequences import offsets

@@ -7,11 +7,11 @@ definition of packed attention.
 
 import numpy as np
 
-from sf_ray.engine.attention_needs import Needs
+from sf_ray.engine.attention.needs import Needs
+from sf_ray.engine.attention.packed import Trial
 from sf_ray.engine.batch_threads import sum_spans
 from sf_ray.engine.layers.equivalence import TOLERANCE, first_line
 from sf_ray.engine.loaded_model import LoadedModel
-from sf_ray.engine.packed_attention import Trial
 from sf_ray.engine.packed_batches import begin_packed
 from sf_ray.engine.pool import Pool
 from sf_ray.engine.prefix_batches import BeginPadded

@@ -11,14 +11,14 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from sf_ray.engine.attention_needs import Needs
+from sf_ray.engine.attention.needs import Needs
+from sf_ray.engine.attention.tree import ATTENTION_NAME, TreeBatch
 from sf_ray.engine.batch_threads import BatchLosses, sum_spans
 from sf_ray.engine.batching import TokenBudgetBatches
 from sf_ray.engine.loaded_model import LoadedModel, too_long
 from sf_ray.engine.pool import Pool
 from sf_ray.engine.prefix_tree import PrefixOrder, PrefixTree
 from sf_ray.engine.sequences import Ints, TokenSequence, TokenSequences
-from sf_ray.engine.tree_attention import ATTENTION_NAME, TreeBatch
 
 # Several parts for each thread, so that all threads are done at about the same time. But parts of
 # several batches, where there are enough, because what two parts share is computed twice.

@@ -39,3 +39,15 @@ def engine_of(_loaded: EngineOf) -> EngineOf:
         return _loaded(**settings)
 
     return engine_of
+
+
+def limit_memory(engine: Engine, most: int) -> None:
+    """Lets an engine's device run out of memory where a batch has more than `most` tokens."""
+    decoder = engine._model.decoder
+
+    def small_device(input_ids: torch.Tensor, **others: Any) -> Any:
+        if input_ids.numel() > most:
+            raise torch.OutOfMemoryError("too large")
+        return decoder(input_ids=input_ids, **others)
+
+    engine._model.decoder = small_device

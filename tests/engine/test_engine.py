@@ -1,5 +1,4 @@
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from sf_ray.engine.layers import lm_head
 from sf_ray.engine.pending import Usage
 from sf_ray.engine.sequences import TokenSequence, TokenSequences
 from sf_ray.errors import EngineFailedError
-from tests.engine.conftest import EngineOf
+from tests.engine.conftest import EngineOf, limit_memory
 from tests.support.engines import load
 from tests.support.naive import mean_loss, naive_aligned, naive_score
 from tests.support.sequences import family, random_sequences
@@ -125,14 +124,7 @@ def test_out_of_memory_halves_the_budget_and_loses_nothing(
     sequences = TokenSequences.of(random_sequences(40))
     exact = engine_of().losses(sequences)
     engine = Engine(tiny_model, token_budget=4000, share=share)
-    decoder, most = engine._model.decoder, 700
-
-    def small_device(input_ids: torch.Tensor, **others: Any) -> Any:
-        if input_ids.numel() > most:
-            raise torch.OutOfMemoryError("too large")
-        return decoder(input_ids=input_ids, **others)
-
-    engine._model.decoder = small_device
+    limit_memory(engine, 700)
     pending = engine.begin(sequences)
     np.testing.assert_allclose(pending.result(), exact, rtol=1e-4, equal_nan=True)
     assert pending.usage.oom_splits > 0
@@ -141,7 +133,7 @@ def test_out_of_memory_halves_the_budget_and_loses_nothing(
     pending.result()
     assert pending.usage.oom_splits == 0  # remembered
 
-    most = 0
+    limit_memory(engine, 0)
     with pytest.raises(SfRayError, match="too little memory for one sequence of .* tokens"):
         engine.losses(sequences)
 

@@ -21,7 +21,7 @@ from sf_ray.engine.packed_batches import packed_trees
 from sf_ray.engine.pool import Pool
 from sf_ray.engine.sequences import TokenSequence, TokenSequences
 from sf_ray.errors import EngineFailedError
-from tests.engine.conftest import EngineOf
+from tests.engine.conftest import EngineOf, limit_memory
 from tests.support.decoders import CAUSAL_MODELS, causal_model
 from tests.support.naive import mean_loss
 from tests.support.sequences import family, random_sequences
@@ -167,14 +167,7 @@ def test_out_of_memory_halves_a_batch_where_a_sequence_ends(
     pool = TokenSequences.of(family(1) + random_sequences(40))
     exact = engine_of().losses(pool)
     engine = Engine(tiny_model, token_budget=4000, packed=True)
-    decoder, most = engine._model.decoder, 300
-
-    def small_device(input_ids: torch.Tensor, **others: Any) -> Any:
-        if input_ids.numel() > most:
-            raise torch.OutOfMemoryError("too large")
-        return decoder(input_ids=input_ids, **others)
-
-    engine._model.decoder = small_device
+    limit_memory(engine, 300)
     counted: list[tuple[int, int]] = []
     pending = engine.begin(pool, lambda *batch: counted.append(batch))
     np.testing.assert_allclose(pending.result(), exact, rtol=1e-4, equal_nan=True)
@@ -187,7 +180,7 @@ def test_out_of_memory_halves_a_batch_where_a_sequence_ends(
     pending.result()
     assert pending.usage.oom_splits == 0  # remembered
 
-    most = 10
+    limit_memory(engine, 10)
     with pytest.raises(EngineFailedError, match="too little memory for one sequence of .* tokens"):
         engine.losses(pool)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from sf_ray.engine import packed_attention
+from sf_ray.engine.attention import packed as packed_attention
+from sf_ray.engine.attention.packed import Segments, States
 from sf_ray.engine.engine import Engine
-from sf_ray.engine.packed_attention import Segments, States
 from sf_ray.engine.sequences import TokenSequences
 from tests.engine.conftest import EngineOf
 from tests.support.decoders import CAUSAL_MODELS, causal_model

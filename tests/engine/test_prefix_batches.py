@@ -6,11 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from sf_ray.engine.attention.tree import TreeBatch
 from sf_ray.engine.engine import Engine
 from sf_ray.engine.pending import Usage
 from sf_ray.engine.sequences import TokenSequences
-from sf_ray.engine.tree_attention import TreeBatch
 from tests.engine.conftest import EngineOf
+from tests.support.decoders import COMMON
 from tests.support.naive import mean_loss
 from tests.support.sequences import family, random_sequences
 
@@ -52,15 +53,6 @@ def test_a_model_that_cannot_share_says_why_and_is_right(
     np.testing.assert_allclose(engine.losses(pool), expected, rtol=1e-4, equal_nan=True)
 
 
-COMMON = {
-    "vocab_size": 300,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-}
 SHARES = None
 WINDOW = "sequences of more than 33 tokens do not share"
 NO_SHARING = "anew for each sequence"

@@ -47,7 +47,7 @@ def hidden(decoder: nn.Module, low: bool = False) -> torch.Tensor:
     return states.float()
 
 
-_COMMON = {
+COMMON = {
     "vocab_size": 300,
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -60,15 +60,15 @@ _BOTH_KINDS = {"sliding_window": 11, "layer_types": ["sliding_attention", "full_
 # Architectures with settings of a small model. Windows are shorter than the sequences of tests.
 CAUSAL_MODELS: dict[str, dict[str, Any]] = {
     "GPT2": {"vocab_size": 300, "n_embd": 32, "n_layer": 2, "n_head": 4},
-    "Llama": _COMMON,
-    "Qwen2": _COMMON,
-    "Qwen3": _COMMON,
-    "Gemma2": _COMMON | _BOTH_KINDS | {"attn_logit_softcapping": None},
-    "Gemma3Text": _COMMON | _BOTH_KINDS,
-    "Mistral": _COMMON | {"sliding_window": 11},
-    "GPTNeoX": _COMMON,
-    "OPT": {**_COMMON, "ffn_dim": 64, "word_embed_proj_dim": 32},
-    "Phi3": _COMMON | {"pad_token_id": 0},
+    "Llama": COMMON,
+    "Qwen2": COMMON,
+    "Qwen3": COMMON,
+    "Gemma2": COMMON | _BOTH_KINDS | {"attn_logit_softcapping": None},
+    "Gemma3Text": COMMON | _BOTH_KINDS,
+    "Mistral": COMMON | {"sliding_window": 11},
+    "GPTNeoX": COMMON,
+    "OPT": {**COMMON, "ffn_dim": 64, "word_embed_proj_dim": 32},
+    "Phi3": COMMON | {"pad_token_id": 0},
 }
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from sf_ray.engine import packed_attention
-from sf_ray.engine.packed_attention import Segments, States, attend_each
+from sf_ray.engine.attention import packed as packed_attention
+from sf_ray.engine.attention.packed import Segments, States, attend_each
 
 HEADS, KEY_HEADS, WIDTH = 4, 2, 8
 # a b c d, a b x, q r: the second sequence begins like the first.

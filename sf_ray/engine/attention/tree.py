@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import AttentionInterface
 
-from sf_ray.engine.attention_needs import Needs
+from sf_ray.engine.attention.needs import Needs
 from sf_ray.engine.prefix_tree import PrefixTree
 from sf_ray.engine.sequences import Ints
 

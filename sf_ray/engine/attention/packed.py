@@ -26,7 +26,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from sf_ray.engine.attention_needs import Needs
+from sf_ray.engine.attention.needs import Needs
 from sf_ray.engine.layers.equivalence import first_line, is_close, relative_difference
 
 PACKED_ATTENTION = "sf_ray_packed"
