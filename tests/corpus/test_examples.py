@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from sf_ray.corpus.examples import Example, Problem, chat_of
+from sf_ray.corpus.examples import Example, Problem
+from sf_ray.corpus.messages import chat_of
 from tests.support.chats import ANSWER, USER, turn
 
 

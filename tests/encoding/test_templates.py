@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from sf_ray.corpus.examples import Example, chat_of
+from sf_ray.corpus.examples import Example
+from sf_ray.corpus.messages import chat_of
 from sf_ray.encoding.encoder import Encoder
 from sf_ray.encoding.templates import JinjaRenderer, Template
 from sf_ray.engine.model_files import load_tokenizer, resolve_model

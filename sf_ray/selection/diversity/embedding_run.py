@@ -231,7 +231,12 @@ def _texts(row_format: Format, rows: pa.Table) -> list[str]:
     texts = []
     for row in rows_of(rows):
         example = None if isinstance(row, BadLine) else row_format.render(row)
-        assert isinstance(example, Example), "a row that is kept could be scored"
+        if not isinstance(example, Example):
+            reason = row.reason if isinstance(row, BadLine) else "it does not render"
+            raise SfRayError(
+                f"a row that has a score cannot be read any more ({reason}): its score is of an "
+                "older version; score the corpus again"
+            )
         texts.append(example.text)
     return texts
 
