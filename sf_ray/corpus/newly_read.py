@@ -1,8 +1,8 @@
 """What rows hold that versions up to 0.1.0 read in another way, or not at all.
 
 Scores of such rows have another identity than theirs, so that no scores are mixed in one set;
-scores of all other rows keep theirs. Extra fields of a format need no word here: their columns are in
-the identity.
+scores of all other rows keep theirs. Extra fields of a format need no word here: their columns are
+in the identity.
 """
 
 from collections.abc import Sequence
