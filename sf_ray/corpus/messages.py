@@ -115,9 +115,20 @@ def messages_of(value: object, what: str = "the messages are") -> tuple[Message,
 
 
 def _are_written(items: Sequence[object]) -> bool:
-    """Whether texts are messages as JSON, each on its own."""
+    """Whether all of some values are objects like messages, or JSON text of one."""
     objects = map(as_object, items)
     return all(fields is not None and ("role" in fields or "from" in fields) for fields in objects)
+
+
+def written_messages(source: str) -> list[Any] | None:
+    """The messages that a text holds as JSON; None where it is any other text."""
+    if source.lstrip()[:1] != "[":
+        return None
+    try:
+        value = load_json(source)
+    except ValueError:
+        return None
+    return value if value and _are_written(value) else None
 
 
 def _message(item: object) -> Message:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sf_ray.corpus.fields import FieldError, as_object, elements, is_blank
 from sf_ray.corpus.formats import Format, SampleRow, value_at
-from sf_ray.corpus.messages import REASONING, WEIGHTS
+from sf_ray.corpus.messages import REASONING, WEIGHTS, written_messages
 from sf_ray.corpus.rows import has_json
 
 
@@ -28,6 +28,10 @@ def newly_read(
     found: set[str] = set()
     for sampled in sample if row_format.is_chat else ():
         found |= in_messages(value_at(sampled.row, row_format.columns[row_format.required[0]]))
+    if row_format.name == "prompt-completion":
+        prompts = (value_at(sampled.row, row_format.columns["prompt"]) for sampled in sample)
+        if any(isinstance(prompt, str) and written_messages(prompt) for prompt in prompts):
+            found.add("messages in text")
     used = row_format.top_columns
     if schema is not None and any(has_json(f.type) for f in schema if f.name in used):
         found.add("arrow.json")

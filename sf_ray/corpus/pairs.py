@@ -8,7 +8,7 @@ from typing import Any
 
 from sf_ray.corpus.examples import Example, Message
 from sf_ray.corpus.fields import as_object, elements, is_absent, is_blank, refuse, text, type_name
-from sf_ray.corpus.messages import checked_chat, messages_of, tools_of
+from sf_ray.corpus.messages import checked_chat, messages_of, tools_of, written_messages
 from sf_ray.corpus.status import Status
 
 # Fields whose values are no text, and without which nobody knows what an answer is about.
@@ -59,10 +59,17 @@ def history(value: object) -> tuple[Message, ...]:
 def prompt_and_completion(values: Mapping[str, Any]) -> Example:
     """A prompt and what completes it: two texts, or two lists of messages (TRL's two forms).
 
+    Either list may be JSON text.
+
     Raises:
         FieldError: They are neither, or the messages are no chat.
     """
     prompt, completion = values["prompt"], values["completion"]
+    if isinstance(prompt, str):
+        prompt = written_messages(prompt) or prompt
+    # Behind a prompt of plain text, JSON is what the completion says.
+    if isinstance(completion, str) and not isinstance(prompt, str):
+        completion = written_messages(completion) or completion
     if isinstance(prompt, str) and isinstance(completion, str):
         # The two texts unchanged: no newline is added.
         return Example.pair(
