@@ -123,7 +123,9 @@ class Example:
         """
         content_hash = hashlib.blake2b(digest_size=16)
         parts = [self.tools, *(part for m in self.messages for part in (m.role, m.text))]
-        if self.turns != self._answers:
+        if (self.scored_from or any(not m.weight for m in self.messages)) and (
+            self.turns != self._answers
+        ):
             parts.append(f"scored: {self.turns}")
         for part in parts:
             # JSON and Python take half of a surrogate pair for text; UTF-8 does not.

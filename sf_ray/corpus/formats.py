@@ -108,20 +108,24 @@ class Format:
             values[field] = None if is_absent(value) else value
         refuse_media(values)
         for field in self.texts:
-            values[field] = text(values[field], f"{self.columns.get(field, field)!r} is")
+            value = values[field]
+            if value is None:
+                values[field] = ""
+            elif not isinstance(value, str) or not value.isascii():  # else `text` changes nothing
+                values[field] = text(value, f"{self.columns.get(field, field)!r} is")
         return values
 
     def _not_sampled(self, row: Row) -> dict[str, object]:
         """Extra fields of a JSON row that no sampled row has."""
+        # A field with a column of its own is read from there.
+        names = (self.extra.keys() & row.keys()) - self.columns.keys()
+        if not names:  # of nearly every row
+            return {}
         used = self.columns.values()
         return {
-            field: row[field]
-            for field, holds in self.extra.items()
-            # A field with a column of its own is read from there.
-            if field not in self.columns
-            and field not in used
-            and not is_absent(row.get(field))
-            and holds(row[field])
+            name: row[name]
+            for name in names
+            if name not in used and not is_absent(row[name]) and self.extra[name](row[name])
         }
 
     def __str__(self) -> str:

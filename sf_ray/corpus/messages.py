@@ -186,6 +186,8 @@ def _part(part: object) -> str:
 
 
 def _reasoning(fields: Mapping[str, Any]) -> str:
+    if fields.keys().isdisjoint(REASONING):  # of nearly every message
+        return ""
     own, *others = (fields.get(name) for name in REASONING)
     # The other two names also hold settings: "thinking": true.
     found = [own, *(other for other in others if isinstance(other, str))]
@@ -196,6 +198,8 @@ def _reasoning(fields: Mapping[str, Any]) -> str:
 def _weight(fields: Mapping[str, Any]) -> float:
     """The weight of an answer: 1 where nothing says otherwise."""
     weight: float = 1
+    if fields.keys().isdisjoint(WEIGHTS):  # of nearly every message
+        return weight
     for name in WEIGHTS:
         value = fields.get(name)
         if is_absent(value):
@@ -208,8 +212,10 @@ def _weight(fields: Mapping[str, Any]) -> float:
 
 def _calls(fields: Mapping[str, Any]) -> tuple[ToolCall, ...]:
     """The calls of tools in a message, in the newer form or the older one."""
-    raw = elements(fields.get("tool_calls"), "its tool_calls are")
-    older = fields.get("function_call")
+    raw, older = fields.get("tool_calls"), fields.get("function_call")
+    if raw is None and older is None:  # of nearly every message
+        return ()
+    raw = elements(raw, "its tool_calls are")
     if not raw and not is_blank(older):
         raw = [older]
     calls = tuple(call for call in map(_call, raw) if call)

@@ -32,7 +32,7 @@ def question_and_answer(values: Mapping[str, Any], prompt: str, answer: str) -> 
     before = (Message("system", values["system"]),) if values["system"] else ()
     earlier = history(values["history"])
     messages = (*before, *earlier, Message("user", question), Message("assistant", values[answer]))
-    return Example(messages, scored_from=len(messages) - 1)
+    return Example(messages, scored_from=len(messages) - 1 if earlier else 0)
 
 
 def history(value: object) -> tuple[Message, ...]:
@@ -95,10 +95,11 @@ def refuse_media(values: Mapping[str, Any]) -> None:
     Raises:
         FieldError: Names the field.
     """
-    field = next((name for name in MEDIA if not is_blank(values.get(name))), None)
-    if field:
-        refuse(
-            f"{field!r} is not empty, and only text can be scored; where it is no part of "
-            "the question, drop or rename it",
-            Status.UNSUPPORTED_PART,
-        )
+    for field in MEDIA:
+        value = values.get(field)
+        if value is not None and not is_blank(value):
+            refuse(
+                f"{field!r} is not empty, and only text can be scored; where it is no part of "
+                "the question, drop or rename it",
+                Status.UNSUPPORTED_PART,
+            )

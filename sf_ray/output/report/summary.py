@@ -121,7 +121,7 @@ class Summary:
         payload = {
             "summary_version": _VERSION,
             "column": self.column,
-            "unused_columns": self.unused,
+            **({"unused_columns": self.unused} if self.unused else {}),
             "rows": [_row_as_json(row) for row in self.rows],
             "groups": None if survey.groups is None else _as_lists(survey.groups),
             "points": [[_short(value) for value in row] for row in survey.points.values.tolist()],
