@@ -18,13 +18,9 @@ from sf_ray.corpus.fields import (
     refuse,
     text,
 )
+from sf_ray.corpus.media import MEDIA, refuse_media
 from sf_ray.corpus.messages import chat_of
-from sf_ray.corpus.pairs import (
-    MEDIA,
-    prompt_and_completion,
-    question_and_answer,
-    refuse_media,
-)
+from sf_ray.corpus.pairs import prompt_and_completion, question_and_answer
 from sf_ray.errors import SfRayError, UsageError
 
 # The values of one row by column, or by field of a JSON object.

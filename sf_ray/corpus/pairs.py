@@ -9,10 +9,6 @@ from typing import Any
 from sf_ray.corpus.examples import Example, Message
 from sf_ray.corpus.fields import as_object, elements, is_absent, is_blank, refuse, text, type_name
 from sf_ray.corpus.messages import checked_chat, messages_of, tools_of, written_messages
-from sf_ray.corpus.status import Status
-
-# Fields whose values are no text, and without which nobody knows what an answer is about.
-MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 
 
 def question_and_answer(values: Mapping[str, Any], prompt: str, answer: str) -> Example:
@@ -87,19 +83,3 @@ def _side(value: object, role: str, field: str) -> tuple[Message, ...]:
     if isinstance(value, bytes) or not isinstance(value, list | Mapping):
         refuse(f"{field!r} is {type_name(value)}, expected text or a list of messages")
     return messages_of(value, f"the {field} is")
-
-
-def refuse_media(values: Mapping[str, Any]) -> None:
-    """Refuses a row that has an image, sound or video beside its text.
-
-    Raises:
-        FieldError: Names the field.
-    """
-    for field in MEDIA:
-        value = values.get(field)
-        if value is not None and not is_blank(value):
-            refuse(
-                f"{field!r} is not empty, and only text can be scored; where it is no part of "
-                "the question, drop or rename it",
-                Status.UNSUPPORTED_PART,
-            )

@@ -43,6 +43,7 @@ NAN = float("nan")
         ({"role": ["user"], "content": []}, "bad_row", "lists of different lengths"),
         (["one text only"], "no_assistant_turn", "none of its 1 messages"),
         ([[USER], [ANSWER]], "bad_row", "message 0: it is list, expected an object"),
+        ([USER | {"images": ["a.png"]}, ANSWER], "unsupported_part", "message 0: 'images'"),
         (None, "bad_row", "the messages are null"),
         (NAN, "bad_row", "the messages are null"),
         ([USER, ANSWER | {"weight": 0}], "no_assistant_turn", "all of its answers have the weight"),
@@ -132,6 +133,7 @@ SAME_CALLS: dict[str, dict[str, Any]] = {
     "an object of lists": {"tool_calls": {"function": [CALL], "id": [None]}},
     "parameters": {"tool_calls": [{"name": "look_up", "parameters": CALL["arguments"]}]},
     "no arguments": {"tool_calls": [CALL | {"function": {"name": "look_up", "arguments": NAN}}]},
+    "no image": {"images": [], "image": None, "audio": NAN},
     "NaN": {"function_call": NAN, "reasoning_content": NAN, "weight": NAN, "tool_call_id": NAN},
 }
 

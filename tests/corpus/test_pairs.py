@@ -4,8 +4,8 @@ import pytest
 
 from sf_ray.corpus.examples import Example, Problem
 from sf_ray.corpus.formats import resolve_format
+from sf_ray.corpus.media import MEDIA
 from sf_ray.corpus.messages import chat_of
-from sf_ray.corpus.pairs import MEDIA
 from tests.support.chats import ANSWER, USER, turn
 
 NAN = float("nan")
