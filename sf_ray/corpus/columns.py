@@ -10,6 +10,8 @@ from sf_ray.corpus.fields import is_blank
 from sf_ray.corpus.formats import Format, SampleRow
 
 _MOST_NAMES = 12
+# How deep text is looked for: JSON may be nested deeper than Python can follow.
+_DEPTH = 8
 
 
 def as_in_json(row_format: Format, sample: Sequence[SampleRow]) -> Format:
@@ -57,11 +59,10 @@ def in_words(names: Sequence[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def _has_text(value: object) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_has_text, value.values()))
-    if isinstance(value, list):
-        return any(map(_has_text, value))
+def _has_text(value: object, depth: int = _DEPTH) -> bool:
+    if isinstance(value, Mapping | list):
+        inner = value.values() if isinstance(value, Mapping) else value
+        return depth > 0 and any(_has_text(element, depth - 1) for element in inner)
     return isinstance(value, str) and bool(value.strip())
 
 

@@ -21,6 +21,7 @@ from sf_ray.corpus.fields import (
 from sf_ray.corpus.media import MEDIA, refuse_media
 from sf_ray.corpus.messages import chat_of
 from sf_ray.corpus.pairs import prompt_and_completion, question_and_answer
+from sf_ray.corpus.status import Status
 from sf_ray.errors import SfRayError, UsageError
 
 # The values of one row by column, or by field of a JSON object.
@@ -87,6 +88,8 @@ class Format:
             return self.make(self.values_of(row))
         except FieldError as error:
             return Problem(error.status, error.reason)
+        except RecursionError:
+            return Problem(Status.BAD_ROW, "its values are nested too deeply")
 
     def values_of(self, row: Row) -> dict[str, Any]:
         """Field -> value of a row: None where absent, or "" for a text.

@@ -13,8 +13,20 @@ def sample_of(*rows: dict[str, Any]) -> list[SampleRow]:
 
 
 def test_columns_of_text_that_the_format_does_not_use_are_named() -> None:
+    deep: object = "x"
+    for _ in range(100_000):
+        deep = [deep]
     rows = [
-        ROW | {"title": None, "tags": ["x"], "n": 1, "empty": " ", "input": "I", "history": []},
+        ROW
+        | {
+            "deep": deep,
+            "title": None,
+            "tags": ["x"],
+            "n": 1,
+            "empty": " ",
+            "input": "I",
+            "history": [],
+        },
         ROW | {"title": "T", "meta": {"by": [None, "me"]}, "numbers": [1], "nothing": {"a": None}},
     ]
     found = resolve_format(list(rows[0] | rows[1]), sample=sample_of(*rows))
