@@ -6,7 +6,8 @@ Reads no corpus and writes no file.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sf_ray.corpus.examples import Example, chat_of
+from sf_ray.corpus.examples import Example
+from sf_ray.corpus.messages import chat_of
 from sf_ray.encoding.encoded_table import encoded_table
 from sf_ray.encoding.encoder import Encoder
 from sf_ray.encoding.templates import Template

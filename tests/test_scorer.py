@@ -8,7 +8,8 @@ import pytest
 
 from bench.support.corpora import WORDS
 from sf_ray import Scorer, SfRayError
-from sf_ray.corpus.examples import Example, Problem, chat_of
+from sf_ray.corpus.examples import Example, Problem
+from sf_ray.corpus.messages import chat_of
 from sf_ray.corpus.status import Status
 from sf_ray.encoding.templates import JinjaRenderer, Template
 from tests.support.chats import ANSWER, JINJA, USER, turn

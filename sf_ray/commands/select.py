@@ -1,10 +1,13 @@
 """Selecting, once all units have scores: scores -> kept rows -> filtered shards -> manifest."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from sf_ray.commands.locations import location_of
 from sf_ray.config.options import CorpusOptions, SelectionOptions
 from sf_ray.config.registry import command_line
+from sf_ray.corpus.columns import unused_text
+from sf_ray.corpus.plan_cache import sample_of
 from sf_ray.corpus.planning import Corpus, say_skipped
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.errors import UsageError
@@ -89,7 +92,9 @@ def select_and_write(
             )
     with timed("survey", wall_s):
         column = _column_to_report(options, selection.corpus)
-        summary = summarise(selection, row_format, column)
+        sample = sample_of(score_set.location, selection.corpus)
+        unused = unused_text(row_format, sample.rows)
+        summary = replace(summarise(selection, row_format, column), unused=tuple(unused))
     duplicates = selection.duplicates
     manifest = manifest_of(
         _request(

@@ -5,12 +5,14 @@ left beside its score pieces: footers, and marks of bad shards.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sf_ray.commands.locations import location_of
 from sf_ray.config.options import CorpusOptions, ScoringOptions, SelectionOptions
+from sf_ray.corpus.columns import as_in_json, in_words, unused_text
 from sf_ray.corpus.formats import Format, resolve_format
+from sf_ray.corpus.newly_read import newly_read
 from sf_ray.corpus.plan_cache import Sample, read_footers
 from sf_ray.corpus.planning import Corpus, check_text_columns, plan_corpus, say_skipped
 from sf_ray.corpus.readers.file_types import FileType
@@ -166,6 +168,7 @@ def find_encoding(
         SfRayError: The columns hold no text, or model or template cannot be used.
     """
     row_format = _row_format(options, corpus, sample)
+    schema = None if corpus.file_type is FileType.JSON else corpus.schema
     model = _resolve_model(options)
     return specs.encoding(
         row_format,
@@ -180,6 +183,7 @@ def find_encoding(
         _template(options, model),
         options.turns,
         sample=tuple(sampled.row for sampled in sample.rows),
+        newly_read=tuple(newly_read(row_format, schema, sample.rows)),
     )
 
 
@@ -211,6 +215,8 @@ def scoring_spec_of(options: ScoringOptions, encoding: EncodingSpec, specs: Spec
         "dtype": dtype,
         "unit_rows": options.unit_rows,
     }
+    if encoding.newly_read:  # else left out: scores of older versions keep their id
+        identity["newly_read"] = list(encoding.newly_read)
     engine = specs.engine.of(options, encoding.model, device, dtype)
     return ScoringSpec(encoding, engine, identity)
 
@@ -219,11 +225,16 @@ def _row_format(options: ScoringOptions, corpus: Corpus, sample: Sample) -> Form
     names = field_names(corpus, sample.rows)
     row_format = resolve_format(names, options.format, options.columns, sample.rows)
     if corpus.file_type is FileType.JSON:
-        # A row may have an optional field that no sampled row has.
-        optional = {field: field for field in row_format.optional}
-        row_format = replace(row_format, columns=optional | dict(row_format.columns))
-    if not row_format.is_chat:
-        check_text_columns(corpus, row_format.columns.values())
+        row_format = as_in_json(row_format, sample.rows)
+    columns = row_format.columns
+    check_text_columns(
+        corpus,
+        [columns[field] for field in row_format.required],
+        [columns[field] for field in row_format.texts if field in columns],
+    )
+    unused = unused_text(row_format, sample.rows)
+    if unused:
+        say(f"columns not used: {in_words(unused)}")
     return row_format
 
 

@@ -5,9 +5,22 @@ Pure functions of column names and rows. Knows no tokens, no model and no files.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from sf_ray.corpus.examples import Example, Problem, chat_of
+from sf_ray.corpus.examples import Example, Problem
+from sf_ray.corpus.fields import (
+    FieldError,
+    holds_anything,
+    holds_list,
+    holds_text,
+    is_absent,
+    refuse,
+    text,
+)
+from sf_ray.corpus.media import MEDIA, refuse_media
+from sf_ray.corpus.messages import chat_of
+from sf_ray.corpus.pairs import prompt_and_completion, question_and_answer
 from sf_ray.corpus.status import Status
 from sf_ray.errors import SfRayError, UsageError
 
@@ -44,7 +57,10 @@ class Format:
         columns: Field -> column, for the fields that the corpus has. A dot leads into a nested
             column. Empty in `FORMATS`; `resolve_format` fills it in.
         make: Makes an example from field -> value, where an absent field has the value None.
-        is_chat: Whether fields hold lists of messages, and so are not all plain text.
+        texts: The fields that hold text; `make` gets "" for an absent one.
+        extra: More fields that may be absent -> whether a value is one that the field can hold.
+            A corpus may have a column of that name that holds something else, and is not used.
+        is_chat: Whether a field holds a list of messages.
     """
 
     name: str
@@ -52,7 +68,14 @@ class Format:
     optional: tuple[str, ...]
     columns: Mapping[str, str]
     make: Callable[[Mapping[str, Any]], Example | Problem]
+    texts: tuple[str, ...]
+    extra: Mapping[str, Callable[[object], bool]]
     is_chat: bool = False
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """All fields."""
+        return (*self.required, *self.optional, *self.extra)
 
     @property
     def top_columns(self) -> list[str]:
@@ -61,16 +84,48 @@ class Format:
 
     def render(self, row: Row) -> Example | Problem:
         """The example of a row, or why the row has none."""
-        values = {field: value_at(row, column) for field, column in self.columns.items()}
-        for field, value in values.items():
-            column = self.columns[field]
-            if value is None and field in self.required:
-                what = "null" if _top(column) in row or column in row else "missing"
-                return Problem(Status.BAD_ROW, f"{column!r} is {what}")
-            if not (self.is_chat or value is None or isinstance(value, str)):
-                what = "not valid UTF-8" if isinstance(value, bytes) else type(value).__name__
-                return Problem(Status.BAD_ROW, f"{column!r} is {what}, expected text")
-        return self.make(dict.fromkeys(self.optional) | values)
+        try:
+            return self.make(self.values_of(row))
+        except FieldError as error:
+            return Problem(error.status, error.reason)
+        except RecursionError:
+            return Problem(Status.BAD_ROW, "its values are nested too deeply")
+
+    def values_of(self, row: Row) -> dict[str, Any]:
+        """Field -> value of a row: None where absent, or "" for a text.
+
+        Raises:
+            FieldError: A required field is absent, a field that holds text has another value, or
+                the row has an image, sound or video.
+        """
+        values = dict.fromkeys(self.fields) | self._not_sampled(row)
+        for field, column in self.columns.items():
+            value = value_at(row, column)
+            if field in self.required and is_absent(value):
+                is_there = _top(column) in row or column in row
+                refuse(f"{column!r} is {'null' if is_there else 'missing'}")
+            values[field] = None if is_absent(value) else value
+        refuse_media(values)
+        for field in self.texts:
+            value = values[field]
+            if value is None:
+                values[field] = ""
+            elif not isinstance(value, str) or not value.isascii():  # else `text` changes nothing
+                values[field] = text(value, f"{self.columns.get(field, field)!r} is")
+        return values
+
+    def _not_sampled(self, row: Row) -> dict[str, object]:
+        """Extra fields of a JSON row that no sampled row has."""
+        # A field with a column of its own is read from there.
+        names = (self.extra.keys() & row.keys()) - self.columns.keys()
+        if not names:  # of nearly every row
+            return {}
+        used = self.columns.values()
+        return {
+            name: row[name]
+            for name in names
+            if name not in used and not is_absent(row[name]) and self.extra[name](row[name])
+        }
 
     def __str__(self) -> str:
         renamed = [f"{field}={column}" for field, column in self.columns.items() if field != column]
@@ -90,27 +145,27 @@ def _top(path: str) -> str:
     return path.partition(".")[0]
 
 
+_MEDIA = dict.fromkeys(MEDIA, holds_anything)
+
+
 def _pair(name: str, prompt: str, answer: str) -> Format:
-    """A format with a question and an answer, and optionally an input and a system prompt."""
-
-    def make(values: Mapping[str, Any]) -> Example:
-        question = values[prompt] + (f"\n{values['input']}" if values["input"] else "")
-        return Example.pair(question, values[answer], values["system"] or "", "\n")
-
-    return Format(name, (prompt, answer), ("input", "system"), {}, make)
+    """A format with a question and an answer, and optionally what belongs to the question."""
+    texts = (prompt, answer, "input", "system", "context")
+    make = partial(question_and_answer, prompt=prompt, answer=answer)
+    extra = {"history": holds_list, "context": holds_text} | _MEDIA
+    return Format(name, (prompt, answer), ("input", "system"), {}, make, texts, extra)
 
 
 def _chat(name: str, field: str) -> Format:
     """A format with a list of messages, and optionally tools and a system prompt."""
 
     def make(values: Mapping[str, Any]) -> Example | Problem:
-        return chat_of(values[field], values["tools"], values["system"])
+        return chat_of(values[field], values["tools"], values["system"], values["functions"])
 
-    return Format(name, (field,), ("tools", "system"), {}, make, is_chat=True)
+    extra = {"functions": holds_list} | _MEDIA
+    return Format(name, (field,), ("tools", "system"), {}, make, ("system",), extra, is_chat=True)
 
 
-# "alpaca" renders as the paper's code does (Superfiltering, `data_analysis.py`): the instruction
-# and a newline, the input and a newline where there is an input, and no preamble.
 FORMATS = (
     _pair("alpaca", "instruction", "output"),
     _pair("instruction-response", "instruction", "response"),
@@ -120,8 +175,9 @@ FORMATS = (
         ("prompt", "completion"),
         (),
         {},
-        # The two texts unchanged: no newline is added.
-        lambda values: Example.pair(values["prompt"], values["completion"]),
+        prompt_and_completion,
+        (),
+        {"tools": holds_list} | _MEDIA,
     ),
     _chat("messages", "messages"),
     _chat("sharegpt", "conversations"),
@@ -155,7 +211,8 @@ def resolve_format(
                 f"--columns {field}={column}: the corpus has no column {column!r}; "
                 f"it has {list(column_names)}"
             )
-    fitting = [f for f in (_with_columns(c, column_names, columns) for c in candidates) if f]
+    found = (_with_columns(c, column_names, columns, sample) for c in candidates)
+    fitting = [f for f in found if f]
     if len(fitting) > 1:
         fitting = _by_sample(fitting, sample)
     if len(fitting) == 1:
@@ -174,26 +231,37 @@ def resolve_format(
 def _known(name: str, columns: Mapping[str, str]) -> list[Format]:
     """The formats with this name that have all of these fields."""
     candidates = [f for f in FORMATS if name in ("auto", f.name)]
-    known = dict.fromkeys(field for f in candidates for field in f.required + f.optional)
+    known = dict.fromkeys(field for f in candidates for field in f.fields)
     for field in columns:
         if field not in known:
             raise UsageError(f"--columns: unknown field {field!r}; expected one of {list(known)}")
     # Who names the column of a field expects a format that has this field.
-    return [f for f in candidates if all(c in f.required + f.optional for c in columns)]
+    return [f for f in candidates if all(c in f.fields for c in columns)]
 
 
 def _with_columns(
-    candidate: Format, column_names: Sequence[str], columns: Mapping[str, str]
+    candidate: Format,
+    column_names: Sequence[str],
+    columns: Mapping[str, str],
+    sample: Sequence[SampleRow] = (),
 ) -> Format | None:
     """The format with its columns filled in; None where the corpus lacks a required field."""
+    free = set(column_names) - set(columns.values())  # no column is two fields
     column_of = {
         field: columns.get(field, field)
-        for field in candidate.required + candidate.optional
-        if field in columns or field in column_names
+        for field in candidate.fields
+        if field in columns or (field in free and _can_hold(candidate, field, sample))
     }
     if not all(field in column_of for field in candidate.required):
         return None
     return replace(candidate, columns=column_of)
+
+
+def _can_hold(candidate: Format, field: str, sample: Sequence[SampleRow]) -> bool:
+    """Whether the column that has the name of a field holds such a field, as far as rows show."""
+    holds = candidate.extra.get(field, holds_anything)
+    values = (sampled.row.get(field) for sampled in sample)
+    return all(is_absent(value) or holds(value) for value in values)
 
 
 def _by_sample(fitting: Sequence[Format], sample: Sequence[SampleRow]) -> list[Format]:
@@ -251,4 +319,4 @@ def other_format(own: Format, row: Row) -> Format | None:
 
 def _has_fields(row_format: Format, row: Row) -> bool:
     columns = (row_format.columns[field] for field in row_format.required)
-    return all(value_at(row, column) is not None for column in columns)
+    return not any(is_absent(value_at(row, column)) for column in columns)

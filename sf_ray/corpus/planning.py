@@ -255,28 +255,43 @@ def top_level(columns: Iterable[str], names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(tops))
 
 
-def check_text_columns(corpus: Corpus, columns: Iterable[str]) -> None:
+def check_text_columns(
+    corpus: Corpus, columns: Iterable[str], optional: Iterable[str] = ()
+) -> None:
     """Refuses a corpus with a column that can hold no text, at any depth of nesting.
 
     Accepts every JSON corpus: JSON has no column types, only the values of a row have one.
+
+    Args:
+        corpus: The corpus.
+        columns: Columns that must hold text.
+        optional: Columns that hold text or nothing: pandas leaves a column of NaN for no text.
 
     Raises:
         SfRayError: A column has another type; the error names both.
     """
     if corpus.file_type is FileType.JSON:
         return
-    for name in top_level(columns, corpus.schema.names):
+    may_be_empty = top_level(optional, corpus.schema.names)
+    for name in top_level([*columns, *may_be_empty], corpus.schema.names):
         column_type = corpus.schema.field(name).type
-        is_dictionary = pa.types.is_dictionary(column_type)
-        value_type = column_type.value_type if is_dictionary else column_type
-        if not (
-            pa.types.is_string(value_type)
-            or pa.types.is_large_string(value_type)
-            or pa.types.is_string_view(value_type)
-            or pa.types.is_null(value_type)
-            or pa.types.is_nested(value_type)
-        ):
+        is_empty = name in may_be_empty and pa.types.is_floating(column_type)
+        if not (_may_hold_text(column_type) or is_empty):
             raise SfRayError(
                 f"column {name!r} of {corpus.shards[0].file.relative} has the type {column_type}; "
                 "expected text. Choose another with --columns, or convert it"
             )
+
+
+def _may_hold_text(column_type: pa.DataType) -> bool:
+    if isinstance(column_type, pa.BaseExtensionType):  # e.g. arrow.json
+        return _may_hold_text(column_type.storage_type)
+    if pa.types.is_dictionary(column_type) or pa.types.is_run_end_encoded(column_type):
+        return _may_hold_text(column_type.value_type)
+    return bool(
+        pa.types.is_string(column_type)
+        or pa.types.is_large_string(column_type)
+        or pa.types.is_string_view(column_type)
+        or pa.types.is_null(column_type)
+        or pa.types.is_nested(column_type)
+    )

@@ -6,10 +6,13 @@ Does not know which columns hold a question or an answer. Knows no Ray and no mo
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
+from sf_ray.corpus.fields import BrokenJson, load_json, with_bytes
 from sf_ray.corpus.formats import Row
 from sf_ray.corpus.planning import top_level
 from sf_ray.corpus.readers.file_types import FileType, file_type_of
@@ -90,15 +93,63 @@ def rows_of(table: pa.Table) -> Iterator[Row | BadLine]:
 
 
 def values_of(column: pa.ChunkedArray) -> list[object]:
-    """Python values of a column; text that is not valid UTF-8, at any depth, comes out as bytes.
+    """Python values of a column.
 
-    Neither Parquet nor Arrow checks that strings are valid UTF-8.
+    Neither Parquet nor Arrow checks that strings are valid UTF-8: text that is not, at any depth,
+    comes out as bytes. Values of the type arrow.json, at any depth, are parsed.
     """
+    values: list[object]
     try:
-        values: list[object] = column.to_pylist()
-        return values
+        values = column.to_pylist()
     except (ValueError, OverflowError):  # UnicodeDecodeError is a ValueError
-        return [_value_of(cell) for cell in column]
+        values = [_value_of(cell) for cell in column]
+    if has_json(column.type):
+        return [_parsed(value, column.type) for value in values]
+    return values
+
+
+def has_json(column_type: pa.DataType) -> bool:
+    """Whether a type is arrow.json, or has it inside."""
+    if isinstance(column_type, pa.JsonType):
+        return True
+    if isinstance(column_type, pa.BaseExtensionType):
+        return has_json(column_type.storage_type)
+    if pa.types.is_dictionary(column_type) or pa.types.is_run_end_encoded(column_type):
+        return has_json(column_type.value_type)
+    return any(has_json(column_type.field(i).type) for i in range(column_type.num_fields))
+
+
+def _parsed(value: Any, value_type: pa.DataType) -> object:
+    """A Python value of an Arrow type, with the text of each arrow.json in it parsed."""
+    if value is None or not has_json(value_type):
+        return value
+    if isinstance(value_type, pa.JsonType):
+        return _parsed_json(value)
+    if isinstance(value_type, pa.BaseExtensionType):
+        return _parsed(value, value_type.storage_type)
+    if pa.types.is_dictionary(value_type) or pa.types.is_run_end_encoded(value_type):
+        return _parsed(value, value_type.value_type)
+    if pa.types.is_struct(value_type) and isinstance(value, dict):
+        return {field.name: _parsed(value.get(field.name), field.type) for field in value_type}
+    if pa.types.is_map(value_type):
+        types = value_type.key_type, value_type.item_type
+        return [tuple(map(_parsed, entry, types)) for entry in _entries(value)]
+    if isinstance(value, list):  # of any of the list types
+        return [_parsed(element, value_type.value_type) for element in value]
+    return value
+
+
+def _entries(value: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """The entries of a map, which `_value_of` gives as objects."""
+    return [tuple(entry.values()) if isinstance(entry, dict) else entry for entry in value]
+
+
+def _parsed_json(source: str | bytes) -> object:
+    if isinstance(source, str):
+        with suppress(ValueError):
+            return load_json(source)
+        return BrokenJson(source.encode("utf-8", "surrogatepass"))
+    return BrokenJson(source)
 
 
 def _value_of(cell: pa.Scalar) -> object:
@@ -106,7 +157,7 @@ def _value_of(cell: pa.Scalar) -> object:
         return cell.as_py()
     except (ValueError, OverflowError):
         pass  # the cell itself is broken, or one inside it
-    if isinstance(cell, pa.DictionaryScalar):
+    if isinstance(cell, pa.DictionaryScalar | pa.ExtensionScalar | pa.RunEndEncodedScalar):
         return _value_of(cell.value)
     if isinstance(cell, pa.StructScalar):
         return {name: _value_of(value) for name, value in cell.items()}
@@ -129,23 +180,8 @@ def _row_of_line(line: bytes) -> Row | BadLine:
     if not isinstance(row, dict):
         return BadLine(f"a JSON {_json_type(row)}, expected an object")
     if _SURROGATE.search(line):
-        return {name: _encodable(value) for name, value in row.items()}
+        return {name: with_bytes(value) for name, value in row.items()}
     return row
-
-
-def _encodable(value: object) -> object:
-    """A JSON value in which each text that has no UTF-8 encoding is bytes instead."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return value.encode("utf-8", "surrogatepass")
-        return value
-    if isinstance(value, list):
-        return [_encodable(element) for element in value]
-    if isinstance(value, dict):
-        return {name: _encodable(element) for name, element in value.items()}
-    return value
 
 
 def _json_type(value: object) -> str:

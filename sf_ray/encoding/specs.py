@@ -83,6 +83,8 @@ class EncodingSpec:
         sample: Some rows of the corpus, on which the driver tries fastokens; workers have none.
         fast: Whether fastokens passed on the driver, which says so; None on the driver itself.
             Each worker tries it again. No part of the scoring identity, as ids are the same.
+        newly_read: What the rows hold that older versions read otherwise; part of the scoring
+            identity.
     """
 
     format: Format
@@ -94,6 +96,7 @@ class EncodingSpec:
     tokenizer: str | None = None
     sample: tuple[Row, ...] = field(default=(), repr=False)
     fast: bool | None = None
+    newly_read: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[str]:

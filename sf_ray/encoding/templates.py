@@ -172,8 +172,10 @@ class JinjaRenderer:
             messages = [_for_jinja(message) for message in example.messages[: turn + 1]]
             tools = json.loads(example.tools) if example.tools else None
             # An open answer ends with its text, without the template's end of the turn. An answer
-            # that calls tools has no text at its end where the rendering could be cut.
-            is_open = not example.messages[turn].calls
+            # that calls tools, or only thinks, has no text at its end where the rendering could be
+            # cut.
+            last = example.messages[turn]
+            is_open = not last.calls and bool(last.content or not last.reasoning)
             before = self._ids(messages[:-1], tools, add_generation_prompt=True)
             whole = self._ids(messages, tools, continue_final_message=is_open)
         except Exception as error:  # noqa: BLE001 - a template may do anything with what it gets
@@ -203,6 +205,8 @@ class JinjaRenderer:
 def _for_jinja(message: Message) -> dict[str, Any]:
     """A message in the form that chat templates expect."""
     fields: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.reasoning:
+        fields["reasoning_content"] = message.reasoning
     if message.calls:
         functions = [{"name": c.name, "arguments": c.arguments} for c in message.calls]
         fields["tool_calls"] = [{"type": "function", "function": call} for call in functions]

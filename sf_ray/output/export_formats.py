@@ -3,13 +3,14 @@
 Does not know where rows come from and exports go to. No Ray, no model.
 """
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sf_ray.corpus.examples import Example, Message, as_json
-from sf_ray.corpus.formats import Format, Row, value_at
+from sf_ray.corpus.examples import Example, Message, ToolCall
+from sf_ray.corpus.fields import as_json, load_json
+from sf_ray.corpus.formats import Format, Row
+from sf_ray.corpus.pairs import history
 from sf_ray.output.shard_writer import WrittenShard
 
 ExportedRow = dict[str, Any]
@@ -38,34 +39,50 @@ class Export:
 
 
 def openai_row(example: Example) -> ExportedRow:
-    """For OpenAI's fine-tuning API, and tools that read its format: `messages`, and `tools`."""
-    row: ExportedRow = {"messages": _messages(example.messages)}
+    """For OpenAI's fine-tuning API, and tools that read its format: `messages`, and `tools`.
+
+    Answers that are context only have the weight 0.
+    """
+    row: ExportedRow = {"messages": _messages(example, with_weights=True)}
     if example.tools:
         row["tools"] = _parsed(example.tools)
     return row
 
 
-def trl_pair_row(example: Example) -> ExportedRow:
-    """For TRL's `SFTTrainer`: a prompt and a completion; only the completion is trained on."""
-    messages = _messages(example.messages)
-    return {"prompt": messages[:-1], "completion": messages[-1:]}
+def trl_pair_row(example: Example) -> ExportedRow | None:
+    """For TRL's `SFTTrainer`: a prompt and a completion; only the completion is trained on.
+
+    None where an answer in the completion is context only.
+    """
+    start = max(example.scored_from, 0) or len(example.messages) - 1
+    if _has_weights(example.messages[start:]):
+        return None
+    messages = _messages(example)
+    row: ExportedRow = {"prompt": messages[:start], "completion": messages[start:]}
+    return row | ({"tools": example.tools} if example.tools else {})
 
 
-def trl_chat_row(example: Example) -> ExportedRow:
-    """For TRL's `SFTTrainer`: a chat.
+def trl_chat_row(example: Example) -> ExportedRow | None:
+    """For TRL's `SFTTrainer`: a chat; None where an answer is context only.
 
     Definitions of tools stay JSON text, which TRL parses, because their structure differs from row
     to row, and a column of a dataset has one type.
     """
-    return {"messages": _messages(example.messages), "tools": example.tools}
+    if _has_weights(example.messages):
+        return None
+    return {"messages": _messages(example), "tools": example.tools}
 
 
 def llama_factory_row(example: Example) -> ExportedRow | None:
     """For LLaMA-Factory, with the keys of ShareGPT; None where a chat does not fit.
 
-    LLaMA-Factory wants a side that asks and a side that answers in turns, and one system prompt.
+    LLaMA-Factory wants a side that asks and a side that answers in turns, and one system prompt. It
+    has no place for reasoning, nor for the weight of an answer. Earlier rounds of a pair become
+    turns, as LLaMA-Factory itself makes them of a `history`.
     """
     system, messages = _split_system(example.messages)
+    if _has_weights(messages) or any(m.reasoning for m in example.messages):
+        return None
     conversations = []
     for number, message in enumerate(messages):
         if (message.role == "assistant") != (number % 2 == 1) or message.role == "system":
@@ -85,12 +102,15 @@ def llama_factory_row(example: Example) -> ExportedRow | None:
 def alpaca_row(example: Example) -> ExportedRow | None:
     """With the keys of Alpaca, earlier turns as `history`; None where a chat does not fit.
 
-    A chat with tools does not fit, nor one with a system prompt that is not the first message. The
-    input stays empty: an example has the input as a line of the prompt, not apart.
+    A chat with tools does not fit, nor one with a system prompt that is not the first message, nor
+    one with reasoning, or whose last answer is not scored. The input stays empty: an example has
+    the input as a line of the prompt, not apart.
     """
     system, messages = _split_system(example.messages)
     expected = ["user", "assistant"] * (len(messages) // 2)
-    if example.tools or [m.role for m in messages] != expected or any(m.calls for m in messages):
+    if example.tools or [m.role for m in messages] != expected:
+        return None
+    if any(m.calls or m.reasoning for m in messages) or _has_weights(messages[-1:]):
         return None
     texts = [message.content for message in messages]
     return {
@@ -99,6 +119,24 @@ def alpaca_row(example: Example) -> ExportedRow | None:
         "output": texts[-1],
         "system": system,
         "history": [list(pair) for pair in zip(texts[:-2:2], texts[1:-2:2], strict=True)],
+    }
+
+
+def _own_fields(values: Mapping[str, Any]) -> ExportedRow | None:
+    """The fields of an Alpaca row as they are: rendering would join the input to the instruction.
+
+    A passage, for which Alpaca has no field, goes before the instruction. None where the history is
+    a list of messages that are no rounds.
+    """
+    earlier = history(values["history"])
+    rounds = list(zip(earlier[::2], earlier[1::2], strict=False))
+    if [m.role for m in earlier] != ["user", "assistant"] * len(rounds):
+        return None
+    passage = f"{values['context']}\n" if values["context"] else ""
+    return {
+        "instruction": passage + values["instruction"],
+        **{field: values[field] for field in ("input", "output", "system")},
+        "history": [[question.content, answer.content] for question, answer in rounds],
     }
 
 
@@ -113,35 +151,37 @@ def exporter(name: str, row_format: Format) -> Callable[[Row], ExportedRow | Non
         Row -> exported row; None where the format of the framework cannot hold the row, or where
         the row does not render.
     """
-    # The fields go over as they are: rendering would join the input to the instruction.
-    if name == "alpaca" and row_format.name == "alpaca":
-
-        def own_fields(row: Row) -> ExportedRow:
-            columns = row_format.columns.items()
-            values = {field: value_at(row, column) or "" for field, column in columns}
-            return {"input": "", "system": "", "history": []} | values
-
-        return own_fields
     export = {
         "llama-factory": llama_factory_row,
         "trl": trl_chat_row if row_format.is_chat else trl_pair_row,
         "openai": openai_row,
         "alpaca": alpaca_row,
     }[name]
+    keeps_fields = name == "alpaca" and row_format.name == "alpaca"
 
     def exported(row: Row) -> ExportedRow | None:
         example = row_format.render(row)
-        return export(example) if isinstance(example, Example) else None
+        if not isinstance(example, Example):
+            return None
+        return _own_fields(row_format.values_of(row)) if keeps_fields else export(example)
 
     return exported
 
 
-def _messages(messages: Sequence[Message]) -> list[ExportedRow]:
+def _has_weights(messages: Sequence[Message]) -> bool:
+    return any(message.weight != 1 for message in messages)
+
+
+def _messages(example: Example, with_weights: bool = False) -> list[ExportedRow]:
     """Messages as OpenAI's API has them; tool calls without an id get one."""
     exported: list[ExportedRow] = []
     open_ids: list[str] = []
-    for message in messages:
+    for number, message in enumerate(example.messages):
         row: ExportedRow = {"role": message.role, "content": message.content}
+        if message.name:
+            row["name"] = message.name
+        if message.reasoning:
+            row["reasoning_content"] = message.reasoning
         if message.calls:
             open_ids = [
                 c.call_id or f"call_{len(exported)}_{i}" for i, c in enumerate(message.calls)
@@ -150,7 +190,7 @@ def _messages(messages: Sequence[Message]) -> list[ExportedRow]:
                 {
                     "id": call_id,
                     "type": "function",
-                    "function": {"name": c.name, "arguments": as_json(c.arguments)},
+                    "function": {"name": c.name, "arguments": _arguments(c)},
                 }
                 for call_id, c in zip(open_ids, message.calls, strict=True)
             ]
@@ -158,8 +198,16 @@ def _messages(messages: Sequence[Message]) -> list[ExportedRow]:
             # Answers come in the order of the calls, unless they name the call that they answer.
             next_id = open_ids.pop(0) if open_ids else ""
             row["tool_call_id"] = message.answers or next_id
+        weight = message.weight if number >= example.scored_from else 0
+        if with_weights and message.role == "assistant" and weight != 1:
+            row["weight"] = weight
         exported.append(row)
     return exported
+
+
+def _arguments(call: ToolCall) -> str:
+    """The arguments as JSON text. Text that was no JSON stays as it came."""
+    return call.arguments if isinstance(call.arguments, str) else as_json(call.arguments)
 
 
 def _split_system(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
@@ -169,9 +217,9 @@ def _split_system(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
     return "", messages
 
 
-def _parsed(text: str) -> Any:
+def _parsed(source: str) -> Any:
     """The value of JSON text; text that is no JSON stays text."""
     try:
-        return json.loads(text)
+        return load_json(source)
     except ValueError:
-        return text
+        return source

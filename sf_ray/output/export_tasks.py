@@ -90,7 +90,7 @@ def _export_shard(
                     if exported is None:
                         left_out += 1
                         continue
-                    text = json.dumps(exported, ensure_ascii=False)
+                    text = json.dumps(exported, ensure_ascii=False, allow_nan=False)
                     # Half of a surrogate pair, which escapes in JSON can hold, has no UTF-8.
                     lines.write(text.encode("utf-8", "replace") + b"\n")
                     rows += 1

@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sf_ray.commands.setup import (
 )
 from sf_ray.config.options import RunOptions
 from sf_ray.config.quotas import Quota
+from sf_ray.corpus.examples import Example, Message
 from sf_ray.corpus.formats import SampleRow
 from sf_ray.corpus.plan_cache import Sample, keep_footers, sample_of
 from sf_ray.corpus.planning import Corpus, plan_corpus
@@ -163,6 +165,9 @@ def test_what_decides_a_score_is_its_identity(corpus: Path, tiny_model: Path) ->
         "unit_rows": 16,
     }
     assert (spec.engine.device, spec.engine.dtype) == ("cpu", "float32")
+    # What older versions read otherwise gives another identity, and only that.
+    newly = scoring_spec_of(asked, replace(encoding, newly_read=("weight",)), Specs())
+    assert newly.identity == spec.identity | {"newly_read": ["weight"]}
 
 
 def test_an_optional_field_of_json_counts_though_no_sampled_row_has_it(
@@ -173,6 +178,33 @@ def test_an_optional_field_of_json_counts_though_no_sampled_row_has_it(
     asked = options(model=str(tiny_model), max_length=128)
     encoding = find_encoding(asked, listed, sample_of_rows(row), Specs())
     assert encoding.format.columns["input"] == "input"
+
+
+def test_columns_of_text_that_no_score_depends_on_are_named(
+    corpus: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = plan_corpus(Location(str(corpus)))
+    asked = options(model=str(tiny_model), max_length=128)
+    find_encoding(asked, listed, sample_of(None, listed), Specs())
+    assert "columns not used: id (text)" in capsys.readouterr().err
+
+
+def test_a_column_of_nan_is_no_text_but_nothing(tmp_path: Path, tiny_model: Path) -> None:
+    columns = {"instruction": ["a"], "input": [float("nan")], "output": ["b"]}
+    (tmp_path / "corpus").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "corpus/a.parquet")
+    listed = plan_corpus(Location(str(tmp_path / "corpus")))
+    sample = sample_of(None, listed)
+    asked = options(model=str(tiny_model), max_length=128)
+    encoding = find_encoding(asked, listed, sample, Specs())
+    assert encoding.format.render(sample.rows[0].row) == Example(
+        (Message("user", "a"), Message("assistant", "b"))
+    )
+    numbers = pa.table(columns | {"input": [1]})
+    pq.write_table(numbers, tmp_path / "corpus/a.parquet")
+    listed = plan_corpus(Location(str(tmp_path / "corpus")))
+    with pytest.raises(SfRayError, match="column 'input' of a.parquet has the type int64"):
+        find_encoding(asked, listed, sample, Specs())
 
 
 def test_fakes_are_made_in_place_of_the_real_specs(corpus: Path, tiny_model: Path) -> None:

@@ -155,3 +155,12 @@ def test_a_system_prompt_stands_before_the_question() -> None:
     row: dict[str, object] = {"system": "S", "question": "Q", "answer": "A"}
     assert plain(found.render(row)) == ("S\nQ\n", "A")
     assert plain(found.render(row | {"system": None})) == ("Q\n", "A")
+
+
+def test_a_row_that_is_nested_too_deeply_is_a_bad_row() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    tools = [{"name": "f", "parameters": {"enum": deep}}]
+    problem = resolve_format(["messages", "tools"]).render({"messages": CHAT, "tools": tools})
+    assert problem == Problem(Status.BAD_ROW, "its values are nested too deeply")

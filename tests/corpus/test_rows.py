@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sf_ray.corpus.fields import BrokenJson
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.corpus.rows import read_units, rows_of, values_of
 from sf_ray.corpus.sampling import sample_rows
@@ -48,6 +49,68 @@ def test_one_broken_cell_does_not_take_the_others_with_it() -> None:
     assert values_of(pa.chunked_array([broken])) == ["good", b"\xff\xfe", None]
     words = pa.chunked_array([pa.array(["a", "b", "a"]).dictionary_encode()])
     assert values_of(words) == ["a", "b", "a"]
+
+
+JSON = pa.ExtensionArray.from_storage(
+    pa.json_(), pa.array(['{"a": null}', None, "[1", '"x\\ud83d"'], pa.string())
+)
+VALUES = [{"a": None}, None, BrokenJson(b"[1"), b"x\xed\xa0\xbd"]
+PAIRS = [VALUES[:2], VALUES[2:]]
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (JSON, VALUES),
+        (
+            pa.ExtensionArray.from_storage(
+                pa.json_(pa.string_view()), JSON.storage.cast("string_view")
+            ),
+            VALUES,
+        ),
+        (
+            pa.ExtensionArray.from_storage(
+                pa.json_(pa.large_string()), JSON.storage.cast("large_string")
+            ),
+            VALUES,
+        ),
+        (pa.DictionaryArray.from_arrays([3, 0, None], JSON), [VALUES[3], VALUES[0], None]),
+        (pa.RunEndEncodedArray.from_arrays([1, 2, 3, 4], JSON), VALUES),
+        (pa.ListArray.from_arrays([0, 2, 4], JSON), PAIRS),
+        (pa.LargeListArray.from_arrays([0, 2, 4], JSON), PAIRS),
+        (pa.ListViewArray.from_arrays([0, 2], [2, 2], JSON), PAIRS),
+        (pa.FixedSizeListArray.from_arrays(JSON, 2), PAIRS),
+        (pa.StructArray.from_arrays([JSON], ["j"]), [{"j": value} for value in VALUES]),
+        (
+            pa.MapArray.from_arrays([0, 2, 4], list("abcd"), JSON),
+            [[("a", VALUES[0]), ("b", None)], [("c", VALUES[2]), ("d", VALUES[3])]],
+        ),
+    ],
+    ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+)
+def test_json_is_parsed_at_any_depth(array: pa.Array, expected: list[object]) -> None:
+    assert values_of(pa.chunked_array([array])) == expected
+    deeper = pa.ListArray.from_arrays([0, len(array)], pa.StructArray.from_arrays([array], ["s"]))
+    (found,) = values_of(pa.chunked_array([deeper]))
+    assert found == [{"s": value} for value in expected]
+
+
+def test_json_that_is_no_utf_8_is_bytes_and_takes_nothing_with_it() -> None:
+    broken = pa.array([b'"\xff"', b'{"a": 1}'], pa.binary()).view(pa.string())
+    json_type = pa.ExtensionArray.from_storage(pa.json_(), broken)
+    assert values_of(pa.chunked_array([json_type])) == [b'"\xff"', {"a": 1}]
+    inside = pa.StructArray.from_arrays([json_type, pa.array(["x", "y"])], ["j", "s"])
+    assert values_of(pa.chunked_array([inside])) == [
+        {"j": b'"\xff"', "s": "x"},
+        {"j": {"a": 1}, "s": "y"},
+    ]
+
+
+def test_other_extension_types_are_their_storage() -> None:
+    opaque = pa.ExtensionArray.from_storage(
+        pa.opaque(pa.string(), "money", "bank"), pa.array(["1 EUR", None])
+    )
+    assert values_of(pa.chunked_array([opaque])) == ["1 EUR", None]
 
 
 def test_nested_columns_come_out_as_lists_and_dicts() -> None:

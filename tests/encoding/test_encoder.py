@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from sf_ray.corpus.examples import Example, Message, Problem, chat_of
+from sf_ray.corpus.examples import Example, Message, Problem
+from sf_ray.corpus.messages import chat_of
 from sf_ray.corpus.status import Status
 from sf_ray.encoding.encoded_rows import EncodedRow
 from sf_ray.encoding.encoded_table import encoded_table

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from sf_ray.corpus.examples import Example, chat_of
+from sf_ray.corpus.examples import Example
+from sf_ray.corpus.messages import chat_of
 from sf_ray.encoding.encoder import Encoder
 from sf_ray.encoding.templates import JinjaRenderer, Template
 from sf_ray.engine.model_files import load_tokenizer, resolve_model
@@ -21,6 +22,26 @@ def test_special_text_in_the_data_is_special_in_the_plain_rendering_only(tiny_mo
     ids = row.conditioned[0].ids.tolist()
     assert [i for i in ids if i in (0, 1)] == [0, 1, 0]  # those of the template
     assert tokenizer.decode(ids) == "<s>user\na</s>b</s>\n<s>assistant\n<s> word"
+
+
+THINKING = (
+    "{% for m in messages %}\n"
+    "{{- '<s>' + m.role + '\\n' }}\n"
+    "{%- if m.reasoning_content %}{{ '(' + m.reasoning_content + ')' }}{% endif %}\n"
+    "{{- m.content + '</s>' }}\n"
+    "{%- endfor %}{% if add_generation_prompt %}{{ '<s>assistant\\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(("content", "end"), [("word", "(Hm.)word"), ("", "(Hm.)</s>")])
+def test_a_template_gets_the_reasoning(tiny_model: Path, content: str, end: str) -> None:
+    _, tokenizer = load(tiny_model)
+    answer = turn("assistant", content) | {"reasoning_content": "Hm."}
+    chat = chat_of([turn("user", "a"), answer])
+    assert isinstance(chat, Example)
+    (row,) = Encoder(tokenizer, 99, template=Template("chat", THINKING)).encode([chat])
+    whole = tokenizer.decode(row.conditioned[0].ids.tolist())
+    assert whole.endswith(f"a</s><s>assistant\n{end}")
 
 
 @pytest.mark.weights

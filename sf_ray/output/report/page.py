@@ -52,7 +52,7 @@ def render_page(manifest: Manifest, summary: Summary) -> str:
         sections=list(_sections(summary)),
         accounts=list(_accounts(manifest, survey)),
         command=manifest.command,
-        identity=list(_identity(manifest)),
+        identity=list(_identity(manifest, summary)),
     )
 
 
@@ -216,8 +216,8 @@ def _accounts(manifest: Manifest, survey: Survey) -> Iterator[tuple[str, str]]:
         yield stage, duration(seconds)
 
 
-def _identity(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """All that decided the scores."""
+def _identity(manifest: Manifest, summary: Summary) -> Iterator[tuple[str, str]]:
+    """All that decided the scores, and which text of the corpus did not."""
     scores = manifest.scores
     yield "model", f"{scores.model_name} ({scores.identity.model})"
     yield "scores", scores.pieces
@@ -225,6 +225,8 @@ def _identity(manifest: Manifest) -> Iterator[tuple[str, str]]:
         if name not in ("model", "scoring_version"):
             text = ", ".join(f"{k}={v}" for k, v in value.items()) if name == "columns" else value
             yield name.replace("_", " "), str(text)
+    if summary.unused:
+        yield "columns not used", ", ".join(summary.unused)
     yield "input fingerprint", manifest.input.fingerprint
     yield "shards", f"{manifest.input.shards:,}"
 

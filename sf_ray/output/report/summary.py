@@ -99,11 +99,13 @@ class Summary:
         survey: Of all rows. One that was read back has no picks: `rows` has what they stand for.
         column: The column whose values the survey counts; "" for none.
         rows: Rows to read.
+        unused: Columns that hold text and that no score depends on, as `unused_text` names them.
     """
 
     survey: Survey
     column: str
     rows: tuple[ShownRow, ...]
+    unused: tuple[str, ...] = ()
 
     def rows_of(self, kind: RowKind) -> list[ShownRow]:
         """The rows of a kind, in the kind's order; equal ones by place."""
@@ -119,6 +121,7 @@ class Summary:
         payload = {
             "summary_version": _VERSION,
             "column": self.column,
+            **({"unused_columns": self.unused} if self.unused else {}),
             "rows": [_row_as_json(row) for row in self.rows],
             "groups": None if survey.groups is None else _as_lists(survey.groups),
             "points": [[_short(value) for value in row] for row in survey.points.values.tolist()],
@@ -143,7 +146,8 @@ class Summary:
             if payload["summary_version"] != _VERSION:
                 raise ValueError
             rows = tuple(_row_from_json(row) for row in payload["rows"])
-            return cls(_survey_from_json(payload), payload["column"], rows)
+            unused = tuple(payload.get("unused_columns", ()))  # older versions have none
+            return cls(_survey_from_json(payload), payload["column"], rows, unused)
         except (ValueError, KeyError, TypeError):
             raise SfRayError(
                 f"{where} is not a summary that this version of sf_ray can read; run the same "

@@ -25,7 +25,7 @@ from sf_ray.corpus.examples import Example
 from sf_ray.corpus.formats import Format
 from sf_ray.corpus.rows import BadLine, read_units, rows_of
 from sf_ray.corpus.units import Shard, Unit, group_reads
-from sf_ray.errors import ClusterError
+from sf_ray.errors import ClusterError, SfRayError
 from sf_ray.runtime.actor_pool import ActorPool, size_pool
 from sf_ray.runtime.cluster import resolve_device
 from sf_ray.runtime.log import duration, say
@@ -230,8 +230,12 @@ def _texts(row_format: Format, rows: pa.Table) -> list[str]:
     """[rows] the whole text of each row's example, in the plain rendering."""
     texts = []
     for row in rows_of(rows):
-        example = None if isinstance(row, BadLine) else row_format.render(row)
-        assert isinstance(example, Example), "a row that is kept could be scored"
+        example = row if isinstance(row, BadLine) else row_format.render(row)
+        if not isinstance(example, Example):
+            raise SfRayError(
+                f"a row that has a score cannot be read any more ({example.reason}): its score is "
+                "of an older version; score the corpus again"
+            )
         texts.append(example.text)
     return texts
 

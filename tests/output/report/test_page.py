@@ -184,3 +184,10 @@ def test_a_page_with_quotas_has_a_cut_off_for_each() -> None:
     text = render_page(manifest, Summary(survey, "source", ()))
     assert "0.4321" in text
     assert "by IFD alone, without the quota" in " ".join(text.split())
+
+
+def test_columns_of_text_that_no_score_depends_on_are_named() -> None:
+    summary = Summary(nothing(False), "", (), ("title (text)", "tags (lists)"))
+    page = render_page(manifest_with(summary.survey, 0), summary)
+    assert "<dt>columns not used</dt><dd>title (text), tags (lists)</dd>" in page
+    assert "columns not used" not in page_of(0)

@@ -33,10 +33,10 @@ def test_a_summary_comes_back_as_it_was_kept() -> None:
     assert row.omitted == 13
     assert len(row.texts) == 8
     assert row.texts[0].omitted == 5018 - len(row.texts[0].text)
-    kept = Summary(survey, "source", (row,))
+    kept = Summary(survey, "source", (row,), ("id (text)",))
     back = Summary.from_json(kept.to_json(), "there")
     assert back.rows == (row,)
-    assert back.column == "source"
+    assert (back.column, back.unused) == ("source", ("id (text)",))
     np.testing.assert_allclose(back.survey.points.values, survey.points.values, rtol=1e-4)
     for name in ("ok", "eligible", "kept", "ppl", "by_answer", "by_prompt"):
         np.testing.assert_array_equal(getattr(back.survey, name), getattr(survey, name))
