@@ -24,7 +24,7 @@ class LocalTree:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is that of a marker or an unfinished file, as Hive, Spark and Hadoop see it."""
+    """Whether Hive, Spark and Hadoop take a name for that of a marker or an unfinished file."""
     return name.startswith(("_", "."))
 
 

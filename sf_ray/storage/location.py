@@ -41,7 +41,8 @@ _CLIENT_OPTIONS = {
 }
 # File systems that stand in front of another one: "zip://a.jsonl::s3://bucket/b.zip".
 _CHAINING = {
-    "blockcache", "cached", "dir", "filecache", "libarchive", "reference", "simplecache", "tar", "zip"
+    "blockcache", "cached", "dir", "filecache", "libarchive", "reference", "simplecache", "tar",
+    "zip",
 }  # fmt: skip
 # Errors that the same request will raise again, however long one waits.
 _LASTING_ERRNOS = {
