@@ -69,13 +69,10 @@ def test_a_cut_file_is_an_error_that_says_so(codec: str, left: int) -> None:
             read(data, codec)
 
 
-@pytest.mark.parametrize("codec", ["gzip", "bz2", "xz", "zstd"])  # others have no checksum
+@pytest.mark.parametrize("codec", ["gzip", "bz2", "xz"])  # Arrow writes no checksums
 def test_damage_is_an_error_that_names_the_compression(codec: str) -> None:
     data = bytearray(packed(random.Random(0).randbytes(9000), codec))
     data[4000:4500] = b"\xff" * 500
-    if codec == "zstd":  # Arrow writes no checksum: damage the size of the block
-        data[4000:4500] = data[3500:4000]
-        data[9:12] = b"\xff" * 3
     with pytest.raises(OSError, match=f"damaged: no valid {codec} content"):
         read(bytes(data), codec)
 

@@ -248,7 +248,7 @@ ROWS = b'{"a": 1}\n{"a": 2}\n'
         ("a.jsonl.bz2", packed(ROWS, "gzip"), "says bz2, but its content is gzip; give"),
         ("a.jsonl.gz", packed(packed(ROWS, "gzip"), "gzip"), "content is gzip, not JSON; unpack"),
         ("a.jsonl", b"PAR1" + b"\0" * 99, "content is Parquet, not JSON; give it the name a.parq"),
-        ("a.jsonl.gz", packed(b"ARROW1\0\0", "gzip"), "content is Arrow, not JSON; give it the na"),
+        ("a.jsonl.gz", packed(b"ARROW1\0\0", "gzip"), "content is Arrow, not JSON; unpack it, an"),
         ("a.jsonl", ROWS.decode().encode("utf-16"), "content is UTF-16 text, not JSON; make it"),
         ("a.jsonl", ROWS.decode().encode("utf-16-le"), "content is UTF-16 text, not JSON"),
         ("a.jsonl.zst", packed(ROWS.decode().encode("utf-16-be"), "zstd"), "is UTF-16 text"),
