@@ -14,7 +14,13 @@ from sf_ray.corpus.columns import as_in_json, in_words, unused_text
 from sf_ray.corpus.formats import Format, resolve_format
 from sf_ray.corpus.newly_read import newly_read
 from sf_ray.corpus.plan_cache import Sample, read_footers
-from sf_ray.corpus.planning import Corpus, check_text_columns, plan_corpus, say_skipped
+from sf_ray.corpus.planning import (
+    Corpus,
+    check_text_columns,
+    passed_over_text,
+    plan_corpus,
+    say_skipped,
+)
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.corpus.sampling import field_names
 from sf_ray.corpus.units import Footer
@@ -79,7 +85,7 @@ def check_places(options: CorpusOptions, scores: str | None, output: str | None)
     """
     corpus = location_of(options, options.input)
     for other in filter(None, (output, scores)):
-        if overlap(corpus, location_of(options, other)):
+        if overlap(corpus, location_of(options, other), one_is_input=True):
             raise UsageError(
                 f"INPUT {corpus.public_uri} and {Location(other).public_uri} lie inside each "
                 "other; the input is never written to: choose another place for the output"
@@ -116,6 +122,8 @@ def list_corpus(
         )
         size_mb = corpus.bytes / 1e6
         say(f"plan: {len(corpus.shards):,} shards, {corpus.rows:,} rows, {size_mb:,.1f} MB")
+        if corpus.passed_over:
+            say(f"note: {passed_over_text(corpus.passed_over)}")
         say_skipped(corpus.skipped)
     return corpus, known
 

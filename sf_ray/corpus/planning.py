@@ -7,16 +7,23 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
-from sf_ray.corpus.readers.file_types import EXPECTED, FileType, file_type_of, suffix_of
+from sf_ray.corpus.readers.file_types import (
+    EXPECTED,
+    FileType,
+    file_type_of,
+    suffix_of,
+    why_not_read,
+)
 from sf_ray.corpus.readers.shard import read_footer
 from sf_ray.corpus.units import Footer, Shard, shard_id
 from sf_ray.errors import BadShardError, SfRayError
 from sf_ray.runtime.log import say
-from sf_ray.storage.files import File, has_wildcard, list_files
+from sf_ray.storage.files import File, Listing, list_input
+from sf_ray.storage.globs import has_wildcard
 from sf_ray.storage.location import Location
 
 _FOOTER_THREADS = 32
@@ -65,12 +72,14 @@ class Corpus:
         shards: Sorted by relative path; all of one file type and one schema.
         schema: Columns and types of every shard.
         skipped: Shards that cannot be used, sorted by relative path.
+        passed_over: What lies beside the shards: relative path -> why it is not read.
     """
 
     location: Location
     shards: tuple[Shard, ...]
     schema: pa.Schema
     skipped: SkippedShards = ()
+    passed_over: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def file_type(self) -> FileType:
@@ -111,7 +120,7 @@ class Corpus:
                 left.append(replace(shard, position=position))
                 position += shard.rows
         skipped.sort(key=lambda shard: shard.relative)
-        return Corpus(self.location, tuple(left), self.schema, tuple(skipped))
+        return replace(self, shards=tuple(left), skipped=tuple(skipped))
 
 
 def plan_corpus(
@@ -132,10 +141,11 @@ def plan_corpus(
         SfRayError: There are no shards, shards of several file types, or several shards that cannot
             be used.
     """
-    files = list_files(location)
-    shard_files = [file for file in files if file_type_of(file.relative)]
+    listing = list_input(location)
+    shard_files = [file for file in listing.files if file_type_of(file.relative)]
     if not shard_files:
-        there = f"{len(files)} other files, e.g. {files[0].relative}" if files else "no files"
+        others = [*(file.relative for file in listing.files), *listing.left_out]
+        there = f"{len(others)} other files, e.g. {others[0]}" if others else "no files"
         raise SfRayError(
             f"{location.public_uri}: no shards found: expected {EXPECTED}; there are {there}"
         )
@@ -154,7 +164,24 @@ def plan_corpus(
             shards.append(Shard(file, footer.row_groups, position, footer.starts))
             position += sum(footer.row_groups)
     skipped = tuple(SkippedShard(name, reason) for name, reason in sorted(bad.items()))
-    return Corpus(location, tuple(shards), schema, skipped)
+    return Corpus(location, tuple(shards), schema, skipped, _passed_over(listing))
+
+
+def _passed_over(listing: Listing) -> dict[str, str]:
+    """What lies at the place of a corpus and is not read: relative path -> why."""
+    reasons = {
+        file.relative: why_not_read(file.relative)
+        for file in listing.files
+        if not file_type_of(file.relative)
+    }
+    return {name: why for name, why in reasons.items() if why} | listing.left_out
+
+
+def passed_over_text(passed_over: Mapping[str, str]) -> str:
+    """How many files and folders are not read, with an example and its reason."""
+    name = min(passed_over)
+    files = "1 file" if len(passed_over) == 1 else f"{len(passed_over):,} files"
+    return f"passed over: {files}, e.g. {name}: {passed_over[name]}"
 
 
 def _refuse_several_file_types(location: Location, files: list[File]) -> None:

@@ -174,6 +174,9 @@ def _row_of_line(line: bytes) -> Row | BadLine:
     except UnicodeDecodeError as error:
         return BadLine(f"not valid UTF-8 (byte {line[error.start]:#04x} at {error.start})")
     except json.JSONDecodeError as error:
+        if b"\0" in line:
+            nul = line.index(b"\0")
+            return BadLine(f"NUL bytes, from byte {nul} on, as a crash while writing leaves them")
         return BadLine(f"not valid JSON ({error.msg} at character {error.pos + 1})")
     except (ValueError, RecursionError) as error:  # a number with thousands of digits; deep nesting
         return BadLine(f"not readable JSON ({error})")

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sf_ray.corpus.readers.codecs import ByteSink, packed_file
 from sf_ray.corpus.readers.file_types import FileType, codec_of, file_type_of
 from sf_ray.corpus.readers.json_lines import LINE, LINES, JsonReader
 from sf_ray.corpus.readers.shard import ShardReader, open_shard
@@ -169,7 +170,7 @@ def writer_for(
     """
     file_type = file_type_of(name)
     if file_type is FileType.JSON:
-        with _compressed(path, codec_of(name)) as file:
+        with packed_file(path, codec_of(name)) as file:
             rows = _JsonRows(file, schema, is_array)
             yield rows
             rows.finish()
@@ -183,16 +184,6 @@ def writer_for(
         row_groups = _RowGroups(file_writer)
         yield row_groups
         row_groups.finish()
-
-
-@contextmanager
-def _compressed(path: Path, codec: str | None) -> Iterator[pa.NativeFile]:
-    with pa.OSFile(str(path), "wb") as file:
-        if codec is None:
-            yield file
-            return
-        with pa.CompressedOutputStream(file, codec) as stream:
-            yield stream
 
 
 class _RowGroups:
@@ -219,7 +210,7 @@ class _RowGroups:
 class _JsonRows:
     """Writes JSON: the text of each row as it was read, with fields added at its end."""
 
-    def __init__(self, file: pa.NativeFile, schema: pa.Schema, is_array: bool) -> None:
+    def __init__(self, file: ByteSink, schema: pa.Schema, is_array: bool) -> None:
         self._file, self._is_array = file, is_array
         self._names = [json.dumps(name, ensure_ascii=False) for name in schema.names[1:]]
         self._rows = 0

@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
 from sf_ray.errors import SfRayError
+from sf_ray.storage.globs import depth_of, matcher, split_glob, whole_pattern
+from sf_ray.storage.local_tree import is_hidden, walk
 from sf_ray.storage.location import Location, storage_errors
 
 _Item = TypeVar("_Item")
@@ -42,6 +43,19 @@ class File:
     relative: str
     size: int
     version: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies at a place.
+
+    Attributes:
+        files: Sorted by relative path.
+        left_out: Relative path -> why the files there are not listed.
+    """
+
+    files: list[File]
+    left_out: dict[str, str]
 
 
 def version_of(info: Mapping[str, Any]) -> str:
@@ -66,62 +80,101 @@ def version_of(info: Mapping[str, Any]) -> str:
 
 
 def list_files(location: Location, suffix: str = "") -> list[File]:
-    """Lists the files at a directory, file or glob, recursively, sorted by relative path.
+    """Lists the files at a directory or file, recursively, sorted by relative path.
 
     Names that begin with `_` or `.` (markers, unfinished files) are skipped, as Hive, Spark and
     Hadoop do. A directory that does not exist has no files.
 
     Args:
-        location: A directory, file or glob.
+        location: A directory or file. A `*` in it is part of a name.
         suffix: Only files whose path ends with this.
 
     Raises:
         SfRayError: The bucket does not exist, a link leads nowhere, or storage failed.
     """
+    return _listing(location, location.path, None, suffix).files
+
+
+def list_input(location: Location) -> Listing:
+    """Lists as `list_files` does, at a place that may be a glob; says what cannot be listed.
+
+    Args:
+        location: A directory, file or glob.
+
+    Raises:
+        SfRayError: The bucket does not exist, a link leads nowhere, or storage failed.
+    """
+    root, pattern = split_glob(location)
+    return _listing(location, root, pattern, "")
+
+
+def _listing(location: Location, root: str, pattern: str | None, suffix: str) -> Listing:
+    """Lists the files below `root`, of which those that match `root`/`pattern`."""
+    left_out: dict[str, str] = {}
     with storage_errors(location):
-        fs, root = location.fs, location.path
+        fs = location.fs
         fs.invalidate_cache()
-        if has_magic(root):
-            infos = location.call("glob", root, detail=True)
-            root = _glob_root(root)
-        elif location.is_remote or os.path.exists(root):
+        if isinstance(fs, LocalFileSystem):
+            infos, left_out = _local_infos(fs, root, pattern)
+        elif pattern is None:
             infos = location.call("find", root, detail=True)
-        else:  # an absent directory has no files, while an absent bucket is an error
-            infos = {}
-        # For a link in a directory, fsspec reports only that it is a link.
-        infos = {p: fs.info(p) if info.get("islink") else info for p, info in infos.items()}
+        else:
+            infos = location.call("glob", whole_pattern(root, pattern), detail=True)
     files = []
     for path, info in infos.items():
-        if info["type"] != "file" or not path.endswith(suffix):
-            continue
-        relative = path.removeprefix(root).strip("/") or path.rpartition("/")[2]
-        if not any(part.startswith(("_", ".")) for part in relative.split("/")):
+        relative = _relative(path, root)
+        if info["type"] == "file" and path.endswith(suffix) and not _has_hidden_part(relative):
             files.append(File(path, relative, int(info["size"]), version_of(info)))
-    return sorted(files, key=lambda file: file.relative)
+    return Listing(
+        sorted(files, key=lambda file: file.relative),
+        {_relative(path, root): reason for path, reason in sorted(left_out.items())},
+    )
 
 
-def has_wildcard(location: Location) -> bool:
-    """Whether a location is a glob."""
-    return bool(has_magic(location.path))
+def _local_infos(
+    fs: LocalFileSystem, root: str, pattern: str | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Path -> fsspec's details of the files below a local folder; path -> why it is left out."""
+    if not os.path.isdir(root):  # an absent directory has no files
+        return ({root: fs.info(root)} if os.path.exists(root) and pattern is None else {}), {}
+    tree = walk(root, depth_of(pattern))
+    paths = tree.files
+    if pattern is not None:
+        matches = matcher(root, pattern)
+        paths = [path for path in paths if matches(path)]
+    infos = {}
+    for path in paths:
+        try:
+            infos[path] = fs.info(path)
+        except FileNotFoundError:
+            if os.path.islink(path):
+                raise
+            continue  # removed since its name was read
+    return infos, tree.left_out
 
 
-def _glob_root(pattern: str) -> str:
-    """The directory above the first wildcard."""
-    return pattern[: min(pattern.index(c) for c in "*?[" if c in pattern)].rpartition("/")[0]
+def _relative(path: str, root: str) -> str:
+    return path.removeprefix(root).strip("/") or path.rpartition("/")[2]
 
 
-def overlap(one: Location, other: Location) -> bool:
-    """Whether the two locations are the same, or one lies inside the other."""
+def _has_hidden_part(relative: str) -> bool:
+    return any(map(is_hidden, relative.split("/")))
+
+
+def overlap(one: Location, other: Location, one_is_input: bool = False) -> bool:
+    """Whether the two locations are the same, or one lies inside the other.
+
+    Args:
+        one: A place.
+        other: Another place.
+        one_is_input: Whether `one` may be a glob, as the input may and nothing else.
+    """
     if type(one.fs) is not type(other.fs):
         return False
-    paths = []
-    for location in (one, other):
-        path = location.path
-        if has_magic(path):
-            path = _glob_root(path)
-        if isinstance(location.fs, LocalFileSystem):
-            path = os.path.realpath(path)
-        paths.append(path.rstrip("/") + "/")
+    paths = [split_glob(one)[0] if one_is_input else one.path, other.path]
+    if isinstance(one.fs, LocalFileSystem):
+        paths = [os.path.realpath(path) for path in paths]
+    paths = [path.rstrip("/") + "/" for path in paths]
     return paths[0].startswith(paths[1]) or paths[1].startswith(paths[0])
 
 

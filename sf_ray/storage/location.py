@@ -39,6 +39,11 @@ _CLIENT_OPTIONS = {
         "config_kwargs": {"retries": {"mode": "standard", "max_attempts": 5}},
     }
 }
+# File systems that stand in front of another one: "zip://a.jsonl::s3://bucket/b.zip".
+_CHAINING = {
+    "blockcache", "cached", "dir", "filecache", "libarchive", "reference", "simplecache", "tar",
+    "zip",
+}  # fmt: skip
 # Errors that the same request will raise again, however long one waits.
 _LASTING_ERRNOS = {
     errno.EINVAL, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EPERM
@@ -82,7 +87,10 @@ class Location:
         # A copy, because botocore changes the options in place: fsspec, which finds an instance by
         # its options, would then make a second client for the second use of a location.
         options = copy.deepcopy({**defaults, **self.storage_options}) if self.is_remote else {}
-        fs, path = fsspec.core.url_to_fs(self.uri, **options)
+        if "::" in self.uri and not _is_chain(self.uri):
+            fs, path = _one_file_system(self.uri, options)
+        else:
+            fs, path = fsspec.core.url_to_fs(self.uri, **options)
         if "s3" in fs.protocol:
             # s3fs retries too. Inside the retries of `call`, the numbers of tries would multiply.
             fs.retries = 1
@@ -148,6 +156,20 @@ class Location:
 def whole_path(uri: str) -> str:
     """Makes a local path absolute, for processes in other directories; leaves a URI unchanged."""
     return uri if "://" in uri else os.path.abspath(uri)
+
+
+def _is_chain(uri: str) -> bool:
+    """Whether each `::` of a URI leads from a file system to the next; else they are in a name."""
+    *fronts, _ = uri.split("::")
+    return all(front.partition("://")[0] in _CHAINING for front in fronts)
+
+
+def _one_file_system(uri: str, options: Mapping[str, Any]) -> tuple[fsspec.AbstractFileSystem, str]:
+    """What fsspec's `url_to_fs` answers where it takes no `::` for the sign of a chain."""
+    protocol = uri.partition("://")[0] if "://" in uri else "file"
+    kind = fsspec.get_filesystem_class(protocol)
+    in_uri = kind._get_kwargs_from_urls(uri)  # e.g. the host of an sftp:// URI
+    return fsspec.filesystem(protocol, **{**in_uri, **options}), str(kind._strip_protocol(uri))
 
 
 @contextmanager

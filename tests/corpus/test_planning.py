@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sf_ray.corpus.plan_cache import keep_footers, read_footers
-from sf_ray.corpus.planning import check_text_columns, plan_corpus, top_level
+from sf_ray.corpus.planning import check_text_columns, passed_over_text, plan_corpus, top_level
 from sf_ray.corpus.readers.shard import read_footer
 from sf_ray.corpus.units import Footer
 from sf_ray.errors import BadShardError, SfRayError
@@ -156,6 +156,22 @@ def test_what_describes_a_data_set_is_no_shard_of_it(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{}")
     location = corpus_of(tmp_path, {"train/0.parquet": numbered(3)})
     assert [shard.file.relative for shard in plan_corpus(location).shards] == ["train/0.parquet"]
+
+
+def test_what_is_passed_over_is_known_with_its_reason(tmp_path: Path) -> None:
+    location = corpus_of(tmp_path, {"train/0.parquet": numbered(3)})
+    for name in ("README.md", "_SUCCESS", "train/b.csv", "c.jsonl.lzo", "B.PARQUET.crc"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "again").symlink_to(tmp_path / "train")
+    passed_over = plan_corpus(location).passed_over
+    assert passed_over == {
+        "again": "a link to a folder that is listed already",
+        "c.jsonl.lzo": "not read: unpack it",
+        "train/b.csv": "not read",
+    }
+    assert passed_over_text({"b": "x", "a": "not read"}) == (
+        "passed over: 2 files, e.g. a: not read"
+    )
 
 
 def test_shards_of_several_kinds_are_refused(tmp_path: Path) -> None:

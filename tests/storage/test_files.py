@@ -1,12 +1,17 @@
+import os
 import threading
 import time
+import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sf_ray.errors import SfRayError
 from sf_ray.storage.files import (
     list_files,
+    list_input,
     map_requests,
     overlap,
     put_bytes,
@@ -15,6 +20,7 @@ from sf_ray.storage.files import (
     read_bytes_or_none,
     remove,
 )
+from sf_ray.storage.local_tree import LISTED_ALREADY
 from sf_ray.storage.location import Location
 
 
@@ -31,10 +37,57 @@ def test_a_file_and_a_glob_are_corpora_too(place: Location) -> None:
     for name in ("b/2.parquet", "b/1.parquet", "c/1.parquet"):
         put_bytes(place.join(name), b"x")
     assert [f.relative for f in list_files(place.join("b/1.parquet"))] == ["1.parquet"]
-    assert [f.relative for f in list_files(place.join("*/1.parquet"))] == [
-        "b/1.parquet",
-        "c/1.parquet",
-    ]
+    found = list_input(place.join("*/1.parquet")).files
+    assert [file.relative for file in found] == ["b/1.parquet", "c/1.parquet"]
+
+
+# Characters that mean something to globs, URIs or shells. A `?` begins the query of some URIs.
+ODD_NAMES = ["v1 [test]", "[v1]", "a*b", "what?", "a#1", "a%20b", "a b", "ü日本", "c+d&e", "{x}"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_name_that_exists_is_no_glob(place: Location, name: str) -> None:
+    put_bytes(place.join(f"{name}/x{name}.jsonl"), b"x")
+    put_bytes(place.join("v/x.jsonl"), b"x")  # what some of the names would match
+    folder = place.join(name)
+    for listed in (list_files(folder), list_input(folder).files):
+        assert [file.relative for file in listed] == [f"x{name}.jsonl"]
+        assert read_bytes(replace(place, uri=f"{folder.uri}/{listed[0].relative}")) == b"x"
+    file = folder.join(f"x{name}.jsonl")
+    assert [found.relative for found in list_input(file).files] == [f"x{name}.jsonl"]
+    below = list_input(folder.join("*.jsonl")).files
+    assert [found.relative for found in below] == [f"x{name}.jsonl"]
+    assert list_input(place.join("none/[x]")).files == []
+
+
+@pytest.mark.parametrize("name", ["v1::en", "a::b::c"])
+@pytest.mark.parametrize("scheme", ["local", pytest.param("s3", marks=pytest.mark.s3)])
+def test_two_colons_may_be_part_of_a_name(
+    tmp_path: Path, name: str, scheme: str, request: pytest.FixtureRequest
+) -> None:
+    place = Location(str(tmp_path))
+    if scheme == "s3":
+        s3 = request.getfixturevalue("s3")
+        place = Location(s3.bucket, s3.options)
+    put_bytes(place.join(f"{name}/{name}.jsonl"), b"x")
+    assert [file.relative for file in list_files(place.join(name))] == [f"{name}.jsonl"]
+    assert read_bytes(place.join(f"{name}/{name}.jsonl")) == b"x"
+
+
+def test_two_colons_lead_from_one_file_system_to_the_next(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("b.jsonl", b"12")
+    for inside in (f"zip://b.jsonl::{tmp_path}/a.zip", f"zip://b.jsonl::file://{tmp_path}/a.zip"):
+        assert read_bytes(Location(inside)) == b"12"
+
+
+def test_an_output_is_never_a_glob(tmp_path: Path) -> None:
+    place = Location(str(tmp_path))
+    put_bytes(place.join("a/1.parquet"), b"x")
+    assert list_files(place.join("*")) == []
+    assert not overlap(place.join("a"), place.join("*"))
+    assert overlap(place.join("*/1.parquet"), place.join("b"), one_is_input=True)
+    assert not overlap(place.join("[a]/data"), place.join("[a]/scores"))
 
 
 def test_links_to_files_are_files(tmp_path: Path) -> None:
@@ -50,6 +103,47 @@ def test_links_to_files_are_files(tmp_path: Path) -> None:
     (tmp_path / "blobs/a1").unlink()
     with pytest.raises(SfRayError, match="not found"):
         list_files(place)
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    place, store = tmp_path / "place", tmp_path / "store"
+    for path in (place / "real/1.jsonl", store / "2.jsonl", store / "deep/3.jsonl"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    (place / "b").symlink_to(store)
+    (place / "a").symlink_to(place / "real")  # listed under its own name
+    (place / "c").symlink_to(store)
+    (store / "up").symlink_to(place)  # a circle
+    (place / ".hidden").symlink_to(store)
+    listing = list_input(Location(str(place)))
+    assert [f.relative for f in listing.files] == ["b/2.jsonl", "b/deep/3.jsonl", "real/1.jsonl"]
+    assert listing.left_out == dict.fromkeys(["a", "b/up", "c"], LISTED_ALREADY)
+    assert list_files(Location(str(place))) == listing.files
+    pattern = list_input(Location(f"{place}/*/2.jsonl"))
+    assert [file.relative for file in pattern.files] == ["b/2.jsonl"]
+
+
+def test_what_is_no_file_and_cannot_be_read_is_left_out_with_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Location(str(tmp_path))
+    put_bytes(place.join("lost+found/1.jsonl"), b"x")
+    put_bytes(place.join("2.jsonl"), b"x")
+    os.mkfifo(tmp_path / "pipe")
+    scandir = os.scandir
+
+    def denied(path: str) -> Any:
+        if path.endswith("lost+found"):
+            raise PermissionError(13, "denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    listing = list_input(place)
+    assert [file.relative for file in listing.files] == ["2.jsonl"]
+    assert listing.left_out == {
+        "lost+found": "a folder that may not be read",
+        "pipe": "neither a file nor a folder",
+    }
 
 
 def test_another_content_has_another_version(place: Location) -> None:
@@ -85,7 +179,7 @@ def test_places_inside_each_other_are_noticed(tmp_path: Path) -> None:
     assert overlap(local("a"), local("a/b"))
     assert overlap(local("a/b"), local("a"))
     assert overlap(local("a"), local("./a"))
-    assert overlap(local("a/*.parquet"), local("a/out"))
+    assert overlap(local("a/*.parquet"), local("a/out"), one_is_input=True)
     assert not overlap(local("a"), local("ab"))
     assert not overlap(local("a"), Location("memory://a"))
     (tmp_path / "link").symlink_to(tmp_path / "a")

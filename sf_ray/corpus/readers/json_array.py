@@ -59,8 +59,9 @@ def array_elements(stream: io.BufferedReader, offset: int) -> Iterator[tuple[int
             elif following != "]":
                 raise ValueError("expected a comma or ]")
         text.skip(1)
-        if text.next_character():
-            raise ValueError("something follows its end")
+        if behind := text.next_character():
+            things = {"[": "another array follows; join them", "\0": "NUL bytes follow its end"}
+            raise ValueError(things.get(behind, "something follows its end"))
     except (ValueError, RecursionError) as error:
         raise ArrayError(text.offset, getattr(error, "msg", None) or str(error)) from error
 

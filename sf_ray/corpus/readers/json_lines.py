@@ -7,12 +7,16 @@ each line that is not blank. Does not parse fields, and knows no Ray and no mode
 
 import codecs
 import io
+import json
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
+from sf_ray.corpus.readers.codecs import unpacked
+from sf_ray.corpus.readers.content import HEAD_BYTES, Content, content_of, is_json_text
 from sf_ray.corpus.readers.file_types import codec_of, may_be_array
 from sf_ray.corpus.readers.json_array import ArrayError, array_elements
+from sf_ray.corpus.readers.json_shapes import LOOK_BYTES, problem_of
 from sf_ray.corpus.units import Footer
 from sf_ray.errors import BadShardError
 from sf_ray.storage.files import File
@@ -41,6 +45,7 @@ class JsonReader:
     schema = LINES
 
     def __init__(self, file: File, handle: io.RawIOBase) -> None:
+        # By its name. Servers may have unpacked it on the way: then it is text all the same.
         self._file, self._codec = file, codec_of(file.relative)
         self._packed: io.BufferedReader = io.BufferedReader(handle, _BUFFER_BYTES)
         self._is_array: bool | None = None  # not known before the file is read
@@ -54,17 +59,25 @@ class JsonReader:
         return self._is_array
 
     def footer(self) -> Footer:
-        """Counts the rows in one pass over the file."""
+        """Counts the rows in one pass over the file.
+
+        Raises:
+            BadShardError: The rows of the file do not stand one a line; says how they do.
+        """
         most_rows = _PACKED_GROUP_ROWS if self._codec else _GROUP_ROWS
         most_bytes = _PACKED_GROUP_BYTES if self._codec else _GROUP_BYTES
         row_groups: list[int] = []
         starts: list[int] = []
+        first = b""
         with unreadable_is_bad(self._file):
-            for start, _ in self._rows(0):
+            for start, text in self._rows(0):
                 if not starts or row_groups[-1] == most_rows or start - starts[-1] >= most_bytes:
                     row_groups.append(0)
                     starts.append(start)
                 row_groups[-1] += 1
+                first = first or text
+            if row_groups and not self.is_array():
+                self._refuse_shape(first, sum(row_groups))
         return Footer(tuple(row_groups), LINES, tuple(starts))
 
     def batches(
@@ -128,59 +141,77 @@ class JsonReader:
                 f"no valid JSON array at byte {error.offset:,} ({error.reason})",
             ) from error
 
+    def _refuse_shape(self, first: bytes, rows: int) -> None:
+        """Refuses a file whose first line shows that its rows do not stand one a line."""
+        if rows > 1 and first.lstrip().startswith(b"{") and _is_json(first):
+            return
+        data = self._unpacked().read(LOOK_BYTES + 1)
+        name = self._file.relative.rpartition("/")[2]
+        problem = problem_of(data[:LOOK_BYTES], len(data) <= LOOK_BYTES, rows, name)
+        if problem:
+            raise BadShardError(self._file.relative, problem)
+
     def _unpacked(self) -> io.BufferedReader:
-        """The content of the file from its beginning, unpacked."""
+        """The content of the file from its beginning, unpacked.
+
+        Raises:
+            BadShardError: The content is something else than the name says.
+        """
         self._packed.seek(0)
         if self._codec is None:
+            self._refuse_content(self._packed)
             return self._packed
         if not self._file.size:
             raise BadShardError(self._file.relative, f"empty, which is no {self._codec} file")
-        return io.BufferedReader(_Unpacked(self._packed, self._codec), _BUFFER_BYTES)
+        head = self._packed.peek(HEAD_BYTES)[:HEAD_BYTES]
+        if is_json_text(head):
+            return self._packed
+        content = content_of(head)
+        if content is None or self._codec not in content.codecs:
+            what = f"is {content.what}" if content else "is something else"
+            raise BadShardError(
+                self._file.relative,
+                f"its name says {self._codec}, but its content {what}"
+                + (f"; {_advice(self._file.relative, content)}" if content else ""),
+            )
+        stream = unpacked(self._packed, self._codec, _BUFFER_BYTES)
+        self._refuse_content(stream)
+        return stream
+
+    def _refuse_content(self, stream: io.BufferedReader) -> None:
+        """Refuses a stream whose first bytes are not those of JSON."""
+        content = content_of(stream.peek(HEAD_BYTES)[:HEAD_BYTES])
+        if content:
+            advice = _advice(self._file.relative, content, stream is not self._packed)
+            raise BadShardError(
+                self._file.relative, f"its content is {content.what}, not JSON; {advice}"
+            )
 
 
-class _Unpacked(io.RawIOBase):
-    """The content of a compressed file; seeks forward by unpacking all bytes up to the target."""
+def _advice(name: str, content: Content, is_packed: bool = False) -> str:
+    """What to do with a file whose content is not what its name says.
 
-    def __init__(self, packed: io.BufferedReader, codec: str) -> None:
-        self._stream = pa.CompressedInputStream(pa.PythonFile(_Lent(packed), mode="r"), codec)
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        assert whence == io.SEEK_SET, "only from the beginning"
-        assert offset >= self._position, "only forward"
-        while self._position < offset:
-            data = self._stream.read(min(_BUFFER_BYTES, offset - self._position))
-            if not data:
-                break
-            self._position += len(data)
-        return self._position
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        read: int = self._stream.readinto(buffer)
-        self._position += read
-        return read
+    Args:
+        name: Name of the shard.
+        content: What was found.
+        is_packed: Whether it was found behind a compression.
+    """
+    if not content.suffix:
+        return content.advice
+    plain = name.rpartition("/")[2]
+    if codec_of(plain):
+        plain = plain.rpartition(".")[0]
+    if not content.codecs:
+        plain = plain.rpartition(".")[0]
+    return f"{'unpack it, and ' * is_packed}give it the name {plain}{content.suffix}"
 
 
-class _Lent(io.RawIOBase):
-    """A stream for Arrow, which closes every stream that it gets: the one behind stays open."""
-
-    def __init__(self, stream: io.BufferedReader) -> None:
-        self._lent = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        return self._lent.readinto(buffer)
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _lines(stream: io.BufferedReader, offset: int) -> Iterator[tuple[int, bytes]]:

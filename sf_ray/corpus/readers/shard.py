@@ -10,13 +10,15 @@ from typing import Protocol
 import pyarrow as pa
 
 from sf_ray.corpus.readers.arrow import ArrowReader
+from sf_ray.corpus.readers.content import HEAD_BYTES, Content, content_of, is_json_text
 from sf_ray.corpus.readers.file_types import FileType, file_type_of
 from sf_ray.corpus.readers.json_lines import JsonReader
 from sf_ray.corpus.readers.parquet import ParquetReader, read_parquet_footer
 from sf_ray.corpus.units import Footer
+from sf_ray.errors import BadShardError
 from sf_ray.storage.files import File
 from sf_ray.storage.location import Location
-from sf_ray.storage.versioned_file import open_bytes
+from sf_ray.storage.versioned_file import open_bytes, read_range
 
 
 class ShardReader(Protocol):
@@ -58,13 +60,33 @@ def read_footer(location: Location, file: File) -> Footer:
         SfRayError: Storage failed.
     """
     file_type = file_type_of(file.relative)
-    if file_type is FileType.PARQUET:
-        return read_parquet_footer(location, file)
-    with open_bytes(location, file) as handle:
-        reader = (
-            JsonReader(file, handle) if file_type is FileType.JSON else ArrowReader(file, handle)
-        )
-        return reader.footer()
+    if file_type is FileType.JSON:
+        with open_bytes(location, file) as handle:
+            return JsonReader(file, handle).footer()
+    try:
+        if file_type is FileType.PARQUET:
+            return read_parquet_footer(location, file)
+        with open_bytes(location, file) as handle:
+            return ArrowReader(file, handle).footer()
+    except BadShardError as error:
+        raise _explained(location, file, error) from error
+
+
+def _explained(location: Location, file: File, error: BadShardError) -> BadShardError:
+    """Says of a Parquet or Arrow shard that cannot be read what it is, where it is another file."""
+    if not file.size:
+        return BadShardError(file.relative, f"{error.reason}; the file is empty (0 bytes)")
+    head = read_range(location, file, 0, min(file.size, HEAD_BYTES))
+    content = content_of(head)
+    if is_json_text(head):
+        content = Content("JSON", suffix=".jsonl")
+    if content is None or file_type_of(f"a{content.suffix}") is file_type_of(file.relative):
+        return error
+    plain = file.relative.rpartition("/")[2].rpartition(".")[0]
+    to_do = f"give it the name {plain}{content.suffix}" if content.suffix else content.advice
+    if content.codecs:
+        to_do = "unpack it"
+    return BadShardError(file.relative, f"its content is {content.what}; {to_do}")
 
 
 @contextmanager

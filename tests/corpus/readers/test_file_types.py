@@ -6,6 +6,7 @@ from sf_ray.corpus.readers.file_types import (
     file_type_of,
     may_be_array,
     suffix_of,
+    why_not_read,
 )
 
 
@@ -18,6 +19,16 @@ from sf_ray.corpus.readers.file_types import (
         ("a.ndjson.gz", FileType.JSON, "gzip"),
         ("a.json.zst", FileType.JSON, "zstd"),
         ("a.jsonl.zstd", FileType.JSON, "zstd"),
+        ("a.jsonl.bz2", FileType.JSON, "bz2"),
+        ("a.ndjson.xz", FileType.JSON, "xz"),
+        ("a.json.lz4", FileType.JSON, "lz4"),
+        ("B.JSONL", FileType.JSON, None),
+        ("B.Json.GZ", FileType.JSON, "gzip"),
+        ("B.PARQUET", FileType.PARQUET, None),
+        ("B.pq", FileType.PARQUET, None),
+        ("B.parq", FileType.PARQUET, None),
+        ("Cache-7.Arrow", None, None),
+        ("a.jsonl.lzo", None, None),
         ("a.parquet.gz", None, "gzip"),
         ("a.csv", None, None),
         ("README.md", None, None),
@@ -39,5 +50,27 @@ def test_only_json_may_be_an_array() -> None:
 
 
 def test_the_suffix_is_what_a_glob_needs() -> None:
-    names = ["x/a.b.parquet", "x/a.jsonl.gz", "a.json"]
-    assert [suffix_of(name) for name in names] == [".parquet", ".jsonl.gz", ".json"]
+    names = ["x/a.b.parquet", "x/a.jsonl.gz", "a.json", "a.JSONL.Zst"]
+    assert [suffix_of(name) for name in names] == [".parquet", ".jsonl.gz", ".json", ".JSONL.Zst"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a.csv", "not read"),
+        ("part-00000", "not read"),
+        ("a.jsonl.lzo", "not read: unpack it"),
+        ("a.zip", "not read: unpack it"),
+        ("a.parquet.gz", "not read: only JSON is compressed as a whole file; unpack it"),
+        ("a.jsonl.part", "not read: its name is that of an unfinished file"),
+        ("x/README.md", None),
+        ("LICENSE", None),
+        ("dataset_info.json", None),
+        ("cache-0123.arrow", None),
+    ],
+)
+def test_what_is_passed_over_has_a_reason_unless_nobody_misses_it(
+    name: str, words: str | None
+) -> None:
+    assert file_type_of(name) is None
+    assert why_not_read(name) == words

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +11,8 @@ from hypothesis import strategies as st
 from sf_ray.corpus.formats import Row
 from sf_ray.corpus.planning import Corpus, plan_corpus
 from sf_ray.corpus.readers import json_array, json_lines
+from sf_ray.corpus.readers.content import is_json_text
+from sf_ray.corpus.readers.file_types import codec_of
 from sf_ray.corpus.readers.json_lines import LINE, LINES
 from sf_ray.corpus.readers.shard import open_shard, read_footer
 from sf_ray.corpus.rows import BadLine, first_bad_row, read_units, rows_of
@@ -20,6 +21,7 @@ from sf_ray.errors import BadRowError, BadShardError
 from sf_ray.output.shard_writer import write_shard
 from sf_ray.storage.files import list_files, put_bytes
 from sf_ray.storage.location import Location
+from tests.support.packing import packed
 
 # Numbers that Python writes as it reads them; all else as JSON has it.
 VALUES = st.recursive(
@@ -28,7 +30,10 @@ VALUES = st.recursive(
     max_leaves=8,
 )
 OBJECTS = st.lists(st.dictionaries(st.text(), VALUES, max_size=4), max_size=12)
-PACKINGS = ["jsonl", "jsonl.gz", "ndjson.zst", "json", "json.gz", "lines.json"]
+PACKINGS = [
+    "jsonl", "jsonl.gz", "ndjson.zst", "json", "json.gz", "lines.json", "JSONL.bz2", "jsonl.xz",
+    "Json.LZ4",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -44,13 +49,12 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pack(texts: list[bytes], packing: str, newline: bytes = b"\n", mark: bytes = b"") -> bytes:
     """JSON texts as the content of a file."""
+    packing = packing.lower()
     if packing.startswith("json") and "jsonl" not in packing:
         data = mark + b"[" + (newline + b",").join(texts) + newline + b"]"
     else:
         data = mark + newline.join(texts)
-    if packing.endswith(".gz"):
-        return gzip.compress(data)
-    return pa.compress(data, "zstd", asbytes=True) if packing.endswith(".zst") else data
+    return packed(data, codec_of(packing))
 
 
 def plan(folder: Path, name: str, data: bytes) -> Corpus:
@@ -208,17 +212,72 @@ def test_a_broken_array_is_a_bad_shard(tmp_path: Path, data: bytes, words: str) 
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.json.gz"])
-@pytest.mark.parametrize("damage", ["cut", "empty", "rubbish"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "other"])
 def test_a_damaged_compressed_file_is_a_bad_shard(tmp_path: Path, name: str, damage: str) -> None:
     data = pack([b'{"a": "%d"}' % i for i in range(5000)], name.removeprefix("a."))
-    data = {"cut": data[:-40], "empty": b"", "rubbish": b'{"a": 1}\n' * 99}[damage]
-    with pytest.raises(BadShardError, match=f"shard {name}: (cannot be read|empty)"):
+    data = {"cut": data[:-40], "empty": b"", "other": b"1,2,3\n" * 99}[damage]
+    with pytest.raises(BadShardError, match=f"shard {name}: (cannot be read|empty|its name)"):
         plan(tmp_path, name, data)
 
 
-def test_several_compressed_files_in_one_are_read_to_the_end(tmp_path: Path) -> None:
-    data = gzip.compress(b'{"a": 1}\n') + gzip.compress(b'{"a": 2}\n')
-    assert read_all(plan(tmp_path, "a.jsonl.gz", data)) == [{"a": 1}, {"a": 2}]
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.zst", "a.jsonl.xz"])
+def test_a_file_that_was_unpacked_on_its_way_is_read_and_written_packed(
+    tmp_path: Path, name: str
+) -> None:
+    texts = [b'{"a": 1}', b'{"a": 2}']
+    plain = name.rpartition(".")[0]
+    corpus = plan(tmp_path, name, b"\xef\xbb\xbf \n" + pack(texts, plain.removeprefix("a.")))
+    assert read_all(corpus) == [{"a": 1}, {"a": 2}]
+    out = Location(str(tmp_path / "out"))
+    write_shard(
+        corpus.location, corpus.shards[0], np.zeros(2), np.ones(2, bool), out, "ifd"
+    )  # fmt: skip
+    assert not is_json_text((tmp_path / "out" / name).read_bytes())
+    assert len(read_all(plan_corpus(out))) == 2
+
+
+ROWS = b'{"a": 1}\n{"a": 2}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.jsonl", packed(ROWS, "gzip"), "is gzip, not JSON; give it the name a.jsonl.gz"),
+        ("a.json", packed(ROWS, "xz"), "is xz, not JSON; give it the name a.json.xz"),
+        ("a.jsonl.gz", packed(ROWS, "zstd"), "says gzip, but its content is zstd; give"),
+        ("a.jsonl.bz2", packed(ROWS, "gzip"), "says bz2, but its content is gzip; give"),
+        ("a.jsonl.gz", packed(packed(ROWS, "gzip"), "gzip"), "content is gzip, not JSON; unpack"),
+        ("a.jsonl", b"PAR1" + b"\0" * 99, "content is Parquet, not JSON; give it the name a.parq"),
+        ("a.jsonl.gz", packed(b"ARROW1\0\0", "gzip"), "content is Arrow, not JSON; unpack it, an"),
+        ("a.jsonl", ROWS.decode().encode("utf-16"), "content is UTF-16 text, not JSON; make it"),
+        ("a.jsonl", ROWS.decode().encode("utf-16-le"), "content is UTF-16 text, not JSON"),
+        ("a.jsonl.zst", packed(ROWS.decode().encode("utf-16-be"), "zstd"), "is UTF-16 text"),
+        ("a.json", b"<!DOCTYPE html><html>", "is a page in HTML or XML, as a server answers, not"),
+        ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS"),
+        ("a.jsonl.gz", b"version https://git-lfs.github.com/spec/v1\noid", "`git lfs pull`"),
+        ("a.jsonl", b"\0" * 4096, "is NUL bytes, as a crash while writing leaves them"),
+        ("a.jsonl", b"instruction,output\na,b\nc,d\n", "is no JSON: it begins with 'instruction,o"),
+        ("a.jsonl", b'{\n "a": 1\n}\n{\n "a": 2\n}\n', "holds objects over several lines, while"),
+        ("a.jsonl.gz", packed(b'{"a": 1}\r{"a": 2}\r', "gzip"), "end in a carriage return alone"),
+    ],
+)
+def test_a_file_of_other_content_is_a_bad_shard_that_says_what_it_is(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    with pytest.raises(BadShardError, match=f"^shard {name}: ") as error:
+        plan(tmp_path, name, content)
+    assert words in str(error.value)
+
+
+def test_a_crash_while_writing_leaves_a_bad_row(tmp_path: Path) -> None:
+    corpus = plan(tmp_path, "a.jsonl", ROWS + b"\0" * 500)
+    assert read_all(corpus)[2] == BadLine(
+        "NUL bytes, from byte 0 on, as a crash while writing leaves them"
+    )
+    with pytest.raises(BadShardError, match="NUL bytes follow its end"):
+        plan(tmp_path, "b.json", b"[{}]\n" + b"\0" * 500)
+    with pytest.raises(BadShardError, match="another array follows"):
+        plan(tmp_path, "b.json", b"[{}]\n[{}]\n")
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.json.gz"])
