@@ -28,6 +28,16 @@ def filter_rows(batch: pa.RecordBatch, mask: NDArray[np.bool_]) -> pa.RecordBatc
     return _taken(batch, np.flatnonzero(mask))
 
 
+def filter_table(table: pa.Table, mask: NDArray[np.bool_]) -> pa.Table:
+    """The rows where `mask` is true, in a table of the same schema and with as many chunks."""
+    batches, start = [], 0
+    for batch in table.to_batches():
+        stop = start + batch.num_rows
+        batches.append(filter_rows(batch, mask[start:stop]))
+        start = stop
+    return pa.Table.from_batches(batches, table.schema)
+
+
 def take_rows(table: pa.Table, rows: _Rows) -> pa.Table:
     """Rows of a table in the order asked for, in as few batches as can hold them.
 

@@ -15,6 +15,9 @@ EXPECTED = "*.parquet, *.arrow, or *.jsonl, *.ndjson, *.json (also with .gz, .zs
 _FILE_TYPES = {
     ".parquet": FileType.PARQUET,
     ".arrow": FileType.ARROW,
+    ".arrows": FileType.ARROW,
+    ".feather": FileType.ARROW,
+    ".ipc": FileType.ARROW,
     ".jsonl": FileType.JSON,
     ".ndjson": FileType.JSON,
     ".json": FileType.JSON,
