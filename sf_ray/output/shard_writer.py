@@ -94,8 +94,10 @@ def write_shard(
 
 def kept_schema(schema: pa.Schema, ifd_column: str) -> pa.Schema:
     """The schema of `kept_batches`: the columns of the shard, then the added one."""
-    metadata = with_double_column(schema.metadata, ifd_column)
-    return schema.append(pa.field(ifd_column, pa.float64())).with_metadata(metadata)
+    schema = schema.append(pa.field(ifd_column, pa.float64()))
+    if not schema.metadata:
+        return schema
+    return schema.with_metadata(with_double_column(schema.metadata, ifd_column))
 
 
 def kept_batches(

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import itertools
 import json
@@ -273,15 +274,16 @@ def test_other_content_is_a_bad_shard_that_says_what_it_is(tmp_path: Path, name:
 
 
 def test_a_damaged_message_is_a_bad_shard_wherever_the_damage_is(tmp_path: Path) -> None:
-    """Whatever byte is wrong: an error about the shard, or rows, but no other exception."""
-    path = tmp_path / "a.arrow"
+    path, location = tmp_path / "a.arrow", Location(str(tmp_path))
+    bad = set()
     for is_file in (False, True):
         write(path, TABLE.slice(0, 9), is_file)
         whole = path.read_bytes()
         for at in range(0, len(whole), 3):
             path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
-            try:
-                location = Location(str(tmp_path))
+            # Damage among the values is not seen here; any other exception fails the test.
+            with contextlib.suppress(BadShardError):
                 read_footer(location, list_files(location)[0])
-            except BadShardError as error:
-                assert error.shard == "a.arrow"
+                continue
+            bad.add((is_file, at))
+    assert {(False, 0), (True, 9)} < bad
