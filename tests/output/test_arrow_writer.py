@@ -187,7 +187,7 @@ def test_features_of_datasets_know_the_added_column(tmp_path: Path) -> None:
     assert read["ifd"][:] == list(IFD[KEEP])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data(), is_file=st.booleans(), codec=st.sampled_from([None, "lz4", "zstd"]))
 def test_every_type_goes_through(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, is_file: bool, codec: str | None

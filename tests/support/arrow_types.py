@@ -1,5 +1,6 @@
 """Arrow arrays of random types, nested in each other, and their values without Arrow's kernels."""
 
+import ctypes
 import datetime
 import decimal
 import functools
@@ -134,6 +135,8 @@ def arrays(draw: st.DrawFn, length: int, depth: int) -> pa.Array:
         return pa.RunEndEncodedArray.from_arrays(pa.array(ends, run_type), draw(inner(len(ends))))
     if kind == "dictionary":
         values = draw(inner(3))
+        if isinstance(values.type, (pa.BaseExtensionType, pa.DictionaryType)):
+            values = LEAVES["string_view"](3, at)  # IPC cannot store dictionaries of these
         chosen = [None if null else (i + at) % 3 for i, null in enumerate(nulls(length, at))]
         indices = pa.array(chosen, draw(st.sampled_from([pa.int8(), pa.uint32()])))
         return pa.DictionaryArray.from_arrays(indices, values, ordered=is_nullable)
@@ -177,3 +180,24 @@ def plain(array: pa.Array, i: int) -> object:
         values = array[i].values
         return [plain(values, n) for n in range(len(values))]
     return array[i].as_py()
+
+
+def interval_field(name: str, unit: str) -> pa.Field:
+    """A column of "months" or "days", types that pyarrow reads but has no class for.
+
+    Arrow's C data interface is the one way to such a type in Python.
+    """
+
+    class CSchema(ctypes.Structure):
+        pass
+
+    release = ctypes.CFUNCTYPE(None, ctypes.POINTER(CSchema))
+    CSchema._fields_ = [
+        ("format", ctypes.c_char_p), ("name", ctypes.c_char_p), ("metadata", ctypes.c_char_p),
+        ("flags", ctypes.c_int64), ("n_children", ctypes.c_int64), ("children", ctypes.c_void_p),
+        ("dictionary", ctypes.c_void_p), ("release", release), ("private", ctypes.c_void_p),
+    ]  # fmt: skip
+    done = release(lambda pointer: setattr(pointer.contents, "release", release()))
+    code = {"months": b"tiM", "days": b"tiD"}[unit]
+    made = CSchema(code, name.encode(), None, 2, 0, None, None, done, None)
+    return pa.Field._import_from_c(ctypes.addressof(made))
