@@ -79,7 +79,8 @@ class ArrowReader:
         self._first = FIRST_MESSAGE if self._is_file else 0
         try:
             self.schema: pa.Schema = self._open().schema
-        except (pa.ArrowException, OSError) as error:
+            self._names: list[str] = self.schema.names  # raises where one is no valid UTF-8
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             expected = "file" if self._is_file else "stream"
             raise BadShardError(
                 file.relative, f"cannot be read as an Arrow IPC {expected} ({first_line(error)})"
@@ -121,7 +122,7 @@ class ArrowReader:
         Batches are bounded by bytes too.
         """
         # By place, because a column that is not asked for may be there twice.
-        places = None if columns is None else [self.schema.names.index(name) for name in columns]
+        places = None if columns is None else [self._names.index(name) for name in columns]
         with unreadable_is_bad(self._file):
             if self._is_file:
                 stored = self._batches_of_file(places, groups)
@@ -201,7 +202,7 @@ class ArrowReader:
     def _blocks(self) -> list[Block]:
         self._bytes.seek(-_TAIL_BYTES, io.SEEK_END)
         length = int.from_bytes(self._bytes.read(4), "little")
-        self._bytes.seek(-_TAIL_BYTES - length, io.SEEK_END)
+        self._bytes.seek(max(0, self._file.size - _TAIL_BYTES - length))
         return blocks(self._bytes.read(length))
 
     def _refuse_other_content(self, head: bytes) -> None:

@@ -21,6 +21,7 @@ _CODECS = ["lz4", "zstd"]  # values of `CompressionType`
 _CONTINUATION = 0xFFFFFFFF
 # Longer than any real schema; a length beyond is rubbish, and must not be asked of the memory.
 _METADATA_BYTES = 256 << 20
+_NO_FILE = 1 << 60  # nor is there a file of so many bytes
 
 
 class Block(NamedTuple):
@@ -103,9 +104,11 @@ def blocks(footer: bytes) -> list[Block]:
         vector = at + _unpack("<I", footer, at)
         count = _unpack("<I", footer, vector)
         found = [struct.unpack_from("<qixxxxq", footer, vector + 4 + 24 * i) for i in range(count)]
-        return [Block(*block) for block in found]
-    except (struct.error, MemoryError) as error:
+    except struct.error as error:
         raise pa.ArrowInvalid("its footer is damaged") from error
+    if any(not 0 <= number < _NO_FILE for block in found for number in block):
+        raise pa.ArrowInvalid("its footer is damaged")
+    return [Block(*block) for block in found]
 
 
 def parse(metadata: bytes, start: int, body: int) -> Message:
@@ -124,7 +127,7 @@ def parse(metadata: bytes, start: int, body: int) -> Message:
         header_type = message.number(1, "<B")
         end = body + message.number(3, "<q")
         header = message.table(2)
-        if end < body or not header:
+        if not body <= end < _NO_FILE or not header:
             raise pa.ArrowInvalid("a message in it is damaged")
         if header_type == _SCHEMA:
             return Message(start, end, is_native=header.number(0, "<h") == 0)
@@ -132,7 +135,10 @@ def parse(metadata: bytes, start: int, body: int) -> Message:
             return Message(start, end)
         compression = header.table(3)
         codec = _CODECS[compression.number(0, "<b")] if compression else None
-        return Message(start, end, rows=header.number(0, "<q"), codec=codec)
+        rows = header.number(0, "<q")
+        if rows < 0:
+            raise pa.ArrowInvalid("a message in it is damaged")
+        return Message(start, end, rows=rows, codec=codec)
     except (struct.error, IndexError) as error:
         raise pa.ArrowInvalid("a message in it is damaged") from error
 
