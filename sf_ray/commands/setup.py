@@ -35,6 +35,7 @@ from sf_ray.engine.model_files import (
     resolve_model,
 )
 from sf_ray.errors import SfRayError, UsageError
+from sf_ray.output.arrow_rows import uncopyable
 from sf_ray.output.layout import Output
 from sf_ray.runtime.cluster import resolve_device, start_ray
 from sf_ray.runtime.log import WallTimes, say, timed
@@ -136,6 +137,8 @@ def without_bad(options: CorpusOptions, corpus: Corpus, score_set: ScoreSet) -> 
 def check_columns(options: SelectionOptions, corpus: Corpus, sample: Sample) -> None:
     """Refuses a corpus that has the added column already, or lacks a column that is asked for.
 
+    A column whose rows cannot be written is refused too: now, not when all are scored.
+
     Raises:
         UsageError: Names the column.
     """
@@ -145,6 +148,8 @@ def check_columns(options: SelectionOptions, corpus: Corpus, sample: Sample) -> 
             f"the corpus has a column {options.ifd_column!r} already; name the added one with "
             "--ifd-column"
         )
+    if corpus.file_type is FileType.ARROW and (bad := uncopyable(corpus.schema)):
+        raise UsageError(bad[0])
     asked = {
         "--quota": options.quota.column if options.quota else None,
         "--report-by": options.report_by,

@@ -16,12 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sf_ray.corpus.readers.arrow import STREAM, IpcForm
 from sf_ray.corpus.readers.codecs import ByteSink, packed_file
 from sf_ray.corpus.readers.file_types import FileType, codec_of, file_type_of
 from sf_ray.corpus.readers.json_lines import LINE, LINES, JsonReader
 from sf_ray.corpus.readers.shard import ShardReader, open_shard
 from sf_ray.corpus.units import Shard
 from sf_ray.errors import SfRayError
+from sf_ray.output.arrow_rows import filter_rows
+from sf_ray.output.arrow_writer import arrow_writer, form_of
+from sf_ray.output.column_descriptions import with_double_column
 from sf_ray.storage.files import put_whole
 from sf_ray.storage.location import Location
 
@@ -81,7 +85,7 @@ def write_shard(
         with open_shard(corpus, shard.file) as reader:
             schema = kept_schema(reader.schema, ifd_column)
             is_array = isinstance(reader, JsonReader) and reader.is_array()
-            with writer_for(name, path, schema, is_array) as writer:
+            with writer_for(name, path, schema, is_array, form_of(reader)) as writer:
                 for batch in kept_batches(reader, shard, ifd, keep, ifd_column):
                     writer.write(batch)
                     kept_rows += batch.num_rows
@@ -91,7 +95,10 @@ def write_shard(
 
 def kept_schema(schema: pa.Schema, ifd_column: str) -> pa.Schema:
     """The schema of `kept_batches`: the columns of the shard, then the added one."""
-    return schema.append(pa.field(ifd_column, pa.float64()))
+    schema = schema.append(pa.field(ifd_column, pa.float64()))
+    if not schema.metadata:
+        return schema
+    return schema.with_metadata(with_double_column(schema.metadata, ifd_column))
 
 
 def kept_batches(
@@ -118,7 +125,7 @@ def kept_batches(
     row = 0
     for batch in reader.batches(_BATCH_ROWS):
         mask = keep[row : row + batch.num_rows]
-        kept = batch.filter(pa.array(mask))
+        kept = filter_rows(batch, mask)
         refuse_field(shard, kept, row + np.flatnonzero(mask), ifd_column)
         values = pa.array(ifd[row : row + batch.num_rows][mask])
         yield pa.RecordBatch.from_arrays([*kept.columns, values], schema=schema)
@@ -157,7 +164,11 @@ def refuse_field(
 
 @contextmanager
 def writer_for(
-    name: str, path: Path, schema: pa.Schema, is_array: bool = False
+    name: str,
+    path: Path,
+    schema: pa.Schema,
+    is_array: bool = False,
+    form: IpcForm = STREAM,
 ) -> Iterator[Writer]:
     """Opens a writer for a shard. The same rows in the same order make the same bytes.
 
@@ -167,6 +178,7 @@ def writer_for(
         schema: Schema of the batches. For JSON it is `kept_schema(LINES, ...)`: the writer adds the
             columns behind the line to the row as fields.
         is_array: JSON rows become one array instead of lines.
+        form: How an Arrow shard is stored.
     """
     file_type = file_type_of(name)
     if file_type is FileType.JSON:
@@ -175,21 +187,22 @@ def writer_for(
             yield rows
             rows.finish()
         return
-    file_writer = (
-        pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
-        if file_type is FileType.PARQUET
-        else pa.ipc.new_stream(path, schema)
-    )
-    with file_writer:
+    if file_type is FileType.ARROW:
+        with arrow_writer(path, schema, form) as arrow_rows:
+            yield arrow_rows
+        return
+    with pq.ParquetWriter(
+        path, schema, compression="zstd", write_page_checksum=True
+    ) as file_writer:
         row_groups = _RowGroups(file_writer)
         yield row_groups
         row_groups.finish()
 
 
 class _RowGroups:
-    """Writes Parquet or Arrow; holds rows until they make a row group."""
+    """Writes Parquet; holds rows until they make a row group."""
 
-    def __init__(self, writer: pq.ParquetWriter | pa.ipc.RecordBatchStreamWriter) -> None:
+    def __init__(self, writer: pq.ParquetWriter) -> None:
         self._writer = writer
         self._held: list[pa.RecordBatch] = []
         self._held_bytes = 0

@@ -11,9 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from sf_ray.corpus.readers.arrow import STREAM, IpcForm
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.corpus.rows import read_units
 from sf_ray.corpus.units import group_reads
+from sf_ray.output.arrow_dictionaries import join_batches, with_one_dictionary
+from sf_ray.output.arrow_rows import filter_table, take_rows
 from sf_ray.output.shard_writer import WrittenShard, refuse_field, writer_for
 from sf_ray.selection.chunks import Chunk, ChunkRows, Kept
 from sf_ray.selection.cutoffs import Cutoff, parts_of
@@ -49,9 +52,10 @@ def read_parts(
     tables = _kept_tables(corpus, schema, kept.read(chunk), chunk)
     # In one piece: taking rows of a part out of one large chunk is far faster than out of a small
     # one for each unit.
-    table = pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
+    batches = join_batches([batch for table in tables for batch in table.to_batches()])
+    table = pa.Table.from_batches(batches, schema)
     part = parts_of(cuts, table[-2].to_numpy(), table[-1].to_numpy())
-    return [table.filter(pa.array(part == number)) for number in range(len(cuts) + 1)]
+    return [filter_table(table, part == number) for number in range(len(cuts) + 1)]
 
 
 def _kept_tables(
@@ -69,7 +73,7 @@ def _kept_tables(
                 keep = ~np.isnan(ifd)
                 if not keep.any():
                     continue
-                kept = rows.filter(pa.array(keep))
+                kept = filter_table(rows, keep)
                 positions = kept_rows.positions[unit][keep]
                 refuse_field(shard, kept, positions - shard.position, ifd_column)
                 columns = kept.select(names).columns
@@ -79,7 +83,11 @@ def _kept_tables(
 
 
 def write_part(
-    data: Location, name: str, schema: pa.Schema, tables: Sequence[pa.Table]
+    data: Location,
+    name: str,
+    schema: pa.Schema,
+    tables: Sequence[pa.Table],
+    form: IpcForm = STREAM,
 ) -> WrittenShard:
     """Writes the rows of a part, the highest IFD first.
 
@@ -88,19 +96,20 @@ def write_part(
         name: The name of the file.
         schema: The schema of the file.
         tables: From `read_parts`, in the order of the corpus; at least one.
+        form: How an Arrow file is stored.
 
     Raises:
-        SfRayError: Storage failed.
+        SfRayError: Storage failed, or the dictionaries of the tables do not fit into one.
     """
-    table = pa.concat_tables(tables)
+    table = with_one_dictionary(pa.concat_tables(tables))
     order = np.lexsort((table[-1].to_numpy(), -table[-2].to_numpy()))
     table = pa.Table.from_arrays(table.columns[:-1], schema=schema)
     rows = max(1, _ROW_GROUP_BYTES * len(order) // max(1, table.nbytes))
     with put_whole(data.join(name)) as path:
-        with writer_for(name, path, schema) as writer:
+        with writer_for(name, path, schema, form=form) as writer:
             for start in range(0, len(order), rows):
                 # Sorted one row group at a time: memory holds the part once, not twice.
-                row_group = table.take(pa.array(order[start : start + rows])).combine_chunks()
+                row_group = take_rows(table, order[start : start + rows])
                 for batch in row_group.to_batches():
                     writer.write(batch)
         size = path.stat().st_size

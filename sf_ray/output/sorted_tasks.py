@@ -11,7 +11,10 @@ import numpy as np
 import pyarrow as pa
 import ray
 
+from sf_ray.corpus.readers.arrow import IpcForm
+from sf_ray.corpus.readers.shard import open_shard
 from sf_ray.corpus.units import Place
+from sf_ray.output.arrow_writer import form_of
 from sf_ray.output.shard_writer import WrittenShard, kept_schema
 from sf_ray.output.sorted_parts import read_parts, write_part
 from sf_ray.runtime.tasks import parallel_map
@@ -91,7 +94,9 @@ def write_in_order(
         corpus_pass.over_stored(split, chunks, len(names)), key=lambda result: result.value
     )
     parts = [(name, [result.refs[at] for result in results]) for at, name in enumerate(names)]
-    write = functools.partial(_write_part, data, schema)
+    with open_shard(corpus.location, corpus.shards[0].file) as reader:
+        form = form_of(reader)  # the parts are stored as the first shard is
+    write = functools.partial(_write_part, data, schema, form)
     return list(parallel_map(write, parts, corpus_pass.stall_s))
 
 
@@ -122,7 +127,10 @@ def _split(
 
 
 def _write_part(
-    data: Location, schema: pa.Schema, part: tuple[str, Sequence[ray.ObjectRef]]
+    data: Location,
+    schema: pa.Schema,
+    form: IpcForm,
+    part: tuple[str, Sequence[ray.ObjectRef]],
 ) -> WrittenShard:
     name, refs = part
-    return write_part(data, name, schema, ray.get(list(refs)))
+    return write_part(data, name, schema, ray.get(list(refs)), form)

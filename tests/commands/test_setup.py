@@ -29,6 +29,7 @@ from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.errors import SfRayError, UsageError
 from sf_ray.scoring.score_set import mark_bad, score_set_of
 from sf_ray.storage.location import Location
+from tests.support.arrow_types import interval_field
 
 
 def options(**values: Any) -> RunOptions:
@@ -123,6 +124,14 @@ def test_columns_that_are_there_already_or_missing_are_refused(corpus: Path) -> 
     with pytest.raises(UsageError, match="--quota"):
         quota = Quota("source", {"web": 0.5})
         check_columns(options(keep_fraction=None, quota=quota), listed, sample)
+
+
+def test_a_column_whose_rows_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    schema = pa.schema([("text", pa.string()), interval_field("since", "months")])
+    pa.ipc.new_stream(tmp_path / "a.arrow", schema).close()
+    listed = plan_corpus(Location(str(tmp_path)))
+    with pytest.raises(UsageError, match=r"column 'since' is .* cannot copy the type month_inter"):
+        check_columns(options(), listed, sample_of_rows())
 
 
 def test_a_field_of_json_is_looked_for_in_sampled_rows(tmp_path: Path) -> None:

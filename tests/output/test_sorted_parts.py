@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sf_ray.corpus.planning import Corpus, plan_corpus
+from sf_ray.corpus.readers.arrow import STREAM, IpcForm
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.corpus.units import Place, units_of
 from sf_ray.errors import SfRayError
@@ -84,3 +85,40 @@ def test_a_json_row_that_has_the_added_field_is_named_by_its_shard_and_number(
     schema = kept_schema(corpus.schema, "ifd")
     with pytest.raises(SfRayError, match=r"row 3 of b.jsonl has a field 'ifd' already"):
         read_parts(corpus.location, schema, cast(Kept, KeptByHand()), [], chunk_of(corpus))
+
+
+@pytest.mark.parametrize("form", [STREAM, IpcForm(is_file=True, codec="zstd")])
+def test_arrow_rows_of_every_kind_are_put_in_order(tmp_path: Path, form: IpcForm) -> None:
+    def column(name: str) -> pa.Array:
+        views = pa.array([f"text of row {name}{i}, which is long" for i in range(4)])
+        kinds = pa.DictionaryArray.from_arrays(pa.array([0, 1, 1, 0], pa.int8()), [name, "both"])
+        runs = pa.RunEndEncodedArray.from_arrays(pa.array([2, 4], pa.int16()), [name, None])
+        fields = {"views": views.cast(pa.string_view()), "kinds": kinds, "runs": runs}
+        return pa.StructArray.from_arrays(list(fields.values()), list(fields))
+
+    new = pa.ipc.new_file if form.is_file else pa.ipc.new_stream
+    for name in "ab":
+        batch = pa.record_batch({"x": column(name)}).slice(0, 3 if name == "a" else 4)
+        with new(tmp_path / f"{name}.arrow", batch.schema) as writer:
+            writer.write_batch(batch)
+    corpus = plan_corpus(Location(str(tmp_path)))
+    schema = kept_schema(corpus.schema, "ifd")
+    kept, cuts = cast(Kept, KeptByHand()), [Cutoff(0.9, 6)]
+    parts = read_parts(corpus.location, schema, kept, cuts, chunk_of(corpus))
+    read = []
+    for number, part in enumerate(parts):
+        write_part(Location(str(tmp_path / "out")), f"{number}.arrow", schema, [part], form)
+        file = tmp_path / f"out/{number}.arrow"
+        rows = (pa.ipc.open_file if form.is_file else pa.ipc.open_stream)(file).read_all()
+        rows.validate(full=True)
+        assert rows.schema.equals(schema, check_metadata=True)
+        read.append(
+            [(row["x"]["views"], row["x"]["kinds"], row["ifd"]) for row in rows.to_pylist()]
+        )
+    assert read == [
+        [(f"text of row {row}, which is long", kind, ifd) for row, kind, ifd in part]
+        for part in (
+            [("a2", "both", 0.9), ("b3", "b", 0.9)],
+            [("b1", "both", 0.5), ("a0", "a", 0.3), ("b0", "b", 0.3)],
+        )
+    ]

@@ -1,46 +1,114 @@
-"""Reads Arrow IPC streams, as `datasets.save_to_disk` writes them: one record batch after another.
+"""Reads Arrow IPC: streams, as `datasets.save_to_disk` writes them, and files, as Polars does.
 
-A stream has no table of contents, so its rows are counted by reading it once. The file format
-(Feather) is a stream between two magic numbers, and is read as a stream. Knows no Ray and no model.
+Both hold one record batch after another; a file has a table of them at its end, and a stream is
+counted by reading its messages once, without their values. Which of the two a shard is, its bytes
+say, not its name. Knows no Ray and no model.
 """
 
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
+from sf_ray.corpus.readers.ipc_messages import (
+    FILE_MAGIC,
+    FIRST_MESSAGE,
+    Block,
+    Message,
+    blocks,
+    messages,
+    parse,
+)
 from sf_ray.corpus.units import Footer
+from sf_ray.errors import BadShardError, first_line
 from sf_ray.storage.files import File
 from sf_ray.storage.versioned_file import unreadable_is_bad
 
-_FILE_MAGIC = b"ARROW1\0\0"
 _BUFFER_BYTES = 1 << 20
+# The record batches of a shard may have gigabytes; what comes out of it has about this at most.
+_BATCH_BYTES = 32 << 20
+_TAIL_BYTES = 10  # of a file: the length of its footer, and the magic number again
+# How other content begins, and what it is then.
+_OTHER_CONTENT = {
+    b"PAR1": "Parquet: name it *.parquet",
+    b"FEA1": "Feather of version 1: read it with pyarrow.feather, and write it in version 2",
+    b"\x1f\x8b": "packed with gzip: unpack it",
+    b"\x28\xb5\x2f\xfd": "packed with zstd: unpack it",
+    b"\x04\x22\x4d\x18": "packed with lz4: unpack it",
+    b"BZh": "packed with bzip2: unpack it",
+    b"\xfd7zXZ\0": "packed with xz: unpack it",
+    b"PK\x03\x04": "a zip archive: unpack it",
+    b"version ": "a pointer of Git LFS, not the data: fetch it with `git lfs pull`",
+    b"<": "an HTML or XML page: download it again",
+    b"{": "JSON: name it *.jsonl or *.json",
+    b"[": "JSON: name it *.json",
+    b"ORC": "ORC: write it as Parquet",
+    b"Obj\x01": "Avro: write it as Parquet",
+}
+
+
+@dataclass(frozen=True)
+class IpcForm:
+    """What is particular to an IPC shard beside its schema and its rows.
+
+    Attributes:
+        is_file: It is an IPC file, not a stream.
+        codec: How its values are compressed: "lz4", "zstd" or None.
+        metadata: Key-values in the footer of a file.
+    """
+
+    is_file: bool = False
+    codec: str | None = None
+    metadata: dict[bytes, bytes] | None = None
+
+
+STREAM = IpcForm()
 
 
 class ArrowReader:
-    """The rows of an Arrow IPC stream; a `ShardReader` whose row groups are record batches."""
+    """The rows of Arrow IPC; a `ShardReader` whose row groups are record batches."""
 
     def __init__(self, file: File, handle: io.RawIOBase) -> None:
         self._file = file
-        self._stream = pa.PythonFile(io.BufferedReader(handle, _BUFFER_BYTES), mode="r")
-        with unreadable_is_bad(file):
-            self._start = len(_FILE_MAGIC)
-            if self._stream.read(self._start) != _FILE_MAGIC:
-                self._start = 0
-            self._stream.seek(self._start)
-            self.schema: pa.Schema = pa.ipc.read_schema(self._stream)
-            self._first = self._stream.tell()
+        self._bytes = io.BufferedReader(handle, _BUFFER_BYTES)
+        self._source = pa.PythonFile(self._bytes, mode="r")
+        head = self._bytes.read(FIRST_MESSAGE)
+        self._is_file = head.startswith(FILE_MAGIC)
+        self._refuse_other_content(head)
+        self._first = FIRST_MESSAGE if self._is_file else 0
+        try:
+            self.schema: pa.Schema = self._open().schema
+            self._names: list[str] = self.schema.names  # raises where one is no valid UTF-8
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            expected = "file" if self._is_file else "stream"
+            raise BadShardError(
+                file.relative, f"cannot be read as an Arrow IPC {expected} ({first_line(error)})"
+            ) from error
+
+    @property
+    def form(self) -> IpcForm:
+        """How the shard is stored. Must not be asked for while batches are read."""
+        with unreadable_is_bad(self._file):
+            codec = next((found.codec for found in self._messages() if found.rows), None)
+            if not self._is_file:
+                return IpcForm(False, codec)
+            metadata = self._open().metadata
+            return IpcForm(True, codec, dict(metadata) if metadata else None)
 
     def footer(self) -> Footer:
-        """Counts the rows in one pass over the stream."""
-        row_groups, starts = [], []
-        start = self._first
+        """Counts the rows by the messages of the record batches."""
         with unreadable_is_bad(self._file):
-            for batch in self._stored(0, 0):
-                row_groups.append(batch.num_rows)
-                starts.append(start)
-                start = self._stream.tell()
-        return Footer(tuple(row_groups), self.schema, tuple(starts))
+            found = [message for message in self._messages() if message.rows is not None]
+            if found and found[-1].end > self._file.size:
+                raise BadShardError(
+                    self._file.relative,
+                    f"is cut off: its last record batch ends at byte {found[-1].end}, the file at "
+                    f"{self._file.size}",
+                )
+        rows = tuple(message.rows or 0 for message in found)
+        starts = () if self._is_file else tuple(message.start for message in found)
+        return Footer(rows, self.schema, starts)
 
     def batches(
         self,
@@ -49,41 +117,113 @@ class ArrowReader:
         groups: range | None = None,
         offset: int = 0,
     ) -> Iterator[pa.RecordBatch]:
-        """See `ShardReader.batches`."""
-        with unreadable_is_bad(self._file):
-            stored = self._stored(groups.start if groups else 0, offset)
-            for index, batch in enumerate(stored):
-                if groups is not None and index == len(groups):
-                    return
-                batch.validate()  # otherwise a damaged batch may crash the process
-                if columns is not None:
-                    batch = batch.select(list(columns))
-                for start in range(0, batch.num_rows, rows):
-                    yield batch.slice(start, rows)
+        """See `ShardReader.batches`. A file ignores `offset`: its footer has those of all batches.
 
-    def _stored(self, first: int, offset: int) -> Iterator[pa.RecordBatch]:
-        """Yields the record batches from number `first` on, which begins at byte `offset`.
-
-        An `offset` of 0 stands for the first batch.
+        Batches are bounded by bytes too.
         """
-        if any(_has_dictionary(field.type) for field in self.schema):
+        # By place, because a column that is not asked for may be there twice.
+        places = None if columns is None else [self._names.index(name) for name in columns]
+        with unreadable_is_bad(self._file):
+            if self._is_file:
+                stored = self._batches_of_file(places, groups)
+            else:
+                stored = self._batches_of_stream(groups, offset)
+                if places is not None:
+                    stored = (batch.select(places) for batch in stored)
+            for batch in stored:
+                batch.validate()  # otherwise a damaged batch may crash the process
+                size = max(1, batch.nbytes)
+                step = min(rows, max(1, _BATCH_BYTES * batch.num_rows // size))
+                for start in range(0, batch.num_rows, step):
+                    yield batch.slice(start, step)
+
+    def _batches_of_file(
+        self, places: list[int] | None, groups: range | None
+    ) -> Iterator[pa.RecordBatch]:
+        read = sorted(set(places or []))  # no others are fetched; none stands for all
+        reader = self._open(read)
+        for index in groups if groups is not None else range(reader.num_record_batches):
+            batch = reader.get_batch(index)
+            if places is not None:
+                batch = batch.select([read.index(place) for place in places])
+            yield batch
+
+    def _batches_of_stream(self, groups: range | None, offset: int) -> Iterator[pa.RecordBatch]:
+        first, count = (groups.start, len(groups)) if groups is not None else (0, None)
+        is_native = next(self._messages(), Message(0, 0)).is_native
+        if not is_native or any(has_dictionary(field.type) for field in self.schema):
             # Dictionaries stand between the batches and hold for the batches after them, so the
-            # stream must be read from its beginning.
-            self._stream.seek(self._start)
-            for index, batch in enumerate(pa.ipc.open_stream(self._stream)):
-                if index >= first:
-                    yield batch
-            return
-        self._stream.seek(offset or self._first)
+            # stream must be read from its beginning; and only there Arrow turns bytes around.
+            stored = iter(self._open())
+            for _ in range(first):
+                next(stored, None)
+        else:
+            stored = self._batches_from(offset)
+        for index, batch in enumerate(stored):
+            if index == count:
+                return
+            yield batch
+
+    def _batches_from(self, offset: int) -> Iterator[pa.RecordBatch]:
+        if offset:
+            self._source.seek(offset)
+        else:
+            self._source.seek(self._first)
+            pa.ipc.read_message(self._source)  # the schema
         while True:
             try:
-                message = pa.ipc.read_message(self._stream)
+                message = pa.ipc.read_message(self._source)
             except EOFError:
                 return
             yield pa.ipc.read_record_batch(message, self.schema)
 
+    def _open(
+        self, places: Sequence[int] = ()
+    ) -> "pa.ipc.RecordBatchFileReader | pa.ipc.RecordBatchStreamReader":
+        """Arrow's own reader, of the columns at some places or of all, at the beginning."""
+        self._source.seek(self._first)
+        if not self._is_file:
+            return pa.ipc.open_stream(self._source)
+        options = pa.ipc.IpcReadOptions(included_fields=list(places))
+        return pa.ipc.open_file(self._source, options=options)
 
-def _has_dictionary(column_type: pa.DataType) -> bool:
+    def _messages(self) -> Iterator[Message]:
+        """The messages of a stream, or those of a file's record batches."""
+        if not self._is_file:
+            yield from messages(self._bytes, self._first)
+            return
+        for block in self._blocks():
+            self._bytes.seek(block.offset)
+            # A mark and the length stand before it; files older than Arrow 0.15 have no mark.
+            metadata = self._bytes.read(block.metadata_bytes)
+            prefix = 8 if metadata.startswith(b"\xff\xff\xff\xff") else 4
+            yield parse(metadata[prefix:], block.offset, block.offset + block.metadata_bytes)
+
+    def _blocks(self) -> list[Block]:
+        self._bytes.seek(-_TAIL_BYTES, io.SEEK_END)
+        length = int.from_bytes(self._bytes.read(4), "little")
+        self._bytes.seek(max(0, self._file.size - _TAIL_BYTES - length))
+        return blocks(self._bytes.read(length))
+
+    def _refuse_other_content(self, head: bytes) -> None:
+        """Refuses what is no Arrow IPC, by its first bytes, and a file without an end."""
+        name, size = self._file.relative, self._file.size
+        if not head:
+            raise BadShardError(name, "is empty (0 bytes)")
+        other = next((what for magic, what in _OTHER_CONTENT.items() if head.startswith(magic)), "")
+        if other:
+            raise BadShardError(name, f"is not Arrow IPC, but {other}")
+        if self._is_file:
+            self._bytes.seek(max(0, size - len(FILE_MAGIC)))
+            if size < 2 * FIRST_MESSAGE or self._bytes.read() != FILE_MAGIC:
+                raise BadShardError(
+                    name, f"is an Arrow IPC file that is cut off ({size} bytes without a footer)"
+                )
+
+
+def has_dictionary(column_type: pa.DataType) -> bool:
     """Whether a type is dictionary-encoded, or has such a type inside."""
+    if isinstance(column_type, pa.BaseExtensionType):
+        return has_dictionary(column_type.storage_type)
     children = [column_type.field(i).type for i in range(column_type.num_fields)]
-    return pa.types.is_dictionary(column_type) or any(map(_has_dictionary, children))
+    return pa.types.is_dictionary(column_type) or any(map(has_dictionary, children))
