@@ -13,14 +13,16 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sf_ray.corpus.readers.file_types import FileType, codec_of, file_type_of
 from sf_ray.corpus.readers.json_lines import LINE, LINES, JsonReader
+from sf_ray.corpus.readers.parquet import StoredParquetReader
+from sf_ray.corpus.readers.parquet_footer import StoredColumns
 from sf_ray.corpus.readers.shard import ShardReader, open_shard
 from sf_ray.corpus.units import Shard
 from sf_ray.errors import SfRayError
+from sf_ray.output.parquet_writer import parquet_writer
 from sf_ray.storage.files import put_whole
 from sf_ray.storage.location import Location
 
@@ -43,6 +45,13 @@ class WrittenShard:
     relative: str
     rows: int
     bytes: int
+
+
+class TableWriter(Protocol):
+    """Writes a table as one row group or record batch, as Arrow's own writers do."""
+
+    def write_table(self, table: pa.Table) -> None:
+        """Writes the rows of a table."""
 
 
 class Writer(Protocol):
@@ -77,10 +86,11 @@ def write_shard(
     kept_rows = 0
     name = shard.file.relative
     with put_whole(data.join(name)) as path:
-        with open_shard(corpus, shard.file) as reader:
+        with open_shard(corpus, shard.file, to_copy=True) as reader:
             schema = kept_schema(reader.schema, ifd_column)
             is_array = isinstance(reader, JsonReader) and reader.is_array()
-            with writer_for(name, path, schema, is_array) as writer:
+            stored = reader.stored if isinstance(reader, StoredParquetReader) else None
+            with writer_for(name, path, schema, is_array, stored) as writer:
                 for batch in kept_batches(reader, shard, ifd, keep, ifd_column):
                     writer.write(batch)
                     kept_rows += batch.num_rows
@@ -156,7 +166,11 @@ def refuse_field(
 
 @contextmanager
 def writer_for(
-    name: str, path: Path, schema: pa.Schema, is_array: bool = False
+    name: str,
+    path: Path,
+    schema: pa.Schema,
+    is_array: bool = False,
+    stored: StoredColumns | None = None,
 ) -> Iterator[Writer]:
     """Opens a writer for a shard. The same rows in the same order make the same bytes.
 
@@ -166,6 +180,7 @@ def writer_for(
         schema: Schema of the batches. For JSON it is `kept_schema(LINES, ...)`: the writer adds the
             columns behind the line to the row as fields.
         is_array: JSON rows become one array instead of lines.
+        stored: What the values of a Parquet file mean; the last column of `schema` is added to it.
     """
     file_type = file_type_of(name)
     if file_type is FileType.JSON:
@@ -174,13 +189,13 @@ def writer_for(
             yield rows
             rows.finish()
         return
-    file_writer = (
-        pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
-        if file_type is FileType.PARQUET
-        else pa.ipc.new_stream(path, schema)
-    )
-    with file_writer:
-        row_groups = _RowGroups(file_writer)
+    if file_type is FileType.PARQUET:
+        assert stored is not None, "Parquet rows are copied as they are stored"
+        file_writer = parquet_writer(path, schema, stored)
+    else:
+        file_writer = pa.ipc.new_stream(path, schema)
+    with file_writer as writer:
+        row_groups = _RowGroups(writer)
         yield row_groups
         row_groups.finish()
 
@@ -198,7 +213,7 @@ def _compressed(path: Path, codec: str | None) -> Iterator[pa.NativeFile]:
 class _RowGroups:
     """Writes Parquet or Arrow; holds rows until they make a row group."""
 
-    def __init__(self, writer: pq.ParquetWriter | pa.ipc.RecordBatchStreamWriter) -> None:
+    def __init__(self, writer: TableWriter) -> None:
         self._writer = writer
         self._held: list[pa.RecordBatch] = []
         self._held_bytes = 0

@@ -12,7 +12,11 @@ import pyarrow as pa
 from sf_ray.corpus.readers.arrow import ArrowReader
 from sf_ray.corpus.readers.file_types import FileType, file_type_of
 from sf_ray.corpus.readers.json_lines import JsonReader
-from sf_ray.corpus.readers.parquet import ParquetReader, read_parquet_footer
+from sf_ray.corpus.readers.parquet import (
+    ParquetReader,
+    StoredParquetReader,
+    read_parquet_footer,
+)
 from sf_ray.corpus.units import Footer
 from sf_ray.storage.files import File
 from sf_ray.storage.location import Location
@@ -68,8 +72,14 @@ def read_footer(location: Location, file: File) -> Footer:
 
 
 @contextmanager
-def open_shard(location: Location, file: File) -> Iterator[ShardReader]:
+def open_shard(location: Location, file: File, to_copy: bool = False) -> Iterator[ShardReader]:
     """Opens a shard, and checks before and after reading that it is the version of the listing.
+
+    Args:
+        location: The corpus.
+        file: The shard.
+        to_copy: The rows will be written again, not understood: a Parquet shard is opened as a
+            `StoredParquetReader`, which reads stored values without their meaning.
 
     Raises:
         BadShardError: The shard changed, is gone, or its content is not of its file type.
@@ -78,7 +88,7 @@ def open_shard(location: Location, file: File) -> Iterator[ShardReader]:
     file_type = file_type_of(file.relative)
     with open_bytes(location, file) as handle:
         if file_type is FileType.PARQUET:
-            yield ParquetReader(file, handle)
+            yield StoredParquetReader(file, handle) if to_copy else ParquetReader(file, handle)
         elif file_type is FileType.ARROW:
             yield ArrowReader(file, handle)
         else:
