@@ -39,14 +39,17 @@ class BadLine:
     reason: str
 
 
-def read_units(location: Location, plan: ReadPlan, columns: Sequence[str]) -> Iterator[pa.Table]:
+def read_units(
+    location: Location, plan: ReadPlan, columns: Sequence[str] | None
+) -> Iterator[pa.Table]:
     """Reads the units of a plan in one pass over the file.
 
     Args:
         location: The corpus.
         plan: The units, and where they lie in the file.
         columns: The columns to read, or fields inside them: for `data.messages` all of `data` is
-            read. Of a JSON shard every field is read.
+            read. Of a JSON shard every field is read. None: whole rows, to copy them, as
+            `open_shard` reads them then.
 
     Yields:
         The rows of each unit, in the order of the plan.
@@ -56,8 +59,8 @@ def read_units(location: Location, plan: ReadPlan, columns: Sequence[str]) -> It
         SfRayError: Storage failed.
     """
     position = plan.first_row
-    with open_shard(location, plan.file) as reader:
-        names = top_level(columns, reader.schema.names)
+    with open_shard(location, plan.file, to_copy=columns is None) as reader:
+        names = None if columns is None else top_level(columns, reader.schema.names)
         batches = reader.batches(_BATCH_ROWS, names, plan.row_groups, plan.offset)
         held: list[pa.RecordBatch] = []  # `position` is the first row in them
         for unit in plan.units:

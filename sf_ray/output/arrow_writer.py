@@ -6,18 +6,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from sf_ray.corpus.readers.arrow import STREAM, ArrowReader, IpcForm
-from sf_ray.corpus.readers.shard import ShardReader
+from sf_ray.corpus.readers.arrow import IpcForm
 from sf_ray.output.arrow_dictionaries import join_batches
 
 # Kept rows are held until they make a record batch of this size, because only a few rows of each
 # batch of the input may be kept.
 _BATCH_BYTES = 64 << 20
-
-
-def form_of(reader: ShardReader) -> IpcForm:
-    """How an open Arrow shard is stored; the default for a shard of another file type."""
-    return reader.form if isinstance(reader, ArrowReader) else STREAM
 
 
 @contextmanager

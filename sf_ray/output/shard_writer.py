@@ -13,19 +13,19 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sf_ray.corpus.readers.arrow import STREAM, IpcForm
 from sf_ray.corpus.readers.codecs import ByteSink, packed_file
 from sf_ray.corpus.readers.file_types import FileType, codec_of, file_type_of
-from sf_ray.corpus.readers.json_lines import LINE, LINES, JsonReader
+from sf_ray.corpus.readers.json_lines import LINE, LINES
 from sf_ray.corpus.readers.shard import ShardReader, open_shard
 from sf_ray.corpus.units import Shard
 from sf_ray.errors import SfRayError
 from sf_ray.output.arrow_rows import filter_rows
-from sf_ray.output.arrow_writer import arrow_writer, form_of
+from sf_ray.output.arrow_writer import arrow_writer
 from sf_ray.output.column_descriptions import with_double_column
+from sf_ray.output.parquet_writer import parquet_writer
+from sf_ray.output.shard_form import ShardForm, form_of
 from sf_ray.storage.files import put_whole
 from sf_ray.storage.location import Location
 
@@ -48,6 +48,13 @@ class WrittenShard:
     relative: str
     rows: int
     bytes: int
+
+
+class TableWriter(Protocol):
+    """Writes a table as one row group or record batch, as Arrow's own writers do."""
+
+    def write_table(self, table: pa.Table) -> None:
+        """Writes the rows of a table."""
 
 
 class Writer(Protocol):
@@ -82,10 +89,9 @@ def write_shard(
     kept_rows = 0
     name = shard.file.relative
     with put_whole(data.join(name)) as path:
-        with open_shard(corpus, shard.file) as reader:
+        with open_shard(corpus, shard.file, to_copy=True) as reader:
             schema = kept_schema(reader.schema, ifd_column)
-            is_array = isinstance(reader, JsonReader) and reader.is_array()
-            with writer_for(name, path, schema, is_array, form_of(reader)) as writer:
+            with writer_for(name, path, schema, form_of(reader)) as writer:
                 for batch in kept_batches(reader, shard, ifd, keep, ifd_column):
                     writer.write(batch)
                     kept_rows += batch.num_rows
@@ -167,8 +173,7 @@ def writer_for(
     name: str,
     path: Path,
     schema: pa.Schema,
-    is_array: bool = False,
-    form: IpcForm = STREAM,
+    form: ShardForm,
 ) -> Iterator[Writer]:
     """Opens a writer for a shard. The same rows in the same order make the same bytes.
 
@@ -177,23 +182,21 @@ def writer_for(
         path: The local file to write.
         schema: Schema of the batches. For JSON it is `kept_schema(LINES, ...)`: the writer adds the
             columns behind the line to the row as fields.
-        is_array: JSON rows become one array instead of lines.
-        form: How an Arrow shard is stored.
+        form: How the rows are to be stored. The last column of `schema` is added to it.
     """
     file_type = file_type_of(name)
     if file_type is FileType.JSON:
         with packed_file(path, codec_of(name)) as file:
-            rows = _JsonRows(file, schema, is_array)
+            rows = _JsonRows(file, schema, form.is_array)
             yield rows
             rows.finish()
         return
     if file_type is FileType.ARROW:
-        with arrow_writer(path, schema, form) as arrow_rows:
+        with arrow_writer(path, schema, form.ipc) as arrow_rows:
             yield arrow_rows
         return
-    with pq.ParquetWriter(
-        path, schema, compression="zstd", write_page_checksum=True
-    ) as file_writer:
+    assert form.columns is not None, "Parquet rows are copied as they are stored"
+    with parquet_writer(path, schema, form.columns) as file_writer:
         row_groups = _RowGroups(file_writer)
         yield row_groups
         row_groups.finish()
@@ -202,7 +205,7 @@ def writer_for(
 class _RowGroups:
     """Writes Parquet; holds rows until they make a row group."""
 
-    def __init__(self, writer: pq.ParquetWriter) -> None:
+    def __init__(self, writer: TableWriter) -> None:
         self._writer = writer
         self._held: list[pa.RecordBatch] = []
         self._held_bytes = 0

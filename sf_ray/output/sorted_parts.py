@@ -7,17 +7,20 @@ how many parts there are to be, nor where the cuts come from.
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
-from sf_ray.corpus.readers.arrow import STREAM, IpcForm
 from sf_ray.corpus.readers.file_types import FileType
+from sf_ray.corpus.readers.shard import open_shard
 from sf_ray.corpus.rows import read_units
-from sf_ray.corpus.units import group_reads
+from sf_ray.corpus.units import Shard, group_reads
+from sf_ray.errors import SfRayError
 from sf_ray.output.arrow_dictionaries import join_batches, with_one_dictionary
 from sf_ray.output.arrow_rows import filter_table, take_rows
-from sf_ray.output.shard_writer import WrittenShard, refuse_field, writer_for
+from sf_ray.output.shard_form import ShardForm, form_of
+from sf_ray.output.shard_writer import WrittenShard, kept_schema, refuse_field, writer_for
 from sf_ray.selection.chunks import Chunk, ChunkRows, Kept
 from sf_ray.selection.cutoffs import Cutoff, parts_of
 from sf_ray.storage.files import put_whole
@@ -30,6 +33,26 @@ def part_names(file_type: FileType, parts: int) -> list[str]:
     """The names of `parts` output files, in their order."""
     suffix = {FileType.PARQUET: "parquet", FileType.ARROW: "arrow", FileType.JSON: "jsonl"}
     return [f"part-{number:05d}.{suffix[file_type]}" for number in range(parts)]
+
+
+def output_columns(
+    corpus: Location, first: Shard, ifd_column: str
+) -> tuple[pa.Schema, ShardForm]:
+    """(the schema of an output file, how it is stored).
+
+    Args:
+        corpus: The folder of the shards.
+        first: The first shard, whose columns and form the output has.
+        ifd_column: Name of the added column.
+
+    Raises:
+        BadShardError: The shard changed, is gone, or cannot be read.
+        SfRayError: Storage failed.
+    """
+    with open_shard(corpus, first.file, to_copy=True) as reader:
+        # A file of JSON rows has lines, whatever the shards are.
+        form = replace(form_of(reader), is_array=False)
+        return kept_schema(reader.schema, ifd_column), form
 
 
 def read_parts(
@@ -46,7 +69,8 @@ def read_parts(
 
     Raises:
         BadShardError: A shard changed, is gone, or cannot be read.
-        SfRayError: A JSON row has a field of the added column's name already, or storage failed.
+        SfRayError: A JSON row has a field of the added column's name already, a shard stores its
+            columns otherwise than the first, or storage failed.
     """
     schema = schema.append(pa.field("position", pa.int64(), nullable=False))
     tables = _kept_tables(corpus, schema, kept.read(chunk), chunk)
@@ -62,11 +86,11 @@ def _kept_tables(
     corpus: Location, schema: pa.Schema, kept_rows: ChunkRows, chunk: Chunk
 ) -> list[pa.Table]:
     """The kept rows of each unit that has any; `schema` has IFD and position at its end."""
-    *names, ifd_column, _ = schema.names
+    ifd_column = schema.names[-2]
     tables, at = [], 0
     for shard, places in itertools.groupby(chunk.places, key=lambda place: place.shard):
         for plan in group_reads(shard, [unit for _, unit in places]):
-            for rows in read_units(corpus, plan, names):
+            for rows in read_units(corpus, plan, columns=None):
                 unit = slice(at, at + rows.num_rows)
                 at += rows.num_rows
                 ifd = kept_rows.ifd[unit]
@@ -76,8 +100,12 @@ def _kept_tables(
                 kept = filter_table(rows, keep)
                 positions = kept_rows.positions[unit][keep]
                 refuse_field(shard, kept, positions - shard.position, ifd_column)
-                columns = kept.select(names).columns
-                columns += [pa.array(ifd[keep]), pa.array(positions)]
+                columns = [*kept.columns, pa.array(ifd[keep]), pa.array(positions)]
+                if [*kept.schema.types, *schema.types[-2:]] != schema.types:
+                    raise SfRayError(
+                        f"{shard.file.relative}: its columns are not stored as those of the first "
+                        "shard, so their rows cannot go into one file; use --order input"
+                    )
                 tables.append(pa.Table.from_arrays(columns, schema=schema))
     return tables
 
@@ -87,7 +115,7 @@ def write_part(
     name: str,
     schema: pa.Schema,
     tables: Sequence[pa.Table],
-    form: IpcForm = STREAM,
+    form: ShardForm,
 ) -> WrittenShard:
     """Writes the rows of a part, the highest IFD first.
 
@@ -96,7 +124,7 @@ def write_part(
         name: The name of the file.
         schema: The schema of the file.
         tables: From `read_parts`, in the order of the corpus; at least one.
-        form: How an Arrow file is stored.
+        form: How the file is stored.
 
     Raises:
         SfRayError: Storage failed, or the dictionaries of the tables do not fit into one.
@@ -106,7 +134,7 @@ def write_part(
     table = pa.Table.from_arrays(table.columns[:-1], schema=schema)
     rows = max(1, _ROW_GROUP_BYTES * len(order) // max(1, table.nbytes))
     with put_whole(data.join(name)) as path:
-        with writer_for(name, path, schema, form=form) as writer:
+        with writer_for(name, path, schema, form) as writer:
             for start in range(0, len(order), rows):
                 # Sorted one row group at a time: memory holds the part once, not twice.
                 row_group = take_rows(table, order[start : start + rows])

@@ -11,12 +11,10 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from sf_ray.corpus.readers.arrow import IpcForm
-from sf_ray.corpus.readers.shard import open_shard
 from sf_ray.corpus.units import Place
-from sf_ray.output.arrow_writer import form_of
-from sf_ray.output.shard_writer import WrittenShard, kept_schema
-from sf_ray.output.sorted_parts import read_parts, write_part
+from sf_ray.output.shard_form import ShardForm
+from sf_ray.output.shard_writer import WrittenShard
+from sf_ray.output.sorted_parts import output_columns, read_parts, write_part
 from sf_ray.runtime.tasks import parallel_map
 from sf_ray.selection.chunks import Chunk, Kept
 from sf_ray.selection.cutoff_tasks import count_rows, gather_rows
@@ -86,7 +84,7 @@ def write_in_order(
         SfRayError: A row has a field of that name already, or storage failed.
     """
     corpus, corpus_pass = selection.corpus, selection.corpus_pass
-    schema = kept_schema(corpus.schema, ifd_column)
+    schema, form = output_columns(corpus.location, corpus.shards[0], ifd_column)
     split = functools.partial(_split, corpus.location, schema, selection.kept, cuts)
     chunks = _chunks_to_write(selection, len(names))
     # Sorted into the order of the corpus: what is written must not depend on which task ends first.
@@ -94,8 +92,6 @@ def write_in_order(
         corpus_pass.over_stored(split, chunks, len(names)), key=lambda result: result.value
     )
     parts = [(name, [result.refs[at] for result in results]) for at, name in enumerate(names)]
-    with open_shard(corpus.location, corpus.shards[0].file) as reader:
-        form = form_of(reader)  # the parts are stored as the first shard is
     write = functools.partial(_write_part, data, schema, form)
     return list(parallel_map(write, parts, corpus_pass.stall_s))
 
@@ -129,7 +125,7 @@ def _split(
 def _write_part(
     data: Location,
     schema: pa.Schema,
-    form: IpcForm,
+    form: ShardForm,
     part: tuple[str, Sequence[ray.ObjectRef]],
 ) -> WrittenShard:
     name, refs = part

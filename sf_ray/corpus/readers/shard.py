@@ -13,7 +13,11 @@ from sf_ray.corpus.readers.arrow import ArrowReader
 from sf_ray.corpus.readers.content import HEAD_BYTES, Content, content_of, is_json_text
 from sf_ray.corpus.readers.file_types import FileType, file_type_of
 from sf_ray.corpus.readers.json_lines import JsonReader
-from sf_ray.corpus.readers.parquet import ParquetReader, read_parquet_footer
+from sf_ray.corpus.readers.parquet import (
+    ParquetReader,
+    StoredParquetReader,
+    read_parquet_footer,
+)
 from sf_ray.corpus.units import Footer
 from sf_ray.errors import BadShardError
 from sf_ray.storage.files import File
@@ -90,8 +94,14 @@ def _explained(location: Location, file: File, error: BadShardError) -> BadShard
 
 
 @contextmanager
-def open_shard(location: Location, file: File) -> Iterator[ShardReader]:
+def open_shard(location: Location, file: File, to_copy: bool = False) -> Iterator[ShardReader]:
     """Opens a shard, and checks before and after reading that it is the version of the listing.
+
+    Args:
+        location: The corpus.
+        file: The shard.
+        to_copy: The rows will be written again, not understood: a Parquet shard is opened as a
+            `StoredParquetReader`, which reads stored values without their meaning.
 
     Raises:
         BadShardError: The shard changed, is gone, or its content is not of its file type.
@@ -100,7 +110,7 @@ def open_shard(location: Location, file: File) -> Iterator[ShardReader]:
     file_type = file_type_of(file.relative)
     with open_bytes(location, file) as handle:
         if file_type is FileType.PARQUET:
-            yield ParquetReader(file, handle)
+            yield StoredParquetReader(file, handle) if to_copy else ParquetReader(file, handle)
         elif file_type is FileType.ARROW:
             yield ArrowReader(file, handle)
         else:
