@@ -16,7 +16,7 @@ from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.corpus.readers.shard import open_shard
 from sf_ray.corpus.rows import read_units
 from sf_ray.corpus.units import Shard, group_reads
-from sf_ray.errors import SfRayError
+from sf_ray.errors import SfRayError, first_line
 from sf_ray.output.arrow_dictionaries import join_batches, with_one_dictionary
 from sf_ray.output.arrow_rows import filter_table, take_rows
 from sf_ray.output.shard_form import ShardForm, form_of
@@ -35,9 +35,7 @@ def part_names(file_type: FileType, parts: int) -> list[str]:
     return [f"part-{number:05d}.{suffix[file_type]}" for number in range(parts)]
 
 
-def output_columns(
-    corpus: Location, first: Shard, ifd_column: str
-) -> tuple[pa.Schema, ShardForm]:
+def output_columns(corpus: Location, first: Shard, ifd_column: str) -> tuple[pa.Schema, ShardForm]:
     """(the schema of an output file, how it is stored).
 
     Args:
@@ -100,14 +98,24 @@ def _kept_tables(
                 kept = filter_table(rows, keep)
                 positions = kept_rows.positions[unit][keep]
                 refuse_field(shard, kept, positions - shard.position, ifd_column)
+                kept = _stored_as(shard, kept, schema)
                 columns = [*kept.columns, pa.array(ifd[keep]), pa.array(positions)]
-                if [*kept.schema.types, *schema.types[-2:]] != schema.types:
-                    raise SfRayError(
-                        f"{shard.file.relative}: its columns are not stored as those of the first "
-                        "shard, so their rows cannot go into one file; use --order input"
-                    )
                 tables.append(pa.Table.from_arrays(columns, schema=schema))
     return tables
+
+
+def _stored_as(shard: Shard, kept: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows as the first columns of `schema` hold them, e.g. categories as plain text."""
+    wanted = pa.schema(list(schema)[: kept.num_columns])
+    if kept.schema.equals(wanted):
+        return kept
+    try:
+        return kept.cast(wanted)
+    except (ValueError, pa.ArrowException) as error:
+        raise SfRayError(
+            f"{shard.file.relative}: its columns are not stored as those of the first shard, so "
+            f"their rows cannot go into one file ({first_line(error)}); use --order input"
+        ) from error
 
 
 def write_part(

@@ -13,8 +13,7 @@ from sf_ray.corpus.readers.arrow import STREAM, IpcForm
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.corpus.units import Place, units_of
 from sf_ray.errors import SfRayError
-from sf_ray.output.shard_writer import kept_schema
-from sf_ray.output.sorted_parts import part_names, read_parts, write_part
+from sf_ray.output.sorted_parts import output_columns, part_names, read_parts, write_part
 from sf_ray.selection.chunks import Chunk, ChunkRows, Kept
 from sf_ray.selection.cutoffs import Cutoff
 from sf_ray.storage.location import Location
@@ -47,13 +46,14 @@ def test_parts_hold_the_kept_rows_between_two_cuts_best_first(tmp_path: Path) ->
         table = pa.table({"position": [f"row {row}" for row in rows]})
         pq.write_table(table, tmp_path / name, row_group_size=2)
     corpus = plan_corpus(Location(str(tmp_path)))
-    schema = kept_schema(corpus.schema, "ifd")
+    schema, form = output_columns(corpus.location, corpus.shards[0], "ifd")
     kept, cuts = cast(Kept, KeptByHand()), [Cutoff(0.9, 6), Cutoff(0.3, 0)]
     parts = read_parts(corpus.location, schema, kept, cuts, chunk_of(corpus))
     out = Location(str(tmp_path / "out"))
     read = []
     for number, part in enumerate(parts):
-        written = write_part(out, f"{number}.parquet", schema, [part.slice(0, 1), part.slice(1)])
+        halves = [part.slice(0, 1), part.slice(1)]
+        written = write_part(out, f"{number}.parquet", schema, halves, form)
         file = tmp_path / "out" / written.relative
         assert (written.rows, written.bytes) == (part.num_rows, file.stat().st_size)
         rows = pq.read_table(file)
@@ -69,11 +69,44 @@ def test_parts_hold_the_kept_rows_between_two_cuts_best_first(tmp_path: Path) ->
 def test_a_part_may_be_empty(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": ["x"] * 7}), tmp_path / "a.parquet")
     corpus = plan_corpus(Location(str(tmp_path)))
-    schema = kept_schema(corpus.schema, "ifd")
+    schema, form = output_columns(corpus.location, corpus.shards[0], "ifd")
     cuts = [Cutoff(0.95, 0)]
     parts = read_parts(corpus.location, schema, cast(Kept, KeptByHand()), cuts, chunk_of(corpus))
     assert [part.num_rows for part in parts] == [0, 5]
-    assert write_part(Location(str(tmp_path / "out")), "p.parquet", schema, parts[:1]).rows == 0
+    out = Location(str(tmp_path / "out"))
+    assert write_part(out, "p.parquet", schema, parts[:1], form).rows == 0
+
+
+def test_a_shard_that_stores_its_columns_otherwise_is_named(tmp_path: Path) -> None:
+    times = pa.array([0] * 3, pa.timestamp("us"))
+    pq.write_table(pa.table({"at": times}), tmp_path / "a.parquet")
+    pq.write_table(
+        pa.table({"at": times}), tmp_path / "b.parquet", use_deprecated_int96_timestamps=True
+    )
+    corpus = plan_corpus(Location(str(tmp_path)))
+    schema, _ = output_columns(corpus.location, corpus.shards[0], "ifd")
+    with pytest.raises(SfRayError, match="b.parquet: its columns are not stored as .* --order inp"):
+        read_parts(corpus.location, schema, cast(Kept, KeptByHand()), [], chunk_of(corpus))
+
+
+@pytest.mark.parametrize("first_is_plain", [True, False])
+def test_shards_with_categories_and_without_go_into_one_file(
+    tmp_path: Path, first_is_plain: bool
+) -> None:
+    texts = pa.array(["x", "y", "x"])
+    tables = [pa.table({"a": texts}), pa.table({"a": texts.dictionary_encode()})]
+    for name, table in zip("ab", tables if first_is_plain else tables[::-1], strict=True):
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    shards = [plan_corpus(Location(str(tmp_path / f"{name}.parquet"))).shards[0] for name in "ab"]
+    schema, form = output_columns(Location(str(tmp_path)), shards[0], "ifd")
+    parts = []
+    for shard in shards:
+        chunk = Chunk([Place(shard, unit) for unit in units_of(shard.row_groups, 3)])
+        parts += read_parts(Location(str(tmp_path)), schema, cast(Kept, KeptByHand()), [], chunk)
+    write_part(Location(str(tmp_path / "out")), "p.parquet", schema, parts, form)
+    read = pq.read_table(tmp_path / "out/p.parquet")
+    assert read["a"].to_pylist() == ["x", "x", "x", "x"]
+    assert pa.types.is_dictionary(read["a"].type) is not first_is_plain
 
 
 def test_a_json_row_that_has_the_added_field_is_named_by_its_shard_and_number(
@@ -82,7 +115,7 @@ def test_a_json_row_that_has_the_added_field_is_named_by_its_shard_and_number(
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n' * 3)
     (tmp_path / "b.jsonl").write_text('{"a": 1}\n' * 3 + '{"ifd": 1}\n')
     corpus = plan_corpus(Location(str(tmp_path)))
-    schema = kept_schema(corpus.schema, "ifd")
+    schema, _ = output_columns(corpus.location, corpus.shards[0], "ifd")
     with pytest.raises(SfRayError, match=r"row 3 of b.jsonl has a field 'ifd' already"):
         read_parts(corpus.location, schema, cast(Kept, KeptByHand()), [], chunk_of(corpus))
 
@@ -107,7 +140,9 @@ def test_arrow_rows_of_every_kind_are_put_in_order(tmp_path: Path, form: IpcForm
     parts = read_parts(corpus.location, schema, kept, cuts, chunk_of(corpus))
     read = []
     for number, part in enumerate(parts):
-        write_part(Location(str(tmp_path / "out")), f"{number}.arrow", schema, [part], form)
+        write_part(
+            Location(str(tmp_path / "out")), f"{number}.arrow", schema, [part], ShardForm(ipc=form)
+        )
         file = tmp_path / f"out/{number}.arrow"
         rows = (pa.ipc.open_file if form.is_file else pa.ipc.open_stream)(file).read_all()
         rows.validate(full=True)

@@ -104,9 +104,10 @@ class StoredParquetReader:
             plain, stored = without_meaning(footer)
         self.stored: StoredColumns = stored
         self._metadata = _metadata(file, plain)
+        self._types = _storage(_categories(_metadata(file, footer), self._metadata))
         with unreadable_is_bad(file):
             source = pa.BufferReader(_as_file(plain))
-            with pq.ParquetFile(source, metadata=self._metadata, **_storage()) as parquet:
+            with pq.ParquetFile(source, metadata=self._metadata, **self._types) as parquet:
                 self.schema: pa.Schema = parquet.schema_arrow
 
     def batches(
@@ -119,12 +120,39 @@ class StoredParquetReader:
         """See `ShardReader.batches`; reads all columns, because rows are copied whole."""
         assert columns is None, "rows are copied whole"
         with unreadable_is_bad(self._file):
-            yield from _batches(self._handle, self._metadata, _storage(), rows, None, groups)
+            yield from _batches(self._handle, self._metadata, self._types, rows, None, groups)
 
 
-def _storage() -> dict[str, object]:
-    """How stored values become Arrow values: no offset of theirs has only 32 bits."""
-    return {"binary_type": pa.large_binary(), "list_type": pa.LargeListType}
+def _storage(categories: Sequence[str]) -> dict[str, object]:
+    """How stored values become Arrow values: no offset of theirs has only 32 bits.
+
+    Args:
+        categories: Columns to read as dictionaries, which Arrow does with offsets of 32 bits only;
+            a batch is far smaller than these reach.
+    """
+    binary_type = None if categories else pa.large_binary()
+    return {
+        "binary_type": binary_type,
+        "list_type": pa.LargeListType,
+        "read_dictionary": list(categories),
+    }
+
+
+def _categories(meaning: pq.FileMetaData, plain: pq.FileMetaData) -> list[str]:
+    """The columns, by their names in `plain`, that Arrow reads as categories.
+
+    Their dictionary is copied too: it has the categories that no row has, and their order.
+    """
+    try:
+        types = meaning.schema.to_arrow_schema().types
+    except pa.ArrowException:
+        return []  # it has no Arrow types, so no categories of Arrow's
+    names = plain.schema.to_arrow_schema().names
+    return [
+        name
+        for name, column_type in zip(names, types, strict=True)
+        if pa.types.is_dictionary(column_type)
+    ]
 
 
 def _batches(

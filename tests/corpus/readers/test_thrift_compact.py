@@ -1,0 +1,82 @@
+"""What is decoded and encoded again is equal, whatever the fields mean."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sf_ray.corpus.readers.thrift_compact import (
+    BINARY,
+    BYTE,
+    DOUBLE,
+    FALSE,
+    I16,
+    I32,
+    I64,
+    LIST,
+    SET,
+    STRUCT,
+    TRUE,
+    CompactError,
+    Struct,
+    decode,
+    decode_value,
+    encode,
+)
+
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
+SIMPLE = {
+    I16: INTEGERS,
+    I32: INTEGERS,
+    I64: INTEGERS,
+    BYTE: st.binary(min_size=1, max_size=1),
+    DOUBLE: st.binary(min_size=8, max_size=8),
+    BINARY: st.binary(max_size=200),
+}
+
+
+def values(element_type: int, deeper: st.SearchStrategy[Struct]) -> st.SearchStrategy[object]:
+    return deeper if element_type == STRUCT else SIMPLE[element_type]
+
+
+def lists(deeper: st.SearchStrategy[Struct]) -> st.SearchStrategy[tuple[int, list[object]]]:
+    types = st.sampled_from([*SIMPLE, STRUCT])
+    return types.flatmap(
+        lambda kind: st.tuples(st.just(kind), st.lists(values(kind, deeper), max_size=20))
+    )
+
+
+def structs(deeper: st.SearchStrategy[Struct]) -> st.SearchStrategy[Struct]:
+    fields = [st.tuples(st.sampled_from([TRUE, FALSE]), st.none())]
+    fields += [st.tuples(st.just(kind), strategy) for kind, strategy in SIMPLE.items()]
+    fields += [st.tuples(st.sampled_from([LIST, SET]), lists(deeper))]
+    fields += [st.tuples(st.just(STRUCT), deeper)]
+    return st.dictionaries(st.integers(1, 300), st.one_of(fields), max_size=6)
+
+
+STRUCTS = st.recursive(st.just({}), structs, max_leaves=10)
+
+
+@given(STRUCTS, st.binary(max_size=5))
+def test_a_struct_comes_back_decoded_or_not(struct: Struct, behind: bytes) -> None:
+    data = encode(struct)
+    fields, end = decode(data + behind)
+    assert end == len(data)
+    assert encode(fields) == data
+    decoded = {
+        number: (kind, None if kind in (TRUE, FALSE) else decode_value(kind, value))
+        for number, (kind, value) in fields.items()
+    }
+    assert decoded == struct
+
+
+@given(STRUCTS.filter(bool))
+def test_a_cut_struct_is_refused(struct: Struct) -> None:
+    data = encode(struct)
+    for length in range(len(data)):
+        with pytest.raises(CompactError):
+            decode(data[:length])
+
+
+def test_an_unknown_type_is_refused() -> None:
+    with pytest.raises(CompactError, match="type 15"):
+        decode(bytes([0x1F, 0]))
