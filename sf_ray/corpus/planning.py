@@ -79,7 +79,7 @@ class Corpus:
     shards: tuple[Shard, ...]
     schema: pa.Schema
     skipped: SkippedShards = ()
-    passed_over: Mapping[str, str] = field(default_factory=dict)
+    passed_over: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def file_type(self) -> FileType:

@@ -171,11 +171,17 @@ def overlap(one: Location, other: Location, one_is_input: bool = False) -> bool:
     """
     if type(one.fs) is not type(other.fs):
         return False
-    paths = [split_glob(one)[0] if one_is_input else one.path, other.path]
+    root = split_glob(one)[0] if one_is_input else one.path
+    roots, other_path = [root], other.path
     if isinstance(one.fs, LocalFileSystem):
-        paths = [os.path.realpath(path) for path in paths]
-    paths = [path.rstrip("/") + "/" for path in paths]
-    return paths[0].startswith(paths[1]) or paths[1].startswith(paths[0])
+        if one_is_input and os.path.isdir(root):  # links to folders are read as well
+            roots += walk(root).links
+        roots, other_path = [os.path.realpath(path) for path in roots], os.path.realpath(other_path)
+    other_path = other_path.rstrip("/") + "/"
+    return any(
+        path.startswith(other_path) or other_path.startswith(path)
+        for path in (root.rstrip("/") + "/" for root in roots)
+    )
 
 
 def map_requests(

@@ -16,10 +16,12 @@ class LocalTree:
 
     Attributes:
         files: Absolute paths of files, and of links to files.
+        links: Absolute paths of the links to folders.
         left_out: Absolute path -> why nothing is read there.
     """
 
     files: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
 
@@ -46,6 +48,7 @@ def walk(root: str, depth: int | None = None) -> LocalTree:
         for folder, level in waiting:
             links += _walk_folders(folder, level, depth, seen, tree)
         waiting = sorted(links)
+        tree.links += [path for path, _ in waiting]
     return tree
 
 
@@ -56,13 +59,12 @@ def _walk_folders(
     folders = [(root, level)]
     while folders:
         folder, level = folders.pop()
-        status = os.stat(folder)
-        key = (status.st_dev, status.st_ino)
-        if key in seen:
-            tree.left_out[folder] = LISTED_ALREADY
-            continue
-        seen.add(key)
         try:
+            status = os.stat(folder)
+            if (key := (status.st_dev, status.st_ino)) in seen:
+                tree.left_out[folder] = LISTED_ALREADY
+                continue
+            seen.add(key)
             with os.scandir(folder) as scan:
                 entries = [entry for entry in scan if not is_hidden(entry.name)]
         except PermissionError:  # e.g. the lost+found of a disk, of which all else can be read
@@ -71,14 +73,17 @@ def _walk_folders(
         except FileNotFoundError:  # removed since its name was read
             continue
         for entry in entries:
-            if entry.is_dir():
-                if depth is not None and level == depth:
-                    continue
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file() or entry.is_symlink()
+            except OSError as error:  # e.g. a link that leads to itself
+                tree.left_out[entry.path] = error.strerror or "cannot be read"
+                continue
+            if not is_folder and is_file:  # a link that leads nowhere is listed, for the error
+                tree.files.append(entry.path)
+            elif not is_folder:
+                tree.left_out[entry.path] = "neither a file nor a folder"
+            elif depth is None or level < depth:
                 if entry.is_symlink():
                     yield entry.path, level + 1
                 else:
                     folders.append((entry.path, level + 1))
-            elif entry.is_file() or entry.is_symlink():  # a link that leads nowhere is no file
-                tree.files.append(entry.path)
-            else:
-                tree.left_out[entry.path] = "neither a file nor a folder"

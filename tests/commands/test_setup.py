@@ -92,6 +92,19 @@ def test_listing_reads_no_shard_whose_footer_is_known(
     assert again == listed
 
 
+def test_what_is_passed_over_is_told(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (corpus / "b.jsonl.lzo").write_text("x")
+    list_corpus(options(input=str(corpus)), None, {})
+    told = "note: passed over: 1 file, e.g. b.jsonl.lzo: not read: unpack it"
+    assert told in capsys.readouterr().err
+
+
+def test_an_output_with_brackets_in_its_name_is_a_place_like_others(tmp_path: Path) -> None:
+    output = f"{tmp_path}/out [v1]"
+    (tmp_path / "in [v1]").mkdir()
+    check_places(options(input=f"{tmp_path}/in [v1]"), f"{output}/scores", output)
+
+
 def test_a_shard_that_is_skipped_is_named(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (corpus / "train/00001.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(SfRayError, match="train/00001.parquet"):

@@ -130,6 +130,7 @@ def test_what_is_no_file_and_cannot_be_read_is_left_out_with_a_reason(
     put_bytes(place.join("lost+found/1.jsonl"), b"x")
     put_bytes(place.join("2.jsonl"), b"x")
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "self").symlink_to("self")
     scandir = os.scandir
 
     def denied(path: str) -> Any:
@@ -143,6 +144,7 @@ def test_what_is_no_file_and_cannot_be_read_is_left_out_with_a_reason(
     assert listing.left_out == {
         "lost+found": "a folder that may not be read",
         "pipe": "neither a file nor a folder",
+        "self": "Too many levels of symbolic links",
     }
 
 
@@ -185,6 +187,9 @@ def test_places_inside_each_other_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "a")
     (tmp_path / "a").mkdir()
     assert overlap(local("a"), local("link/out"))
+    (tmp_path / "a/in").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    assert overlap(local("a"), local("elsewhere/out"), one_is_input=True)
 
 
 @pytest.mark.parametrize("uri", ["somewhere", "memory://somewhere"])
