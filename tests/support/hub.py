@@ -86,6 +86,7 @@ def _folders(files: Revision) -> dict[str, dict[str, object]]:
 def _handler_of(hub: Hub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body leave together; apart, the body waits for an acknowledgement
 
         def log_message(self, *args: object) -> None:
             pass
