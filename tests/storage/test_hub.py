@@ -119,12 +119,12 @@ def test_a_commit_between_listing_and_reading_is_noticed(
 
 
 def test_the_api_is_asked_about_files_no_more_often_than_needed(hub: Hub) -> None:
-    hub.put(NAME, {f"{i}": b"x" * i for i in range(20)})
+    hub.put(NAME, {f"{i}": LARGE[: 150 * i] for i in range(30)})
     files = list_files(place())
     for file in files:
         assert version_of(place().call("info", file.path)) == file.version
-    assert hub.counted("POST") == 1
-    assert hub.counted("HEAD") == 20
+    assert hub.counted("POST") == 2  # one for small files and one for large ones
+    assert hub.counted("HEAD") == 30
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

@@ -38,7 +38,9 @@ class Hub:
     def __post_init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
         self._server.daemon_threads = True
-        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+        port = self._server.server_address[1]
+        self.endpoint = f"http://127.0.0.1:{port}"
+        self.elsewhere = f"http://localhost:{port}"  # another host, as the hub's client sees it
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def put(self, name: str, files: Revision, revision: str = "main") -> None:
@@ -188,7 +190,7 @@ def _handler_of(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return
             digest = hashlib.sha256(content).hexdigest()
             headers = {
-                "Location": f"{hub.endpoint}/large/{digest}",
+                "Location": f"{hub.elsewhere}/large/{digest}",
                 "X-Linked-Size": str(len(content)),
                 "X-Linked-Etag": f'"{digest if hub.heads_tell else "of-a-proxy"}"',
             }
