@@ -12,6 +12,7 @@ from hypothesis import settings
 from bench.support.corpora import make_rows, write_shards
 from bench.support.models import make_model
 from tests.support.encoders import make_encoder
+from tests.support.hub import Hub
 from tests.support.storage import S3
 
 if TYPE_CHECKING:
@@ -63,17 +64,23 @@ def corpus(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_session(s3_environment: None) -> Iterator[None]:
-    """One small Ray for all tests of a pytest worker; its processes know the S3 endpoint."""
+def ray_session(s3_environment: None, hub_server: Hub) -> Iterator[None]:
+    """One small Ray for all tests of a pytest worker.
+
+    Its processes know the S3 endpoint. They may ask the hub, and their hub is the stand-in.
+    """
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=2,
-        object_store_memory=200 << 20,
-        include_dashboard=False,
-        logging_level="warning",
-    )
+    with pytest.MonkeyPatch.context() as patch:  # Ray's processes take over what is set now
+        patch.setenv("HF_HUB_OFFLINE", "0")
+        patch.setenv("HF_ENDPOINT", hub_server.endpoint)
+        ray.init(
+            address="local",
+            num_cpus=2,
+            object_store_memory=200 << 20,
+            include_dashboard=False,
+            logging_level="warning",
+        )
     yield
     ray.shutdown()
 
@@ -103,6 +110,32 @@ def s3_environment(s3_options: dict[str, object]) -> Iterator[None]:
         patch.setenv("AWS_ACCESS_KEY_ID", str(s3_options["key"]))
         patch.setenv("AWS_SECRET_ACCESS_KEY", str(s3_options["secret"]))
         yield
+
+
+@pytest.fixture(scope="session")
+def hub_server() -> Iterator[Hub]:
+    """A stand-in for the Hugging Face hub."""
+    server = Hub()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def hub(hub_server: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """An empty hub, which this process may ask."""
+    from huggingface_hub import constants
+
+    from sf_ray.storage import hub as view
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", hub_server.endpoint)
+    files = f"{hub_server.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+    monkeypatch.setattr(view, "_heads_agree", set())
+    monkeypatch.setattr(view, "_heads_differ", set())
+    view.HubFileSystem.clear_instance_cache()
+    yield hub_server
+    hub_server.forget()
 
 
 @pytest.fixture

@@ -79,12 +79,18 @@ class ScoringSpec:
 
 
 def check_places(options: CorpusOptions, scores: str | None, output: str | None) -> None:
-    """Refuses input, scores and output that lie inside each other.
+    """Refuses scores and output where nothing can be written, or that overlap the input.
 
     Raises:
-        UsageError: Two places overlap; the message names both.
+        UsageError: Names the place, or both that lie inside each other.
     """
     corpus = location_of(options, options.input)
+    for flag, place in (("OUTPUT", output), ("--scores", scores)):
+        if place and Location(place).is_read_only:
+            raise UsageError(
+                f"{flag} {Location(place).public_uri}: sf-ray reads from there, but cannot write: "
+                "choose a directory or a bucket, and upload the result when it is whole"
+            )
     for other in filter(None, (output, scores)):
         if overlap(corpus, location_of(options, other), one_is_input=True):
             raise UsageError(

@@ -36,13 +36,27 @@ class File:
         path: Path in the spelling of the file system.
         relative: Path below the listed location, with forward slashes.
         size: Bytes.
-        version: Changes when the content does: the ETag, else the modification time.
+        version: Changes when the content does: see `version_of`.
     """
 
     path: str
     relative: str
     size: int
     version: str
+
+
+# Where file systems tell the version of a file. Score pieces are named after versions, so a key
+# keeps its place before those that the same file system also has; content goes before times.
+_VERSION_KEYS = (
+    "ETag", "etag",  # S3, Google, Azure, HTTP, and our view of the hub
+    "blob_id", "xet_hash",  # huggingface_hub
+    "mtime", "LastModified", "updated", "created",  # disks, SFTP, SMB, HDFS, memory
+    "md5Checksum", "md5Hash", "content_md5", "Content-MD5", "Digest", "sha256", "sha", "hex",
+    "checksum", "crc32c", "CRC", "generation", "version_id",  # Google Drive, GitHub, git, zip
+    "modificationTime", "modification_time", "modifiedTime", "last_modified", "Last-Modified",
+    "modified", "modify", "date_modified", "uploaded_at",  # WebHDFS, WebDAV, FTP, HTTP, buckets
+    "last_commit",  # the hub again; a commit may leave the content as it was
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,21 +75,25 @@ class Listing:
 def version_of(info: Mapping[str, Any]) -> str:
     """The version of a file: differs where the content does, and needs no reading.
 
+    It is the file system's own: a hash of the content where there is one, else the time of the
+    last change.
+
     Args:
         info: Details of the file, as fsspec's `info` returns them.
 
     Raises:
-        SfRayError: The storage knows neither an ETag nor a modification time.
+        SfRayError: The storage knows neither a hash nor a time.
     """
-    for key in ("ETag", "etag", "mtime", "LastModified", "updated", "created"):
+    for key in _VERSION_KEYS:
         value = info.get(key)
         if isinstance(value, datetime):  # one moment may print in two ways
             value = value.timestamp()
-        if value is not None:
+        if value is not None and value != "":
             return str(value).strip('"')
     raise SfRayError(
-        f"{info.get('name')}: this storage tells neither an ETag nor a modification time, so "
-        "changed files could not be noticed"
+        f"{info.get('name')}: this storage tells neither an ETag nor another hash or time of the "
+        f"file, only {', '.join(map(str, info))}: changed files could not be noticed; copy them "
+        "to a disk or a bucket"
     )
 
 

@@ -9,12 +9,12 @@ import asyncio
 import copy
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 import tenacity
@@ -44,6 +44,18 @@ _CHAINING = {
     "blockcache", "cached", "dir", "filecache", "libarchive", "reference", "simplecache", "tar",
     "zip",
 }  # fmt: skip
+_READ_ONLY = ("hf://", "http://", "https://", "github://", "git://", "data:")
+# Errors of client libraries that are no OSError, and those of them that may pass.
+_CLIENT_ERRORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "aiohttp": (  # s3fs, gcsfs, adlfs, http
+        ("ClientError",),
+        ("ClientConnectionError", "ClientPayloadError", "ClientResponseError"),
+    ),
+    "httpx": (("HTTPError",), ("TransportError",)),  # huggingface_hub 1
+    "httpx2": (("HTTPError",), ("TransportError",)),  # huggingface_hub 2
+    "azure.core.exceptions": (("AzureError",), ("ServiceRequestError", "ServiceResponseError")),
+    "paramiko": (("SSHException",), ()),
+}
 # Errors that the same request will raise again, however long one waits.
 _LASTING_ERRNOS = {
     errno.EINVAL, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EPERM
@@ -87,6 +99,11 @@ class Location:
         # A copy, because botocore changes the options in place: fsspec, which finds an instance by
         # its options, would then make a second client for the second use of a location.
         options = copy.deepcopy({**defaults, **self.storage_options}) if self.is_remote else {}
+        if self.uri.startswith("hf://"):
+            # Its client takes long to load, and only who reads from the hub needs it.
+            from sf_ray.storage.hub import HubFileSystem
+
+            return HubFileSystem(**options), HubFileSystem._strip_protocol(self.uri)
         if "::" in self.uri and not _is_chain(self.uri):
             fs, path = _one_file_system(self.uri, options)
         else:
@@ -102,12 +119,17 @@ class Location:
         return "://" in self.uri and not self.uri.startswith(("file://", "local://"))
 
     @property
+    def is_read_only(self) -> bool:
+        """Whether nothing can be written there, whoever asks."""
+        return self.uri.startswith(_READ_ONLY)
+
+    @property
     def public_uri(self) -> str:
-        """The URI without user name and password, for manifests, logs and errors."""
-        parts = urlsplit(self.uri)
-        if not self.is_remote or "@" not in parts.netloc:
-            return self.uri
-        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        """The URI without user name and password, for manifests, logs and errors.
+
+        They stand before the host. An "@" behind it belongs to a name: hf://datasets/o/n@v1.
+        """
+        return re.sub(r"(?<=://)[^/?#]*@", "", self.uri, count=1) if self.is_remote else self.uri
 
     def join(self, name: str) -> "Location":
         """The location of `name` below this one."""
@@ -200,7 +222,7 @@ def storage_errors(location: Location) -> Iterator[None]:
             "the endpoint, the network and the credentials; the same command goes on where this "
             "one was"
         ) from error
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, NotImplementedError) as error:
         raise SfRayError(f"{where}: cannot be opened ({_answer(error)})") from error
 
 
@@ -217,31 +239,38 @@ def _may_pass(error: BaseException) -> bool:
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             code = response.get("Error", {}).get("Code")
             return status in (409, 429) or status >= 500 or code == "RequestTimeout"
+        status = getattr(response, "status_code", None) or getattr(answer, "status", None)
+        if isinstance(status, int) and status:
+            return status in (408, 409, 429) or status >= 500
     if isinstance(error, OSError):  # TimeoutError is an OSError
         return error.errno not in _LASTING_ERRNOS
-    if isinstance(error, asyncio.TimeoutError):
-        return True
-    if "botocore" not in sys.modules:
-        return False
-    from aiohttp import ClientError as HttpError
-    from botocore import exceptions as boto
-
-    passing = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, HttpError)
-    return isinstance(error, (*passing, boto.ResponseStreamingError))
+    return isinstance(error, (asyncio.TimeoutError, *_client_errors(passing=True)))
 
 
 def _storage_exceptions() -> tuple[type[Exception], ...]:
     """The exceptions that file systems raise.
 
     s3fs passes some of botocore's on untranslated, e.g. for missing credentials or a refused
-    connection. Where botocore is not loaded, none of its exceptions can have been raised.
+    connection.
     """
-    if "botocore" not in sys.modules:
-        return (OSError,)
-    from aiohttp import ClientError as HttpError
-    from botocore.exceptions import BotoCoreError, ClientError
+    return (OSError, *_client_errors(passing=False))
 
-    return (OSError, BotoCoreError, ClientError, HttpError)
+
+def _client_errors(passing: bool) -> tuple[type[Exception], ...]:
+    """The errors of the client libraries; one that is not loaded cannot have raised any."""
+    errors: list[type[Exception]] = [
+        getattr(sys.modules[module], name)
+        for module, names in _CLIENT_ERRORS.items()
+        if module in sys.modules
+        for name in names[passing]
+    ]
+    if "botocore" in sys.modules:
+        from botocore import exceptions as boto
+
+        may_pass = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError)
+        lasting_too = (boto.BotoCoreError, boto.ClientError)
+        errors += (*may_pass, boto.ResponseStreamingError) if passing else lasting_too
+    return tuple(errors)
 
 
 def _answer(error: BaseException) -> str:

@@ -3,6 +3,7 @@ import threading
 import time
 import zipfile
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sf_ray.storage.files import (
     read_bytes,
     read_bytes_or_none,
     remove,
+    version_of,
 )
 from sf_ray.storage.local_tree import LISTED_ALREADY
 from sf_ray.storage.location import Location
@@ -154,6 +156,43 @@ def test_another_content_has_another_version(place: Location) -> None:
     assert list_files(place)[0].version == before
     put_bytes(place.join("a"), b"two")
     assert list_files(place)[0].version != before
+
+
+_TIME = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("details", "version"),
+    [
+        ({"ETag": '"abc"', "LastModified": _TIME}, "abc"),  # S3
+        ({"etag": "CJ+=", "md5Hash": "x==", "generation": "1", "updated": "2026"}, "CJ+="),  # GCS
+        ({"etag": "0x8D", "last_modified": _TIME, "content_md5": None}, "0x8D"),  # Azure
+        ({"created": 1.5, "mtime": 2.5, "ino": 3}, "2.5"),  # a disk
+        ({"time": _TIME, "mtime": _TIME}, str(_TIME.timestamp())),  # SFTP, SMB, HDFS
+        ({"created": _TIME}, str(_TIME.timestamp())),  # memory
+        ({"blob_id": "e69d", "lfs": None, "xet_hash": None, "last_commit": None}, "e69d"),  # hub
+        ({"xet_hash": "77", "mtime": _TIME, "uploaded_at": _TIME}, "77"),  # a bucket of the hub
+        ({"modificationTime": 1790000000000, "owner": "x"}, "1790000000000"),  # WebHDFS
+        ({"ETag": "W/1", "Content-MD5": "q=="}, "W/1"),  # HTTP
+        ({"Content-MD5": "q==", "Last-Modified": "Tue"}, "q=="),
+        ({"mimetype": "text/plain", "Last-Modified": "Tue, 24 Nov"}, "Tue, 24 Nov"),
+        ({"mode": "100644", "sha": "e69d"}, "e69d"),  # GitHub
+        ({"mode": "100644", "hex": "e69d"}, "e69d"),  # git
+        ({"CRC": 0, "date_time": (2026, 1, 1, 0, 0, 0)}, "0"),  # zip
+        ({"modify": "20261124"}, "20261124"),  # FTP
+        ({"modified": _TIME, "etag": None}, str(_TIME.timestamp())),  # WebDAV
+        ({"last_commit": "LastCommitInfo(oid='1')"}, "LastCommitInfo(oid='1')"),
+    ],
+)
+def test_each_file_system_tells_versions_in_its_own_words(
+    details: dict[str, object], version: str
+) -> None:
+    assert version_of({"name": "a", "type": "file", "size": 1, **details}) == version
+
+
+def test_a_file_without_a_version_is_refused_with_what_is_known() -> None:
+    with pytest.raises(SfRayError, match="a: .*only name, size, type: .*copy them to a disk"):
+        version_of({"name": "a", "size": 1, "type": "file"})
 
 
 def test_what_is_written_is_whole_or_not_there(place: Location) -> None:

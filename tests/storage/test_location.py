@@ -14,6 +14,21 @@ def test_credentials_do_not_show() -> None:
     assert "hunter2" not in repr(location)
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "hf://datasets/o/n@main/x",
+        "hf://datasets/o/n@refs%2Fconvert%2Fparquet/a#b?c@d",
+        "s3://bucket/a@b",
+        "memory://[v1]/x@y",
+        "https://host?email=a@b",
+        "a/local@path",
+    ],
+)
+def test_an_at_sign_in_a_name_is_part_of_it(uri: str) -> None:
+    assert Location(uri).public_uri == uri
+
+
 def test_an_unknown_protocol_is_an_error() -> None:
     with pytest.raises(SfRayError, match="nosuch:///x: cannot be opened"):
         list_files(Location("nosuch:///x"))
