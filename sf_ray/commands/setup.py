@@ -12,7 +12,7 @@ from sf_ray.commands.locations import location_of
 from sf_ray.config.options import CorpusOptions, ScoringOptions, SelectionOptions
 from sf_ray.corpus.formats import Format, resolve_format
 from sf_ray.corpus.plan_cache import Sample, read_footers
-from sf_ray.corpus.planning import Corpus, check_text_columns, plan_corpus, say_skipped
+from sf_ray.corpus.planning import Corpus, plan_corpus, say_skipped
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.corpus.sampling import field_names
 from sf_ray.corpus.units import Footer
@@ -33,7 +33,7 @@ from sf_ray.runtime.log import WallTimes, say, timed
 from sf_ray.scoring.engine_spec import EngineSpec
 from sf_ray.scoring.score_set import ScoreSet
 from sf_ray.selection.diversity.embedder import EmbedderSpec
-from sf_ray.selection.group_column import find_column
+from sf_ray.selection.group_column import column_of
 from sf_ray.storage.files import overlap, read_bytes
 from sf_ray.storage.location import Location
 
@@ -142,7 +142,7 @@ def check_columns(options: SelectionOptions, corpus: Corpus, sample: Sample) -> 
     for flag, column in asked.items():
         if column is None:
             continue
-        find_column(corpus.schema, column, flag)
+        column_of(corpus, column, flag)
         # JSON shards have no schema: only rows show which fields there are.
         top_level = column.partition(".")[0]
         if corpus.file_type is FileType.JSON and not {column, top_level} & set(names):
@@ -222,8 +222,6 @@ def _row_format(options: ScoringOptions, corpus: Corpus, sample: Sample) -> Form
         # A row may have an optional field that no sampled row has.
         optional = {field: field for field in row_format.optional}
         row_format = replace(row_format, columns=optional | dict(row_format.columns))
-    if not row_format.is_chat:
-        check_text_columns(corpus, row_format.columns.values())
     return row_format
 
 
