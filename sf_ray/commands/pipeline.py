@@ -22,6 +22,7 @@ from sf_ray.commands.setup import (
     scoring_spec_of,
     without_bad,
 )
+from sf_ray.commands.usable import check_sample, usable_shards
 from sf_ray.config.options import (
     CorpusOptions,
     RunOptions,
@@ -40,7 +41,14 @@ from sf_ray.runtime.cluster import start_ray
 from sf_ray.runtime.log import WallTimes, say, timed
 from sf_ray.runtime.signals import stoppable
 from sf_ray.scoring.run import Scoring, score_units
-from sf_ray.scoring.score_set import ScoreSet, count_units, describe, find_score_set, score_set_of
+from sf_ray.scoring.score_set import (
+    ScoreSet,
+    count_units,
+    describe,
+    find_score_set,
+    format_of,
+    score_set_of,
+)
 from sf_ray.scoring.stages.tally import Scored
 from sf_ray.selection.diversity.embedder import EmbedderSpec, require_library
 from sf_ray.selection.exact.rescoring import EXACT_DTYPE
@@ -74,9 +82,8 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
         embedder = _embedder(options, specs)
         planned = _plan(options, scores, options.output, wall_s)
         check_columns(options, planned.corpus, planned.sample)
-        scoring = _prepare(options, planned, specs, wall_s)
+        scoring, corpus = _prepare(options, planned, specs, wall_s)
         score_set = scoring.score_set
-        corpus = without_bad(options, planned.corpus, score_set)
         exact = _needs_float32(options, score_set)
         if is_done(options, corpus, score_set, embedder, options.exact_sample if exact else None):
             return corpus.skipped
@@ -94,9 +101,8 @@ def score(options: ScoreOptions, specs: Specs = Specs()) -> SkippedShards:  # no
     wall_s: WallTimes = {}
     with stoppable():
         planned = _plan(options, options.scores, None, wall_s)
-        scoring = _prepare(options, planned, specs, wall_s)
+        scoring, corpus = _prepare(options, planned, specs, wall_s)
         score_set = scoring.score_set
-        corpus = without_bad(options, planned.corpus, score_set)
         with lease(score_set.pieces):
             _keep_plan(planned, corpus, score_set)
             corpus, _ = _score(options, corpus, scoring, wall_s)
@@ -113,7 +119,8 @@ def select(options: SelectOptions, specs: Specs = Specs()) -> SkippedShards:  # 
         planned = _plan(options, options.scores, options.output, wall_s)
         check_columns(options, planned.corpus, planned.sample)
         score_set = find_score_set(planned.scores, options.scoring_id)
-        corpus = without_bad(options, planned.corpus, score_set)
+        corpus = usable_shards(options, planned.corpus, format_of(score_set))
+        corpus = without_bad(options, corpus, score_set)
         if is_done(options, corpus, score_set, embedder):
             return corpus.skipped
         _refuse_missing_scores(corpus, score_set)
@@ -137,15 +144,22 @@ def _plan(
 
 def _prepare(
     options: ScoringOptions, planned: PlannedCorpus, specs: Specs, wall_s: WallTimes
-) -> Scoring:
-    """Finds and checks all that decides the scores, and where they go; writes nothing."""
+) -> tuple[Scoring, Corpus]:
+    """Finds and checks all that decides the scores, and where they go; writes nothing.
+
+    Returns:
+        What decides the scores, and the corpus without the shards that cannot be used.
+    """
     with timed("prepare", wall_s):
         encoding = find_encoding(options, planned.corpus, planned.sample, specs)
+        corpus = usable_shards(options, planned.corpus, encoding.format)
         join_cluster(options, encoding)
         spec = scoring_spec_of(options, encoding, specs)
         score_set = score_set_of(planned.scores, spec.identity)
         refuse_if_held(score_set.pieces)
-    return Scoring(spec.encoding, spec.engine, score_set)
+        corpus = without_bad(options, corpus, score_set)
+        check_sample(options, corpus, planned.sample, encoding)
+    return Scoring(spec.encoding, spec.engine, score_set), corpus
 
 
 def _needs_float32(options: RunOptions, score_set: ScoreSet) -> bool:

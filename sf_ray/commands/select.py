@@ -26,7 +26,7 @@ from sf_ray.selection.corpus_pass import MarkedBadError
 from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.exact.rescoring import Rescoring
 from sf_ray.selection.exact.run import ExactSelection
-from sf_ray.selection.group_column import GroupColumn, find_column
+from sf_ray.selection.group_column import GroupColumn, column_of, group_problem
 from sf_ray.selection.run import select_rows, with_diversity
 from sf_ray.selection.selection import Selection
 from sf_ray.storage.location import Location
@@ -198,12 +198,14 @@ def _column_to_report(options: SelectionOptions, corpus: Corpus) -> GroupColumn 
     Without `--report-by` and a quota: the column "source", where the corpus has one.
     """
     if options.report_by is not None:
-        return find_column(corpus.schema, options.report_by, "--report-by")
+        return column_of(corpus, options.report_by, "--report-by")
     if options.quota is not None:
-        return find_column(corpus.schema, options.quota.column)
+        return column_of(corpus, options.quota.column)
     if corpus.file_type is FileType.JSON:
         return None  # every row would have to be parsed once more
+    if any(group_problem(schema, "source") for schema, _ in corpus.by_schema()):
+        return None  # nobody asked for it, so that this is no error
     try:
-        return find_column(corpus.schema, "source")
+        return column_of(corpus, "source")
     except UsageError:
         return None

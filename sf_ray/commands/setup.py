@@ -14,13 +14,7 @@ from sf_ray.corpus.columns import as_in_json, in_words, unused_text
 from sf_ray.corpus.formats import Format, resolve_format
 from sf_ray.corpus.newly_read import newly_read
 from sf_ray.corpus.plan_cache import Sample, read_footers
-from sf_ray.corpus.planning import (
-    Corpus,
-    check_text_columns,
-    passed_over_text,
-    plan_corpus,
-    say_skipped,
-)
+from sf_ray.corpus.planning import Corpus, passed_over_text, plan_corpus, say_skipped
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.corpus.sampling import field_names
 from sf_ray.corpus.units import Footer
@@ -42,7 +36,7 @@ from sf_ray.runtime.log import WallTimes, say, timed
 from sf_ray.scoring.engine_spec import EngineSpec
 from sf_ray.scoring.score_set import ScoreSet
 from sf_ray.selection.diversity.embedder import EmbedderSpec
-from sf_ray.selection.group_column import find_column
+from sf_ray.selection.group_column import column_of
 from sf_ray.storage.files import overlap, read_bytes
 from sf_ray.storage.location import Location
 
@@ -163,7 +157,7 @@ def check_columns(options: SelectionOptions, corpus: Corpus, sample: Sample) -> 
     for flag, column in asked.items():
         if column is None:
             continue
-        find_column(corpus.schema, column, flag)
+        column_of(corpus, column, flag)
         # JSON shards have no schema: only rows show which fields there are.
         top_level = column.partition(".")[0]
         if corpus.file_type is FileType.JSON and not {column, top_level} & set(names):
@@ -245,12 +239,6 @@ def _row_format(options: ScoringOptions, corpus: Corpus, sample: Sample) -> Form
     row_format = resolve_format(names, options.format, options.columns, sample.rows)
     if corpus.file_type is FileType.JSON:
         row_format = as_in_json(row_format, sample.rows)
-    columns = row_format.columns
-    check_text_columns(
-        corpus,
-        [columns[field] for field in row_format.required],
-        [columns[field] for field in row_format.texts if field in columns],
-    )
     unused = unused_text(row_format, sample.rows)
     if unused:
         say(f"columns not used: {in_words(unused)}")

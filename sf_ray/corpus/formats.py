@@ -79,8 +79,8 @@ class Format:
 
     @property
     def top_columns(self) -> list[str]:
-        """The columns to read; for a field inside a nested column, the whole column."""
-        return list(dict.fromkeys(_top(column) for column in self.columns.values()))
+        """The columns to read, each once; `read_units` finds the whole column of a nested field."""
+        return list(dict.fromkeys(self.columns.values()))
 
     def render(self, row: Row) -> Example | Problem:
         """The example of a row, or why the row has none."""

@@ -22,7 +22,7 @@ from sf_ray.storage.files import put_bytes, read_bytes_or_none
 from sf_ray.storage.location import Location
 
 _FOOTERS_NAME = "_footers.arrow"  # not Parquet: every *.parquet below SCORES is a score piece
-_FOOTERS_VERSION = 2
+_FOOTERS_VERSION = 3  # 3: several schemas
 _SAMPLE_NAME = "_sample.json"
 _SAMPLE_VERSION = 1
 
@@ -47,8 +47,8 @@ def read_footers(scores: Location) -> dict[str, Footer]:
     """Reads the kept footers.
 
     Returns:
-        Shard id -> footer; empty where the file is absent or cannot be understood. All footers
-        share one schema object, as a corpus has one schema.
+        Shard id -> footer; empty where the file is absent or cannot be understood. Footers with
+        equal schemas share one object.
 
     Raises:
         SfRayError: Storage failed.
@@ -61,13 +61,17 @@ def read_footers(scores: Location) -> dict[str, Footer]:
         header = json.loads(table.schema.metadata[b"sf_ray"])
         if header["version"] != _FOOTERS_VERSION:
             return {}
-        schema = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(header["schema"])))
-        columns = (table[name].to_pylist() for name in ("shard_id", "row_groups", "starts"))
+        schemas = [
+            pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(schema))) for schema in header["schemas"]
+        ]
+        names = ("shard_id", "row_groups", "starts", "schema")
         return {
-            shard_id: Footer(tuple(row_groups), schema, tuple(starts))
-            for shard_id, row_groups, starts in zip(*columns, strict=True)
+            shard_id: Footer(tuple(row_groups), schemas[number], tuple(starts))
+            for shard_id, row_groups, starts, number in zip(
+                *(table[name].to_pylist() for name in names), strict=True
+            )
         }
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
+    except (pa.ArrowException, OSError, LookupError, ValueError, TypeError):
         return {}
 
 
@@ -84,13 +88,15 @@ def keep_footers(scores: Location, corpus: Corpus, known: Mapping[str, Footer]) 
     """
     if known.keys() == {shard.shard_id for shard in corpus.shards}:
         return
-    header = {"version": _FOOTERS_VERSION, "schema": corpus.schema.serialize().to_pybytes().hex()}
+    schemas = [schema.serialize().to_pybytes().hex() for schema in corpus.schemas]
+    header = {"version": _FOOTERS_VERSION, "schemas": schemas}
     numbers = pa.list_(pa.int64())
     table = pa.table(
         {
             "shard_id": pa.array([shard.shard_id for shard in corpus.shards], pa.string()),
             "row_groups": pa.array([shard.row_groups for shard in corpus.shards], numbers),
             "starts": pa.array([shard.starts for shard in corpus.shards], numbers),
+            "schema": pa.array([shard.schema for shard in corpus.shards], pa.int32()),
         }
     ).replace_schema_metadata({"sf_ray": json.dumps(header)})
     buffer = pa.BufferOutputStream()

@@ -5,7 +5,7 @@ Reads footers, but no rows. Knows no Ray and no model.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -65,21 +65,44 @@ def say_skipped(
 
 @dataclass(frozen=True)
 class Corpus:
-    """The usable shards of a corpus, and what they have in common.
+    """The usable shards of a corpus, and their schemas.
 
     Attributes:
         location: The directory, file or glob.
-        shards: Sorted by relative path; all of one file type and one schema.
-        schema: Columns and types of every shard.
+        shards: Sorted by relative path; all of one file type.
+        schemas: Columns and types of the shards: the distinct ones, the most common one first.
+            Equal ones are one object, so that a million shards take no more room than one.
         skipped: Shards that cannot be used, sorted by relative path.
         passed_over: What lies beside the shards: relative path -> why it is not read.
     """
 
     location: Location
     shards: tuple[Shard, ...]
-    schema: pa.Schema
+    schemas: tuple[pa.Schema, ...]
     skipped: SkippedShards = ()
     passed_over: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema that most shards have."""
+        return self.schemas[0]
+
+    @property
+    def column_names(self) -> list[str]:
+        """The columns of all schemas that have rows, each once, in the order of appearance."""
+        return list(dict.fromkeys(name for schema, _ in self.by_schema() for name in schema.names))
+
+    def by_schema(self) -> list[tuple[pa.Schema, list[Shard]]]:
+        """The shards of each schema, the most common schema first.
+
+        Leaves out shards without rows, unless there are no others: nothing is read from them or
+        written for them, and an empty table often has a schema that its writer made up.
+        """
+        filled = [shard for shard in self.shards if shard.rows] or self.shards
+        shards: dict[int, list[Shard]] = {}
+        for shard in filled:
+            shards.setdefault(shard.schema, []).append(shard)
+        return [(self.schemas[number], shards[number]) for number in sorted(shards)]
 
     @property
     def file_type(self) -> FileType:
@@ -120,7 +143,8 @@ class Corpus:
                 left.append(replace(shard, position=position))
                 position += shard.rows
         skipped.sort(key=lambda shard: shard.relative)
-        return replace(self, shards=tuple(left), skipped=tuple(skipped))
+        shards, schemas = _ranked(left, self.schemas)
+        return replace(self, shards=shards, schemas=schemas, skipped=tuple(skipped))
 
 
 def plan_corpus(
@@ -128,8 +152,8 @@ def plan_corpus(
 ) -> Corpus:
     """Lists a corpus once and reads, in parallel, the footers that are not known yet.
 
-    A shard cannot be used if its footer cannot be read, or if its schema is not the one that most
-    shards have.
+    A shard cannot be used if its footer cannot be read. Shards may have different schemas: which of
+    them will do depends on the columns that are used, see `used_columns`.
 
     Args:
         location: The corpus.
@@ -151,20 +175,16 @@ def plan_corpus(
         )
     _refuse_several_file_types(location, shard_files)
     footers, bad = _read_footers(location, shard_files, known or {})
-    schema, example = _most_common_schema(footers)
-    for file, footer in footers.items():
-        # Known footers share one schema object; comparing objects first spares a slow comparison.
-        if footer.schema is not schema and not footer.schema.equals(schema):
-            bad[file.relative] = _difference(footer.schema, example, schema)
     if bad and (not skip_bad or len(bad) == len(shard_files)):
-        raise _bad_shards(location, bad, len(shard_files), skip_bad)
+        raise bad_shards(location, bad, len(shard_files), skip_bad)
+    schemas, number_of = _distinct(footers.values())
     shards, position = [], 0
     for file, footer in footers.items():
-        if file.relative not in bad:
-            shards.append(Shard(file, footer.row_groups, position, footer.starts))
-            position += sum(footer.row_groups)
+        number = number_of[id(footer.schema)]
+        shards.append(Shard(file, footer.row_groups, position, footer.starts, number))
+        position += sum(footer.row_groups)
     skipped = tuple(SkippedShard(name, reason) for name, reason in sorted(bad.items()))
-    return Corpus(location, tuple(shards), schema, skipped, _passed_over(listing))
+    return Corpus(location, *_ranked(shards, schemas), skipped, _passed_over(listing))
 
 
 def _passed_over(listing: Listing) -> dict[str, str]:
@@ -224,40 +244,52 @@ def _read_footers(
     return {file: footer for file, footer in footers.items() if footer is not None}, bad
 
 
-def _most_common_schema(footers: Mapping[File, Footer]) -> tuple[pa.Schema, File | None]:
-    """The schema that most shards have, and the first file that has it."""
-    if not footers:
-        return pa.schema([]), None
-    text: dict[int, str] = {}  # by identity, because known footers share one schema object
-    for footer in footers.values():
-        if id(footer.schema) not in text:
-            text[id(footer.schema)] = footer.schema.to_string(
-                show_field_metadata=False, show_schema_metadata=False
-            )
-    most = Counter(text[id(footer.schema)] for footer in footers.values()).most_common(1)[0][0]
-    example = next(file for file, footer in footers.items() if text[id(footer.schema)] == most)
-    return footers[example].schema, example
+def _distinct(footers: Iterable[Footer]) -> tuple[list[pa.Schema], dict[int, int]]:
+    """The distinct schemas of some footers, and the index of each footer's schema object in them.
+
+    Metadata makes no difference: pandas, for one, writes the number of rows there.
+    """
+    numbers: dict[str, int] = {}
+    number_of: dict[int, int] = {}  # by identity, because known footers share schema objects
+    schemas: list[pa.Schema] = []
+    for footer in footers:
+        if id(footer.schema) in number_of:
+            continue
+        text = footer.schema.to_string(show_field_metadata=False, show_schema_metadata=False)
+        if text not in numbers:
+            numbers[text] = len(schemas)
+            schemas.append(footer.schema)
+        number_of[id(footer.schema)] = numbers[text]
+    return schemas, number_of
 
 
-def _difference(schema: pa.Schema, example: File | None, common: pa.Schema) -> str:
-    """Says how the schema of a bad shard differs from the common one, which `example` has."""
+def _ranked(
+    shards: Sequence[Shard], schemas: Sequence[pa.Schema]
+) -> tuple[tuple[Shard, ...], tuple[pa.Schema, ...]]:
+    """The shards with new indices of their schemas, which come out by how many shards have them.
 
-    def types(schema: pa.Schema) -> dict[str, str]:
-        return {field.name: str(field.type) for field in schema}
-
-    mine, theirs = types(schema), types(common)
-    names = [name for name in {**theirs, **mine} if mine.get(name) != theirs.get(name)]
-    details = "; ".join(
-        f"column {name!r} is {mine.get(name, 'absent')}, not {theirs.get(name, 'absent')}"
-        for name in names
-    )
+    A shard without rows does not count, and a schema without shards is left out. Of schemas that
+    are equally common, the one that comes first stays first.
+    """
+    count = Counter({shard.schema: 0 for shard in shards})
+    count.update(shard.schema for shard in shards if shard.rows)
+    order = [number for number, _ in count.most_common()] or [0]
+    new = {number: index for index, number in enumerate(order)}
     return (
-        f"another schema than {example.relative if example else 'the others'} and most shards "
-        f"({details or 'the same columns in another order'})"
+        tuple(replace(shard, schema=new[shard.schema]) for shard in shards),
+        tuple(schemas[number] for number in order),
     )
 
 
-def _bad_shards(location: Location, bad: Mapping[str, str], of: int, skip_bad: bool) -> SfRayError:
+def bad_shards(location: Location, bad: Mapping[str, str], of: int, skip_bad: bool) -> SfRayError:
+    """The error about shards that cannot be used.
+
+    Args:
+        location: The corpus.
+        bad: Relative path -> what is wrong with the shard; at least one.
+        of: All shards of the corpus.
+        skip_bad: Bad shards were to be left out, but these are too many for that.
+    """
     if len(bad) == 1 and not skip_bad:
         return BadShardError(*next(iter(bad.items())))
     lines = [f"  {name}: {reason}" for name, reason in sorted(bad.items())]
@@ -267,58 +299,4 @@ def _bad_shards(location: Location, bad: Mapping[str, str], of: int, skip_bad: b
     return SfRayError(
         f"{location.public_uri}: {len(bad)} of {of} shards cannot be used; write them again or "
         f"take them out of the corpus{rest}:\n" + "\n".join(lines)
-    )
-
-
-def top_level(columns: Iterable[str], names: Iterable[str]) -> list[str]:
-    """The top-level columns that hold `columns`, each once.
-
-    Args:
-        columns: Columns, or fields inside a nested column, e.g. `data.messages`.
-        names: The top-level columns of the shard. A name with a dot may be one of them.
-    """
-    existing = set(names)
-    tops = (name if name in existing else name.partition(".")[0] for name in columns)
-    return list(dict.fromkeys(tops))
-
-
-def check_text_columns(
-    corpus: Corpus, columns: Iterable[str], optional: Iterable[str] = ()
-) -> None:
-    """Refuses a corpus with a column that can hold no text, at any depth of nesting.
-
-    Accepts every JSON corpus: JSON has no column types, only the values of a row have one.
-
-    Args:
-        corpus: The corpus.
-        columns: Columns that must hold text.
-        optional: Columns that hold text or nothing: pandas leaves a column of NaN for no text.
-
-    Raises:
-        SfRayError: A column has another type; the error names both.
-    """
-    if corpus.file_type is FileType.JSON:
-        return
-    may_be_empty = top_level(optional, corpus.schema.names)
-    for name in top_level([*columns, *may_be_empty], corpus.schema.names):
-        column_type = corpus.schema.field(name).type
-        is_empty = name in may_be_empty and pa.types.is_floating(column_type)
-        if not (_may_hold_text(column_type) or is_empty):
-            raise SfRayError(
-                f"column {name!r} of {corpus.shards[0].file.relative} has the type {column_type}; "
-                "expected text. Choose another with --columns, or convert it"
-            )
-
-
-def _may_hold_text(column_type: pa.DataType) -> bool:
-    if isinstance(column_type, pa.BaseExtensionType):  # e.g. arrow.json
-        return _may_hold_text(column_type.storage_type)
-    if pa.types.is_dictionary(column_type) or pa.types.is_run_end_encoded(column_type):
-        return _may_hold_text(column_type.value_type)
-    return bool(
-        pa.types.is_string(column_type)
-        or pa.types.is_large_string(column_type)
-        or pa.types.is_string_view(column_type)
-        or pa.types.is_null(column_type)
-        or pa.types.is_nested(column_type)
     )

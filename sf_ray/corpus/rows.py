@@ -14,16 +14,17 @@ import pyarrow as pa
 
 from sf_ray.corpus.fields import BrokenJson, load_json, with_bytes
 from sf_ray.corpus.formats import Row
-from sf_ray.corpus.planning import top_level
 from sf_ray.corpus.readers.file_types import FileType, file_type_of
 from sf_ray.corpus.readers.json_lines import LINE, LINES, JsonReader
 from sf_ray.corpus.readers.shard import ShardReader, open_shard
 from sf_ray.corpus.units import ReadPlan
+from sf_ray.corpus.used_columns import top_level
 from sf_ray.errors import BadRowError, BadShardError
 from sf_ray.storage.files import File
 from sf_ray.storage.location import Location
 
 _BATCH_ROWS = 4096
+_ROWS_AT_ONCE = 512
 # Valid UTF-8 holds half of a surrogate pair only as a JSON escape.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -48,8 +49,8 @@ def read_units(
         location: The corpus.
         plan: The units, and where they lie in the file.
         columns: The columns to read, or fields inside them: for `data.messages` all of `data` is
-            read. Of a JSON shard every field is read. None: whole rows, to copy them, as
-            `open_shard` reads them then.
+            read. One that the shard lacks comes out full of nulls. Of a JSON shard every field is
+            read. None: whole rows, to copy them, as `open_shard` reads them then.
 
     Yields:
         The rows of each unit, in the order of the plan.
@@ -61,7 +62,8 @@ def read_units(
     position = plan.first_row
     with open_shard(location, plan.file, to_copy=columns is None) as reader:
         names = None if columns is None else top_level(columns, reader.schema.names)
-        batches = reader.batches(_BATCH_ROWS, names, plan.row_groups, plan.offset)
+        there = None if names is None else _names_in(reader.schema, names)
+        batches = reader.batches(_BATCH_ROWS, there, plan.row_groups, plan.offset)
         held: list[pa.RecordBatch] = []  # `position` is the first row in them
         for unit in plan.units:
             while position + sum(batch.num_rows for batch in held) < unit.stop:
@@ -74,8 +76,23 @@ def read_units(
                 # Rows before this unit are not needed: free their memory.
                 while held and position + held[0].num_rows <= unit.start:
                     position += held.pop(0).num_rows
-            rows = pa.Table.from_batches(held)
-            yield rows.slice(unit.start - position, unit.rows)
+            rows = pa.Table.from_batches(held).slice(unit.start - position, unit.rows)
+            yield rows if names == there else _with_nulls(rows, names or ())
+
+
+def _names_in(schema: pa.Schema, names: Sequence[str]) -> Sequence[str]:
+    """The names that a schema has; all of them for JSON, where only rows tell."""
+    if schema.equals(LINES):
+        return names
+    existing = set(schema.names)
+    return [name for name in names if name in existing]
+
+
+def _with_nulls(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The rows with all of the columns `names`; those that they lack are null."""
+    nulls = pa.nulls(rows.num_rows)
+    there = set(rows.column_names)
+    return pa.table([rows[name] if name in there else nulls for name in names], list(names))
 
 
 def rows_of(table: pa.Table) -> Iterator[Row | BadLine]:
@@ -84,15 +101,17 @@ def rows_of(table: pa.Table) -> Iterator[Row | BadLine]:
     Text that is not valid UTF-8, or holds half of a surrogate pair, comes out as bytes. No
     tokenizer accepts it, and one broken cell must not make the rest of the table unreadable.
     """
-    if table.schema.equals(LINES):
-        for line in table[LINE].to_pylist():
-            yield _row_of_line(line)
-        return
-    columns = [values_of(column) for column in table.columns]
-    if not columns:
+    if not table.num_columns:
         yield from ({} for _ in range(table.num_rows))
-    for row in zip(*columns, strict=True):
-        yield dict(zip(table.column_names, row, strict=True))
+    is_json = table.schema.equals(LINES)
+    # Few rows at a time: Python's values take many times the memory of Arrow's.
+    for batch in table.to_batches(_ROWS_AT_ONCE):
+        if is_json:
+            yield from map(_row_of_line, batch[LINE].to_pylist())
+            continue
+        columns = [values_of(pa.chunked_array([column])) for column in batch.columns]
+        for row in zip(*columns, strict=True):
+            yield dict(zip(table.column_names, row, strict=True))
 
 
 def values_of(column: pa.ChunkedArray) -> list[object]:

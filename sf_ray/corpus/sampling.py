@@ -6,6 +6,7 @@ of a corpus, from which costs and scores of all rows can be estimated. Knows no 
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ def sample_rows(
     """The first rows of a few shards, spread over a corpus; always the same rows.
 
     Skips bad lines, and shards that cannot be read: a later stage that reads all rows will report
-    them. Leaves out columns with binary values, such as images and sound.
+    them. Leaves out columns with binary values, such as images and sound, and columns of one name.
 
     Args:
         corpus: The corpus.
@@ -44,10 +45,10 @@ def sample_rows(
     Raises:
         SfRayError: Not one row can be read, or storage failed.
     """
-    columns = [field.name for field in corpus.schema if not _has_binary(field.type)]
     sample: list[SampleRow] = []
     problem: SfRayError | None = None
     for shard in sampled_shards(corpus, shards):
+        columns = _columns_to_sample(corpus.schemas[shard.schema])
         try:
             table = _first_rows(corpus.location, shard, per_shard, columns)
         except BadShardError as error:
@@ -78,6 +79,14 @@ def _first_rows(location: Location, shard: Shard, rows: int, columns: Sequence[s
         return pa.Table.from_batches([next(batches)])
 
 
+def _columns_to_sample(schema: pa.Schema) -> list[str]:
+    """The columns without binary values whose name is there once."""
+    times = Counter(schema.names)
+    return [
+        field.name for field in schema if times[field.name] == 1 and not _has_binary(field.type)
+    ]
+
+
 def _has_binary(column_type: pa.DataType) -> bool:
     """Whether a type is binary, or has a binary type inside."""
     children = [column_type.field(i).type for i in range(column_type.num_fields)]
@@ -97,7 +106,7 @@ def field_names(corpus: Corpus, sample: Sequence[SampleRow]) -> list[str]:
         SfRayError: The corpus is JSON and the sample is empty.
     """
     if corpus.file_type is not FileType.JSON:
-        return list(corpus.schema.names)
+        return corpus.column_names
     if not sample:
         raise SfRayError(
             f"{corpus.location.public_uri}: its {len(corpus.shards)} JSON shards hold no rows, so "

@@ -64,12 +64,15 @@ class Shard:
         row_groups: Rows of each row group.
         position: Number of rows in all shards before this one.
         starts: Byte at which each row group begins, as in `Footer`.
+        schema: Index of its schema in `Corpus.schemas`. A number, because shards travel to tasks
+            by the thousand, and schemas are large.
     """
 
     file: File
     row_groups: tuple[int, ...]
     position: int
     starts: tuple[int, ...] = ()
+    schema: int = 0
 
     @property
     def rows(self) -> int:

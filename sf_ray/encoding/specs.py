@@ -4,7 +4,7 @@ Each process loads the tokenizer for itself, when it is first needed.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,15 @@ class EncodingSpec:
                 f"{Status.TEMPLATE_ERROR.value}"
             )
         return encoded_table(encoded)
+
+    def statuses(self, sample: Sequence[SampleRow]) -> list[Status]:
+        """The status of each row of a sample: whether it can be scored, or why not.
+
+        Raises:
+            SfRayError: A row has another format than the corpus.
+        """
+        examples = [self._render(place.row, place.shard, place.number) for place in sample]
+        return list(self._encoder.encode(examples).statuses) if examples else []
 
     def _render(self, row: Row | BadLine, shard: str, number: int) -> Example | Problem:
         if isinstance(row, BadLine):

@@ -23,6 +23,8 @@ SHOWN = 3
 # What rendering the row again would not show.
 _REASONS: Mapping[str, str] = {
     Status.EMPTY_ANSWER: "the answer is empty",
+    Status.ANSWER_TOO_SHORT: Status.ANSWER_TOO_SHORT.meaning,
+    Status.PROMPT_FILLS_WINDOW: Status.PROMPT_FILLS_WINDOW.meaning,
     Status.NON_FINITE: "the model gives no finite loss",
     Status.ENGINE_ERROR: "the model fails on it",
 }
@@ -89,14 +91,42 @@ def check_bad_fraction(
     bad = only_bad(status_counts)
     if sum(bad.values()) <= max_bad_fraction * corpus.rows:
         return
-    shown = "; ".join(
-        f"row {example.row} of {example.shard}: {_reason(corpus, row_format, example)}"
-        for example in examples
-    )
     raise SfRayError(
         f"more than {max_bad_fraction:.1%} of {corpus.rows:,} rows cannot be used: "
-        f"{_in_words(bad)}, e.g. {shown}. Mend the corpus, map other columns with --columns, or "
-        "allow more with --max-bad-fraction"
+        f"{_in_words(bad)}, e.g. {_shown(corpus, row_format, examples)}. Mend the corpus, map "
+        "other columns with --columns, or allow more with --max-bad-fraction"
+    )
+
+
+def refuse_without_scores(
+    corpus: Corpus,
+    row_format: Format,
+    status_counts: Mapping[str, int],
+    examples: Sequence[BadRow],
+    what: str,
+    instead: str = "",
+) -> None:
+    """Refuses rows of which none can be scored, whatever `--max-bad-fraction` says.
+
+    Args:
+        corpus: The corpus.
+        row_format: The format that its rows are rendered with.
+        status_counts: Rows by status.
+        examples: Some of the rows.
+        what: What rows they are, e.g. "sampled rows".
+        instead: What else to do, as the end of the sentence.
+
+    Raises:
+        SfRayError: Says why the rows cannot be scored, and where some of them are.
+    """
+    rows = sum(status_counts.values())
+    if not rows or status_counts.get(Status.OK):
+        return
+    there = {status: count for status, count in status_counts.items() if count}
+    shown = f", e.g. {_shown(corpus, row_format, examples)}" if examples else ""
+    raise SfRayError(
+        f"none of {rows:,} {what} can be scored: {_in_words(there)}{shown}; look at --format, "
+        f"--columns and --max-length, or mend the corpus{instead}"
     )
 
 
@@ -127,6 +157,13 @@ def check_bad_rows(segments: Sequence[Segment], scores: pa.Table, max_bad_fracti
         f"more than {max_bad_fraction:.1%} of {scores.num_rows:,} sampled rows cannot be used: "
         f"{_in_words(bad)}, e.g. row {row} of {shard}. Mend the corpus, map other columns with "
         "--columns, or allow more with --max-bad-fraction"
+    )
+
+
+def _shown(corpus: Corpus, row_format: Format, examples: Sequence[BadRow]) -> str:
+    return "; ".join(
+        f"row {example.row} of {example.shard}: {_reason(corpus, row_format, example)}"
+        for example in examples
     )
 
 

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from sf_ray.config.quotas import NULL, text_of
 from sf_ray.corpus.formats import value_at
+from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.readers.json_lines import LINES
 from sf_ray.corpus.rows import BadLine, read_units, rows_of, values_of
 from sf_ray.corpus.units import Place, group_reads
+from sf_ray.corpus.used_columns import find_fields
 from sf_ray.errors import SfRayError, UsageError
 from sf_ray.selection.cutoffs import Codes
 from sf_ray.storage.location import Location
@@ -125,22 +127,49 @@ def find_column(schema: pa.Schema, name: str, asked_by: str = "--quota") -> Grou
     if schema.equals(LINES):  # JSON has no schema: each row has fields of its own
         return GroupColumn((name,), asked_by)
     path = (name,) if name in schema.names else tuple(name.split("."))
-    field_type: pa.DataType = pa.struct(list(schema))
-    for part in path:
-        inside = [field for field in _fields_of(field_type) if field.name == part]
-        if not inside:
-            raise UsageError(
-                f"{asked_by}: the corpus has no column {name!r}; it has "
-                + ", ".join(_names(pa.struct(list(schema))))
-            )
-        field_type = inside[0].type
-    value_type = field_type.value_type if pa.types.is_dictionary(field_type) else field_type
-    if not any(accepts(value_type) for accepts in _ACCEPTED):
+    if not find_fields(schema, name):
         raise UsageError(
-            f"{asked_by}: column {name!r} has the type {field_type}; expected text, numbers or "
-            "truth values"
+            f"{asked_by}: the corpus has no column {name!r}; it has "
+            + ", ".join(_names(pa.struct(list(schema))))
         )
+    if problem := group_problem(schema, name):
+        raise UsageError(f"{asked_by}: {problem}")
     return GroupColumn(path, asked_by)
+
+
+def column_of(corpus: Corpus, name: str, asked_by: str = "--quota") -> GroupColumn:
+    """As `find_column`, in the first schema of a corpus that has such a column.
+
+    The rows of a shard that lacks it count as rows without a value.
+
+    Raises:
+        UsageError: No schema has one.
+    """
+    problem: UsageError | None = None
+    for schema, _ in corpus.by_schema():
+        try:
+            return find_column(schema, name, asked_by)
+        except UsageError as error:
+            problem = problem or error
+    assert problem is not None, "a corpus has shards, and they have a schema"
+    raise problem
+
+
+def group_problem(schema: pa.Schema, name: str) -> str:
+    """Why the column of this name cannot divide rows into groups; "" where it can, or is absent."""
+    if schema.equals(LINES):
+        return ""
+    found = find_fields(schema, name)
+    if not found:
+        return ""
+    if len(found) > 1:
+        return f"there are {len(found)} columns of the name {name!r}"
+    column_type = found[0].type
+    is_dictionary = pa.types.is_dictionary(column_type)
+    value_type = column_type.value_type if is_dictionary else column_type
+    if any(accepts(value_type) for accepts in _ACCEPTED):
+        return ""
+    return f"column {name!r} has the type {column_type}; expected text, numbers or truth values"
 
 
 _ACCEPTED = (
@@ -153,11 +182,6 @@ _ACCEPTED = (
     pa.types.is_boolean,
     pa.types.is_null,
 )
-
-
-def _fields_of(field_type: pa.DataType) -> list[pa.Field]:
-    """The fields inside a type; none where it is no struct."""
-    return list(field_type) if pa.types.is_struct(field_type) else []
 
 
 def _names(field_type: pa.DataType, prefix: str = "") -> list[str]:
@@ -178,9 +202,7 @@ def _values_of(rows: pa.Table, group_column: GroupColumn) -> UnitValues:
     """
     if rows.schema.equals(LINES):
         return _values_of_lines(rows, group_column)
-    column = rows[group_column.path[0]]
-    for part in group_column.path[1:]:
-        column = pc.struct_field(column, part)
+    column = _column_at(rows, group_column.path)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_null(column.type):
@@ -192,6 +214,20 @@ def _values_of(rows: pa.Table, group_column: GroupColumn) -> UnitValues:
     # A null becomes one more value, behind those of the dictionary.
     indices = encoded.indices.fill_null(len(values)).to_numpy().astype(np.int64)
     return UnitValues([*values, NULL] if encoded.indices.null_count else values, indices)
+
+
+def _column_at(rows: pa.Table, path: Sequence[str]) -> pa.ChunkedArray:
+    """The values of a column; nulls where this shard lacks it."""
+    name = ".".join(path)
+    if name in rows.column_names:
+        return rows[name]
+    first, *rest = name.split(".")
+    column = rows[first]
+    for part in rest:
+        if not pa.types.is_struct(column.type) or column.type.get_field_index(part) < 0:
+            return pa.chunked_array([pa.nulls(rows.num_rows)])
+        column = pc.struct_field(column, part)
+    return column
 
 
 def _values_of_lines(rows: pa.Table, group_column: GroupColumn) -> UnitValues:

@@ -11,7 +11,7 @@ from sf_ray.config.options import SelectionOptions
 from sf_ray.config.quotas import Quota, rows_to_keep
 from sf_ray.corpus.planning import Corpus
 from sf_ray.runtime.log import WallTimes, timed
-from sf_ray.scoring.bad_rows import check_bad_fraction
+from sf_ray.scoring.bad_rows import check_bad_fraction, refuse_without_scores
 from sf_ray.scoring.score_set import ScoreSet, format_of
 from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Eligible, Grouping, Kept
@@ -24,7 +24,7 @@ from sf_ray.selection.diversity.embedding_set import embedding_set_of
 from sf_ray.selection.diversity.partition import Diversified
 from sf_ray.selection.diversity.partition_tasks import diversify
 from sf_ray.selection.duplicate_tasks import find_duplicates
-from sf_ray.selection.group_column import find_column
+from sf_ray.selection.group_column import column_of
 from sf_ray.selection.ranking import GroupRequest
 from sf_ray.selection.selection import Selection
 
@@ -39,7 +39,8 @@ def select_rows(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) 
 
     Raises:
         MarkedBadError: Shards turned out to be bad.
-        SfRayError: Too many rows are bad, or a column has too many values for a quota.
+        SfRayError: Too many rows are bad, none has a score, or a column has too many values for a
+            quota.
     """
     corpus_pass = CorpusPass(score_set.marks, options.on_bad_shard == "skip", options.stall_s)
     units = score_set.units(corpus)
@@ -58,9 +59,9 @@ def select_rows(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) 
         chunks = [chunk.without(duplicates) for chunk in chunks]
     eligible = Eligible(score_set.pieces, bounds, grouping)
     ranking = rank(corpus_pass, chunks, corpus.rows, eligible, requests)
-    check_bad_fraction(
-        corpus, format_of(score_set), ranking.status_counts, ranking.bad, options.max_bad_fraction
-    )
+    row_format, statuses = format_of(score_set), ranking.status_counts
+    check_bad_fraction(corpus, row_format, statuses, ranking.bad, options.max_bad_fraction)
+    refuse_without_scores(corpus, row_format, statuses, ranking.bad, "rows")
     kept = Kept(eligible, ranking.cutoffs)
     return Selection(corpus, corpus_pass, units, kept, ranking, duplicates)
 
@@ -115,7 +116,7 @@ def _groups(
     quota: Quota, corpus: Corpus, corpus_pass: CorpusPass, chunks: Sequence[Chunk]
 ) -> tuple[Grouping, list[GroupRequest]]:
     """The values of the quota's column, and how many rows of each value are wanted."""
-    column = find_column(corpus.schema, quota.column)
+    column = column_of(corpus, quota.column)
     rows = count_values(corpus_pass, chunks, corpus.location, column)
     values = sorted({*rows, *quota.named})
     requests = [

@@ -115,7 +115,7 @@ def test_every_format_is_found_by_its_columns(row: dict[str, object], name: str)
 def test_a_dot_leads_into_a_nested_column() -> None:
     found = resolve_format(["id", "data"], columns={"messages": "data.chat", "tools": "data.tools"})
     assert found.name == "messages"
-    assert found.top_columns == ["data"]
+    assert found.top_columns == ["data.chat", "data.tools"]
     assert plain(found.render({"data": {"chat": CHAT, "tools": None}})) == ("Q\n", "A")
     problem = found.render({"data": None})
     assert problem == Problem(Status.BAD_ROW, "'data.chat' is null")

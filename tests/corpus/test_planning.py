@@ -6,10 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from sf_ray.corpus.plan_cache import keep_footers, read_footers
-from sf_ray.corpus.planning import check_text_columns, passed_over_text, plan_corpus, top_level
+from sf_ray.corpus.planning import passed_over_text, plan_corpus
 from sf_ray.corpus.readers.shard import read_footer
 from sf_ray.corpus.units import Footer
-from sf_ray.errors import BadShardError, SfRayError
+from sf_ray.errors import SfRayError
 from sf_ray.storage.files import File
 from sf_ray.storage.location import Location
 
@@ -45,21 +45,17 @@ def write_bad_shards(folder: Path) -> dict[str, str]:
     (folder / "cut.parquet").write_bytes((folder / "1.parquet").read_bytes()[:-9])
     (folder / "empty.parquet").write_bytes(b"")
     (folder / "junk.parquet").write_bytes(b"PAR1" + b"\x99" * 40 + b"\x28\0\0\0PAR1")
-    pq.write_table(pa.table({"text": ["a"]}), folder / "0-missing.parquet")
-    pq.write_table(pa.table({"text": [1], "other": [1]}), folder / "0-type.parquet")
     return {
         "cut.parquet": "not a whole Parquet file",
         "empty.parquet": "not a whole Parquet file",
         "junk.parquet": "footer cannot be read",
-        "0-missing.parquet": "column 'other' is absent, not int64",
-        "0-type.parquet": "column 'text' is int64, not string",
     }
 
 
 def test_all_bad_shards_are_named_at_once(tmp_path: Path) -> None:
     location = corpus_of(tmp_path, {f"{i}.parquet": numbered(3) for i in range(1, 5)})
     bad = write_bad_shards(tmp_path)
-    with pytest.raises(SfRayError, match="5 of 9 shards cannot be used.*--on-bad-shard skip") as e:
+    with pytest.raises(SfRayError, match="3 of 7 shards cannot be used.*--on-bad-shard skip") as e:
         plan_corpus(location)
     for name, words in bad.items():
         assert any(name in line and words in line for line in str(e.value).splitlines())
@@ -75,8 +71,6 @@ def test_bad_shards_are_left_out_where_asked(tmp_path: Path) -> None:
     assert all(bad[s.relative] in s.reason for s in corpus.skipped)
     for number in range(1, 5):
         (tmp_path / f"{number}.parquet").write_bytes(b"PAR1")
-    for name in ("0-missing.parquet", "0-type.parquet"):
-        (tmp_path / name).unlink()
     with pytest.raises(SfRayError, match="7 of 7 shards cannot be used"):
         plan_corpus(location, skip_bad=True)
 
@@ -125,29 +119,35 @@ def test_no_shards_says_what_is_there_instead(tmp_path: Path) -> None:
         plan_corpus(Location(str(tmp_path)))
 
 
-@pytest.mark.parametrize(
-    ("other", "words"),
-    [
-        ({"text": [1], "other": [1]}, "column 'text' is int64, not string"),
-        ({"text": ["a"]}, "column 'other' is absent, not int64"),
-        ({"text": ["a"], "other": [1], "new": [1]}, "column 'new' is int64, not absent"),
-        ({"other": [1], "text": ["a"]}, "the same columns in another order"),
-    ],
-)
-def test_a_shard_of_another_schema_is_named(
-    tmp_path: Path, other: dict[str, list[object]], words: str
+def test_schemas_are_ranked_by_how_many_shards_with_rows_have_them(
+    tmp_path: Path,
 ) -> None:
-    location = corpus_of(tmp_path, {"1.parquet": numbered(3), "2.parquet": pa.table(other)})
-    with pytest.raises(BadShardError, match="shard 2.parquet: another schema than 1.parquet") as e:
-        plan_corpus(location)
-    assert words in str(e.value)
+    view = pa.table({"text": pa.array(["a"], pa.large_string())})
+    none = pa.table({"text": pa.nulls(0)})
+    tables = {"0": none, "1": view, "2": numbered(1), "3": none, "4": numbered(2), "5": none}
+    location = corpus_of(tmp_path, {f"{name}.parquet": table for name, table in tables.items()})
+    corpus = plan_corpus(location)
+    assert corpus.schema == numbered(1).schema
+    assert [shard.schema for shard in corpus.shards] == [2, 1, 0, 2, 0, 2]
+    assert [(schema, len(shards)) for schema, shards in corpus.by_schema()] == [
+        (numbered(1).schema, 2),
+        (view.schema, 1),
+    ]
+    assert corpus.column_names == ["text", "other"]
+    left = corpus.without({corpus.shards[i].shard_id: "bad" for i in (2, 4)})
+    assert left.schemas == (view.schema, none.schema)
+    assert [left.schemas[shard.schema] for shard in left.shards] == [
+        none.schema,
+        view.schema,
+        none.schema,
+        none.schema,
+    ]
 
-
-def test_a_column_that_holds_no_text_is_refused(tmp_path: Path) -> None:
-    corpus = plan_corpus(corpus_of(tmp_path, {"1.parquet": numbered(3)}))
-    check_text_columns(corpus, ["text"])
-    with pytest.raises(SfRayError, match="column 'other' of 1.parquet has the type int64"):
-        check_text_columns(corpus, ["text", "other"])
+    scores = Location(str(tmp_path / "scores"))
+    keep_footers(scores, corpus, {})
+    known = read_footers(scores)
+    assert plan_corpus(location, known) == corpus
+    assert len({id(footer.schema) for footer in known.values()}) == 3  # equal ones are one object
 
 
 def test_what_describes_a_data_set_is_no_shard_of_it(tmp_path: Path) -> None:
@@ -199,16 +199,3 @@ def test_rows_of_json_are_counted_once(tmp_path: Path, monkeypatch: pytest.Monke
     keep_footers(scores, corpus, {})
     monkeypatch.delattr("sf_ray.corpus.planning.read_footer")
     assert plan_corpus(Location(str(folder)), read_footers(scores)) == corpus
-
-
-def test_columns_may_name_fields_inside_them(tmp_path: Path) -> None:
-    assert top_level(["data.messages", "a.b", "data.id", "c"], ["data", "a.b", "c"]) == [
-        "data",
-        "a.b",
-        "c",
-    ]
-    chats = pa.table({"data": [{"messages": [{"content": "a"}]}], "n": [1]})
-    corpus = plan_corpus(corpus_of(tmp_path, {"1.parquet": chats}))
-    check_text_columns(corpus, ["data.messages"])
-    with pytest.raises(SfRayError, match="column 'n' of 1.parquet has the type int64"):
-        check_text_columns(corpus, ["n"])

@@ -38,7 +38,7 @@ def corpus() -> Corpus:
         Shard(File("/a", "a.parquet", 100, "1"), (10,), 0),
         Shard(File("/b", "b.parquet", 200, "1"), (10, 10), 10),
     )
-    return Corpus(Location("/in"), shards, pa.schema([]), (SKIPPED,))
+    return Corpus(Location("/in"), shards, (pa.schema([]),), (SKIPPED,))
 
 
 @pytest.fixture

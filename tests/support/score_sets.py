@@ -89,5 +89,5 @@ def two_sets(count: int = 40, **changes: Any) -> tuple[ScoreSet, ScoreSet]:
 
 
 def keep_footers_of(score_set: ScoreSet, *shards: Shard) -> None:
-    corpus = Corpus(somewhere(), shards, pa.schema([]))
+    corpus = Corpus(somewhere(), shards, (pa.schema([]),))
     keep_footers(score_set.location, corpus, {})

@@ -28,6 +28,7 @@ from sf_ray.commands.setup import (
     list_corpus,
     scoring_spec_of,
 )
+from sf_ray.commands.usable import usable_shards
 from sf_ray.config.options import ProbeOptions, ScoringOptions, ScoringSpecOptions
 from sf_ray.corpus.plan_cache import Sample, sample_of
 from sf_ray.corpus.planning import Corpus, SkippedShards
@@ -90,6 +91,7 @@ def probe(options: ProbeOptions, specs: Specs = Specs()) -> SkippedShards:  # no
     with stoppable(), _place_for_scores(options) as scores:
         corpus, _ = list_corpus(options, None, {})
         candidates = _candidates(options, corpus, sample_of(scores, corpus), scores, specs)
+        corpus = usable_shards(options, corpus, candidates[0].spec.encoding.format)
         segments = read_segments(
             corpus,
             candidates[0].spec.encoding.columns,

@@ -39,6 +39,7 @@ from sf_ray.commands.setup import (
     scoring_spec_of,
     without_bad,
 )
+from sf_ray.commands.usable import usable_shards
 from sf_ray.config.options import PlanOptions
 from sf_ray.corpus.plan_cache import sample_of
 from sf_ray.corpus.planning import Corpus, SkippedShards
@@ -77,6 +78,7 @@ def make_plan(options: PlanOptions, specs: Specs) -> tuple[Plan, SkippedShards]:
     scores = location_of(options, place) if place else None
     corpus, _ = list_corpus(options, scores, {})
     encoding = find_encoding(options, corpus, sample_of(scores, corpus), specs)
+    corpus = usable_shards(options, corpus, encoding.format)
     join_cluster(options, encoding)
     spec = scoring_spec_of(options, encoding, specs)
     work = _work_to_do(options, corpus, spec, scores)

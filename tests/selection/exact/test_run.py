@@ -81,7 +81,7 @@ class Scenario:
             Shard(File("/a", "a.parquet", 9, "1"), (first,), 0),
             Shard(File("/b", "b.parquet", 9, "1"), (len(self.ifd) - first,), first),
         )
-        return Corpus(Location("memory://corpus"), shards, pa.schema([]))
+        return Corpus(Location("memory://corpus"), shards, (pa.schema([]),))
 
     def put(
         self, score_set: ScoreSet, units: ShardUnits, ifd: np.ndarray, only: Any = None
