@@ -81,7 +81,10 @@ class LoadedModel:
         self.token_budget = token_budget or self._default_budget()
         if device == "cpu":
             fuse_elementwise(self.decoder)
-            pack_linear_layers(self.decoder, dtype, self.token_budget)
+            why_not = pack_linear_layers(self.decoder, dtype, self.token_budget)
+            # Where the CPU lacks the instructions, that has been said.
+            if why_not and not self.notes:
+                self.notes.append(f"the model's linear layers stay plain, and slower: {why_not}")
 
     def autocast(self, dtype: str) -> AbstractContextManager[Any]:
         """A context in which matrix products are computed in a type, from float32 weights.

@@ -6,18 +6,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from bench.support import free_scorer as scorer_of_nothing
 from bench.support.corpora import make_rows, write_shards
+from sf_ray.cli import main
+from tests.support.cli import Cli
 from tests.support.storage import contents
 
 pytestmark = pytest.mark.ray
 
 SCORER = Path(__file__).parents[2] / "bench/support/free_scorer.py"
 UNITS = 39
+
+
+def command(folder: Path, model: Path, out: str) -> list[str]:
+    where = ["run", str(folder / "corpus"), str(folder / out), "--model", str(model)]
+    return [*where, "--keep-fraction", "0.1", "--max-length", "128", "--unit-rows", "4"]
 
 
 class Driver:
@@ -27,11 +35,9 @@ class Driver:
         self.out = folder / out
         self.log, self.scored = folder / f"{out}.log", folder / f"{out}.scored"
         settings = json.dumps({"unit_s": unit_s, "log": str(self.scored)})
-        where = ["run", str(folder / "corpus"), str(self.out), "--model", str(model)]
-        options = ["--keep-fraction", "0.1", "--max-length", "128", "--unit-rows", "4"]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(SCORER), settings, *where, *options, *extra],
+                [sys.executable, str(SCORER), settings, *command(folder, model, out), *extra],
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
                 stdout=log,
                 stderr=log,
@@ -75,34 +81,41 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(folder: Path, tiny_model: Path) -> Driver:
-    driver = Driver(folder, tiny_model, "undisturbed", "--ray-address", "local")
-    assert driver.wait() == 0, driver.log.read_text()
-    assert len(driver.pieces()) == UNITS
-    return driver
+def undisturbed(folder: Path, tiny_model: Path, ray_session: None) -> dict[str, bytes]:
+    """The files of a run in this process."""
+    assert main(command(folder, tiny_model, "undisturbed"), scorer_of_nothing.specs()) == 0
+    files = contents(folder / "undisturbed", "*.parquet")
+    assert len([path for path in files if path.startswith("scores/")]) == UNITS
+    return files
 
 
 def test_a_driver_that_ends_early_twice_goes_on_and_scores_no_finished_unit_again(
-    folder: Path, tiny_model: Path, undisturbed: Driver
+    folder: Path,
+    tiny_model: Path,
+    undisturbed: dict[str, bytes],
+    sf_ray_cli: Cli,
+    free_scorer: Callable[..., None],
 ) -> None:
-    def start(unit_s: float = 0.2) -> Driver:
-        return Driver(folder, tiny_model, "ended", "--ray-address", "local", unit_s=unit_s)
+    import ray
 
-    def is_as_it_was_left(driver: Driver, finished: dict[Path, int]) -> bool:
+    def start(address: str) -> Driver:
+        return Driver(folder, tiny_model, "ended", "--ray-address", address, unit_s=0.2)
+
+    def is_as_it_was_left(said: str, finished: dict[Path, int]) -> bool:
         again = f"{UNITS} units, {len(finished)} have scores, {UNITS - len(finished)} to score"
-        assert again in driver.log.read_text()
+        assert again in said
         return {p: when for p, when in driver.pieces().items() if p in finished} == finished
 
-    driver = start()
+    driver = start(ray.get_runtime_context().gcs_address)
     driver.wait_for_pieces(6)
     driver.process.send_signal(signal.SIGKILL)
     driver.wait()
-    time.sleep(2)  # the local Ray goes with its driver
+    time.sleep(2)  # the cluster ends what the driver began
     killed = driver.pieces()
     assert 6 <= len(killed) < UNITS - 6
     assert not (driver.out / "manifest.json").exists()
 
-    driver = start()
+    driver = start("local")
     driver.wait_for_pieces(len(killed) + 6)
     driver.process.send_signal(signal.SIGTERM)
     signalled = time.monotonic()
@@ -111,15 +124,16 @@ def test_a_driver_that_ends_early_twice_goes_on_and_scores_no_finished_unit_agai
     assert last == "error: stopped by SIGTERM; the same command goes on where this one was"
     assert time.monotonic() - signalled < 25  # Kubernetes waits 30 s
     assert not list(driver.out.rglob("_lease/*.json"))
-    assert is_as_it_was_left(driver, killed)
+    assert is_as_it_was_left(driver.log.read_text(), killed)
     stopped = driver.pieces()
     assert len(killed) + 6 <= len(stopped) < UNITS
     assert not (driver.out / "manifest.json").exists()
 
-    driver = start(unit_s=0)
-    assert driver.wait() == 0, driver.log.read_text()
-    assert is_as_it_was_left(driver, stopped)
-    assert driver.contents() == undisturbed.contents()
+    free_scorer()
+    code, _, stderr = sf_ray_cli(*command(folder, tiny_model, "ended"))
+    assert code == 0, stderr
+    assert is_as_it_was_left(stderr, stopped)
+    assert driver.contents() == undisturbed
 
 
 @pytest.fixture
@@ -146,7 +160,7 @@ def cluster() -> Iterator["Cluster"]:  # type: ignore[name-defined]  # noqa: F82
 def test_a_node_that_is_lost_changes_nothing(
     folder: Path,
     tiny_model: Path,
-    undisturbed: Driver,
+    undisturbed: dict[str, bytes],
     cluster: "Cluster",  # type: ignore[name-defined]  # noqa: F821
 ) -> None:
     lost, _ = (cluster.add_node(num_cpus=2, object_store_memory=80 << 20) for _ in range(2))
@@ -155,5 +169,5 @@ def test_a_node_that_is_lost_changes_nothing(
     finished = driver.pieces()
     cluster.remove_node(lost, allow_graceful=False)
     assert driver.wait() == 0, driver.log.read_text()
-    assert driver.contents() == undisturbed.contents()
+    assert driver.contents() == undisturbed
     assert not driver.scored_after(finished)

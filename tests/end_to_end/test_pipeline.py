@@ -16,7 +16,9 @@ import pytest
 from bench.support import free_scorer
 from bench.support.corpora import make_rows, write_shards
 from sf_ray.cli import main
+from sf_ray.commands.setup import Specs
 from tests.support.cli import Cli
+from tests.support.hash_scorer import HashEngineSpec
 from tests.support.naive import naive_score
 from tests.support.storage import S3, contents, copy_of
 
@@ -223,6 +225,7 @@ def test_a_broken_score_piece_is_named(scored: Path, tmp_path: Path, sf_ray_cli:
 
 
 def test_awkward_corpora_go_through(tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli) -> None:
+    sf_ray_cli.specs = Specs(engine=HashEngineSpec)
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     schema = pa.schema(
@@ -267,6 +270,7 @@ def test_nothing_to_keep_is_a_result_too(
 def test_a_corpus_of_empty_shards_is_a_result_too(
     tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli
 ) -> None:
+    sf_ray_cli.specs = Specs(engine=HashEngineSpec)
     corpus = write_shards(tmp_path / "corpus", [], shards=2)
     command = ("run", corpus, tmp_path / "out", "--model", tiny_model, "--max-length", "128")
     code, _, stderr = sf_ray_cli(*command, "--keep-fraction", "0.1")

@@ -6,6 +6,7 @@ import torch
 from sf_ray import SfRayError
 from sf_ray.engine import loaded_model
 from sf_ray.engine.engine import Engine
+from sf_ray.engine.layers import onednn
 from tests.engine.conftest import EngineOf
 
 
@@ -31,3 +32,11 @@ def test_a_note_says_that_the_cpu_has_no_instructions_for_a_type(
 def test_cuda_without_a_device_is_a_clear_error(tiny_model: Path) -> None:
     with pytest.raises(SfRayError, match="--device cuda: torch sees no CUDA device"):
         Engine(tiny_model, device="cuda")
+
+
+def test_layers_that_stay_plain_are_told_in_one_note(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onednn, "supports", lambda _: False)
+    (note,) = Engine(tiny_model).notes
+    assert note.startswith("the model's linear layers stay plain, and slower: oneDNN's own layout")

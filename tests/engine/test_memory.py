@@ -26,7 +26,7 @@ def grow(dtype, budget):
     keep_freed_memory()
     engine = Engine(Path(sys.argv[1]), dtype=dtype, token_budget=budget)
     rng = np.random.default_rng(0)
-    lengths = [*rng.integers(2, 1025, 20), 1024, 1024]
+    lengths = [*rng.integers(2, 1025, 6), 1024, 1024]
     ids = [rng.integers(0, 300, n).astype(np.int32) for n in lengths]
     pool = TokenSequences.of([TokenSequence.scored_from(i, 1) for i in ids])
     before = status_bytes("VmRSS:")

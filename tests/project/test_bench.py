@@ -1,15 +1,50 @@
 """The benches of the engine still run, so that their figures can be measured again."""
 
 import re
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+
+from sf_ray.commands import pipeline
+from sf_ray.commands.setup import Specs
+from tests.support.hash_scorer import HashEngineSpec
 
 pytestmark = pytest.mark.slow
 
 BENCH = Path(__file__).parents[2] / "bench"
+
+
+@pytest.fixture
+def bench_here(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Runs a bench in this process, which has imported torch already; returns what it prints."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    # It would hold for all tests to come.
+    monkeypatch.setattr("sf_ray.engine.memory.keep_freed_memory", lambda: None)
+
+    def run(name: str, *options: str) -> str:
+        command = [str(BENCH / name), *options, f"--model={tiny_model}"]
+        monkeypatch.setattr(sys, "argv", command)
+        threads = torch.get_num_threads()
+        try:
+            runpy.run_path(command[0], run_name="__main__")
+        finally:
+            torch.set_num_threads(threads)
+        return capfd.readouterr().out
+
+    return run
+
+
+def has_lines(printed: str, lines: list[str]) -> None:
+    for line in lines:
+        assert re.search(line, printed), printed
 
 
 @pytest.mark.parametrize(
@@ -19,15 +54,9 @@ BENCH = Path(__file__).parents[2] / "bench"
             ["engine.py", "--rows=8", "--repeat=1", "--dtypes=float32", "--without=alone"],
             [r"naive +1\.00 ", r"batched +\d", r"float32 +\d", r"with float32 alone: \d+ MiB"],
         ),
-        (["tuning.py", "--rows=8", "--repeat=1"], [r"default +1\.00x", r"4096 tokens a batch"]),
         (
             ["engine.py", "--as-cuda", "--rows=8", "--repeat=1", "--dtypes=float32"],
             [r"vllm", r"naive +1\.00 ", r"alone +\d", r"one-unit +\d", r"head TFLOP/s: \d"],
-        ),
-        pytest.param(
-            ["pipeline.py", "--rows=8", "--unit-rows=2"],
-            [r"in 4 units", r"whole job: 0\.\d+"],
-            marks=pytest.mark.ray,
         ),
         pytest.param(
             ["feeding.py", "--rows=20", "--unit-rows=10", "--repeat=1", "--max-length=256"],
@@ -37,25 +66,43 @@ BENCH = Path(__file__).parents[2] / "bench"
             ],
             marks=pytest.mark.ray,  # which it imports
         ),
+    ],
+    ids=["engine", "engine on a card", "feeding"],
+)
+def test_a_bench_prints_its_figures(
+    command: list[str], lines: list[str], bench_here: Callable[..., str]
+) -> None:
+    has_lines(bench_here(*command), lines)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_the_bench_of_exact_prints_its_figures(
+    bench_here: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Losses are hashes, so that no actor loads torch.
+    run = partial(pipeline.run, specs=Specs(engine=HashEngineSpec))
+    monkeypatch.setattr(pipeline, "run", run)
+    printed = bench_here("exact.py", "--rows=60", "--sample=8", "--fractions=0.05")
+    same = r"best 5%: kept 3, 3 of them by --exact and \d by bfloat16"
+    has_lines(printed, [r"up to \d+ tokens, 2 sampled", same])
+
+
+@pytest.mark.parametrize(
+    ("command", "lines"),
+    [
+        (["tuning.py", "--rows=8", "--repeat=1"], [r"default +1\.00x", r"4096 tokens a batch"]),
         pytest.param(
-            ["exact.py", "--rows=60", "--sample=8", "--fractions=0.05"],
-            [
-                r"up to 128 tokens, 2 sampled",
-                r"best 5%: kept 3, 3 of them by --exact and \d by bfloat16",
-            ],
+            ["pipeline.py", "--rows=8", "--unit-rows=4"],
+            [r"in 2 units", r"whole job: 0\.\d+"],
             marks=pytest.mark.ray,
         ),
     ],
-    ids=[
-        "engine",
-        "tuning",
-        "engine on a card",
-        "pipeline",
-        "feeding",
-        "exact",
-    ],
+    ids=["tuning", "pipeline"],
 )
-def test_a_bench_prints_its_figures(command: list[str], lines: list[str], tiny_model: Path) -> None:
+def test_a_bench_of_several_processes_prints_its_figures(
+    command: list[str], lines: list[str], tiny_model: Path
+) -> None:
     name, *options = command
     done = subprocess.run(
         [sys.executable, BENCH / name, *options, f"--model={tiny_model}"],
@@ -63,8 +110,7 @@ def test_a_bench_prints_its_figures(command: list[str], lines: list[str], tiny_m
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    for line in lines:
-        assert re.search(line, done.stdout), done.stdout
+    has_lines(done.stdout, lines)
 
 
 def test_a_card_is_measured_step_by_step_with_predictions_beside(tmp_path: Path) -> None:

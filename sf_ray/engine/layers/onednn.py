@@ -9,7 +9,7 @@ import functools
 import torch
 
 # In float16 no CPU was faster this way.
-_DTYPES = (torch.float32, torch.bfloat16)
+DTYPES = (torch.float32, torch.bfloat16)
 # How far products may be from PyTorch's own: sums of 64 numbers in another order, then rounded.
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
@@ -21,7 +21,7 @@ def supports(dtype: torch.dtype) -> bool:
     This is tried, once in a process: a CPU may lack the instructions for a type, or a build of
     torch the operator, and neither the name of the platform nor a version says so.
     """
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES:
         return False
     always = torch.Generator().manual_seed(0)
     states, weight, factor = (torch.randn(32, n, generator=always).to(dtype) for n in (64, 64, 32))

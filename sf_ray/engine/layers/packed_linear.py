@@ -13,7 +13,7 @@ from sf_ray.engine.layers.equivalence import change_if_equivalent, is_close
 
 
 @torch.no_grad()
-def pack_linear_layers(decoder: nn.Module, dtype: str, tokens: int) -> None:
+def pack_linear_layers(decoder: nn.Module, dtype: str, tokens: int) -> str | None:
     """Reorders the weights of a decoder's linear layers for oneDNN.
 
     In float32 a reordered weight replaces the dense one. In bfloat16 it is kept beside the float32
@@ -24,9 +24,13 @@ def pack_linear_layers(decoder: nn.Module, dtype: str, tokens: int) -> None:
         decoder: The decoder, on CPU.
         dtype: Type in which matrix products are computed.
         tokens: About how many tokens go through a layer at a time.
+
+    Returns:
+        None, or why the layers stay plain though in this type they need not; for users.
     """
     if not onednn.supports(getattr(torch, dtype)):
-        return
+        is_tried = getattr(torch, dtype) in onednn.DTYPES
+        return f"oneDNN's own layout does not work in {dtype} on this machine" if is_tried else None
     linears: list[Any] = [m for m in decoder.modules() if type(m) is nn.Linear]
 
     def change() -> None:
@@ -37,10 +41,12 @@ def pack_linear_layers(decoder: nn.Module, dtype: str, tokens: int) -> None:
         for layer in linears:
             _restore(layer)
 
-    if change_if_equivalent(decoder, dtype, change, undo):
-        for layer in decoder.modules():
-            if _looks_gated(layer):
-                _fuse_gated_mlp(layer, dtype)
+    if not change_if_equivalent(decoder, dtype, change, undo):
+        return "they read their weights themselves, or give something else in oneDNN's own layout"
+    for layer in decoder.modules():
+        if _looks_gated(layer):
+            _fuse_gated_mlp(layer, dtype)
+    return None
 
 
 class _PackedLinear(nn.Linear):

@@ -41,6 +41,7 @@ def test_a_run_leaves_a_report_that_agrees_with_its_scores(
     free_scorer: Callable[..., None],
     sf_ray_cli: Cli,
 ) -> None:
+    sf_ray_cli.draws = True
     free_scorer(on_poison="raise")
     out = tmp_path / "out"
     common = ("--model", tiny_model, "--max-length", 128)
