@@ -42,7 +42,7 @@ def test_broken_lines_and_shards_are_not_sampled_unless_there_are_no_others(
     (tmp_path / "a.jsonl").write_text('{"a":\n{"a": 1}\n')
     corpus = plan_corpus(Location(str(tmp_path)))
     assert [(row.number, row.row) for row in sample_rows(corpus)] == [(1, {"a": 1})]
-    (tmp_path / "a.jsonl").write_text('{\n"a": 1\n}')
+    (tmp_path / "a.jsonl").write_text('{"a":\n{"a":\n')
     corpus = plan_corpus(Location(str(tmp_path)))
     with pytest.raises(BadRowError, match="shard a.jsonl, line 1: not valid JSON"):
         sample_rows(corpus)

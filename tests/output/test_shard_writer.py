@@ -79,7 +79,7 @@ def test_what_a_failing_writer_raises_is_not_blamed_on_the_shard(
         def write(self, data: object) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sf_ray.output.shard_writer._compressed", lambda path, codec: Full())
+    monkeypatch.setattr("sf_ray.output.shard_writer.packed_file", lambda path, codec: Full())
     with pytest.raises(OSError, match="No space left"):
         write_shard(
             corpus.location, corpus.shards[0], np.ones(1), np.ones(1, bool),

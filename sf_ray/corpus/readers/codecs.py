@@ -16,6 +16,8 @@ from typing import Protocol
 import pyarrow as pa
 
 _BUFFER_BYTES = 1 << 20
+# Packed bytes given to zlib at a time: it copies those that it has no room yet to unpack.
+_PACKED_BYTES = 1 << 17
 # What each member begins with, for the compressions that Python's own modules unpack: Arrow's
 # stumbles over bzip2 members without content and over padding, and has no xz.
 _MAGIC = {"gzip": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\0"}
@@ -117,7 +119,7 @@ class _Members:
             assert member is not None
             data = self._ahead
             if member.needs_input and not data:
-                data = self._packed.read1(_BUFFER_BYTES)
+                data = self._packed.read1(_PACKED_BYTES)
                 if not data:
                     raise OSError(f"cut off: its {self._codec} content goes on behind its end")
             self._ahead = b""
@@ -136,7 +138,7 @@ class _Members:
         magic = _MAGIC[self._codec]
         ahead = self._ahead
         while len(ahead := ahead.lstrip(b"\0")) < len(magic):
-            data = self._packed.read1(_BUFFER_BYTES)
+            data = self._packed.read1(_PACKED_BYTES)
             if not data:
                 break
             ahead += data
