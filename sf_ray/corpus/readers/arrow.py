@@ -29,23 +29,6 @@ _BUFFER_BYTES = 1 << 20
 # The record batches of a shard may have gigabytes; what comes out of it has about this at most.
 _BATCH_BYTES = 32 << 20
 _TAIL_BYTES = 10  # of a file: the length of its footer, and the magic number again
-# How other content begins, and what it is then.
-_OTHER_CONTENT = {
-    b"PAR1": "Parquet: name it *.parquet",
-    b"FEA1": "Feather of version 1: read it with pyarrow.feather, and write it in version 2",
-    b"\x1f\x8b": "packed with gzip: unpack it",
-    b"\x28\xb5\x2f\xfd": "packed with zstd: unpack it",
-    b"\x04\x22\x4d\x18": "packed with lz4: unpack it",
-    b"BZh": "packed with bzip2: unpack it",
-    b"\xfd7zXZ\0": "packed with xz: unpack it",
-    b"PK\x03\x04": "a zip archive: unpack it",
-    b"version ": "a pointer of Git LFS, not the data: fetch it with `git lfs pull`",
-    b"<": "an HTML or XML page: download it again",
-    b"{": "JSON: name it *.jsonl or *.json",
-    b"[": "JSON: name it *.json",
-    b"ORC": "ORC: write it as Parquet",
-    b"Obj\x01": "Avro: write it as Parquet",
-}
 
 
 @dataclass(frozen=True)
@@ -73,9 +56,9 @@ class ArrowReader:
         self._file = file
         self._bytes = io.BufferedReader(handle, _BUFFER_BYTES)
         self._source = pa.PythonFile(self._bytes, mode="r")
-        head = self._bytes.read(FIRST_MESSAGE)
-        self._is_file = head.startswith(FILE_MAGIC)
-        self._refuse_other_content(head)
+        self._is_file = self._bytes.read(FIRST_MESSAGE).startswith(FILE_MAGIC)
+        if self._is_file:
+            self._refuse_file_without_end()
         self._first = FIRST_MESSAGE if self._is_file else 0
         try:
             self.schema: pa.Schema = self._open().schema
@@ -205,20 +188,14 @@ class ArrowReader:
         self._bytes.seek(max(0, self._file.size - _TAIL_BYTES - length))
         return blocks(self._bytes.read(length))
 
-    def _refuse_other_content(self, head: bytes) -> None:
-        """Refuses what is no Arrow IPC, by its first bytes, and a file without an end."""
-        name, size = self._file.relative, self._file.size
-        if not head:
-            raise BadShardError(name, "is empty (0 bytes)")
-        other = next((what for magic, what in _OTHER_CONTENT.items() if head.startswith(magic)), "")
-        if other:
-            raise BadShardError(name, f"is not Arrow IPC, but {other}")
-        if self._is_file:
-            self._bytes.seek(max(0, size - len(FILE_MAGIC)))
-            if size < 2 * FIRST_MESSAGE or self._bytes.read() != FILE_MAGIC:
-                raise BadShardError(
-                    name, f"is an Arrow IPC file that is cut off ({size} bytes without a footer)"
-                )
+    def _refuse_file_without_end(self) -> None:
+        size = self._file.size
+        self._bytes.seek(max(0, size - len(FILE_MAGIC)))
+        if size < 2 * FIRST_MESSAGE or self._bytes.read() != FILE_MAGIC:
+            raise BadShardError(
+                self._file.relative,
+                f"is an Arrow IPC file that is cut off ({size} bytes without a footer)",
+            )
 
 
 def has_dictionary(column_type: pa.DataType) -> bool:

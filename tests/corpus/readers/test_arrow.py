@@ -240,7 +240,7 @@ def contents() -> dict[str, tuple[bytes, str]]:
     pq.write_table(TABLE, parquet)
     rows = stream.getvalue()
     return {
-        "empty": (b"", r"is empty \(0 bytes\)"),
+        "empty": (b"", r"the file is empty \(0 bytes\)"),
         "rubbish": (b"rubbish" * 99, "cannot be read as an Arrow IPC stream"),
         "stream cut in a batch": (rows[:-60], "is cut off: its last record batch ends at byte"),
         "stream cut in a message": (rows[:-300], "the stream is cut off"),
@@ -252,12 +252,12 @@ def contents() -> dict[str, tuple[bytes, str]]:
             file.getvalue()[:-50] + b"\xff" * 40 + file.getvalue()[-10:],
             "shard a.arrow: cannot be read",
         ),
-        "parquet": (parquet.getvalue(), r"is not Arrow IPC, but Parquet: name it \*.parquet"),
-        "feather 1": (b"FEA1" + bytes(60), "is not Arrow IPC, but Feather of version 1"),
-        "gzip": (b"\x1f\x8b\x08\0\0\0\0\0\0\0", "packed with gzip: unpack it"),
-        "json": (json.dumps({"text": "a"}).encode(), "is not Arrow IPC, but JSON"),
-        "lfs": (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
-        "page": (b"<!DOCTYPE html>", "an HTML or XML page"),
+        "parquet": (parquet.getvalue(), "its content is Parquet; give it the name a.parquet"),
+        "feather 1": (b"FEA1" + bytes(60), "its content is Feather, version 1; write it"),
+        "gzip": (b"\x1f\x8b\x08\0\0\0\0\0\0\0", "its content is gzip; unpack it"),
+        "json": (json.dumps({"text": "a"}).encode(), "its content is JSON"),
+        "lfs": (b"version https://git-lfs.github.com/spec/v1\n", "its content is .*Git LFS"),
+        "page": (b"<!DOCTYPE html>", "its content is .*HTML"),
     }
 
 
