@@ -38,6 +38,8 @@ class Message:
     @property
     def text(self) -> str:
         """The whole message as text: reasoning, content, then each call as a line of JSON."""
+        if not self.calls and not self.reasoning:  # most messages
+            return self.content
         spoken = [part for part in (self.reasoning, self.content) if part]
         return "\n".join([*spoken, *(call.text for call in self.calls)])
 

@@ -56,7 +56,7 @@ class Format:
         optional: Fields that may be absent or null.
         columns: Field -> column, for the fields that the corpus has. A dot leads into a nested
             column. Empty in `FORMATS`; `resolve_format` fills it in.
-        make: Makes an example from field -> value, where an absent field has the value None.
+        make: Makes an example from field -> value, without the fields that are absent.
         texts: The fields that hold text; `make` gets "" for an absent one.
         extra: More fields that may be absent -> whether a value is one that the field can hold.
             A corpus may have a column of that name that holds something else, and is not used.
@@ -92,22 +92,23 @@ class Format:
             return Problem(Status.BAD_ROW, "its values are nested too deeply")
 
     def values_of(self, row: Row) -> dict[str, Any]:
-        """Field -> value of a row: None where absent, or "" for a text.
+        """Field -> value of a row; no key where it is absent, but "" for a text.
 
         Raises:
             FieldError: A required field is absent, a field that holds text has another value, or
                 the row has an image, sound or video.
         """
-        values = dict.fromkeys(self.fields) | self._not_sampled(row)
+        values: dict[str, Any] = self._not_sampled(row)
         for field, column in self.columns.items():
             value = value_at(row, column)
-            if field in self.required and is_absent(value):
+            if not is_absent(value):
+                values[field] = value
+            elif field in self.required:
                 is_there = _top(column) in row or column in row
                 refuse(f"{column!r} is {'null' if is_there else 'missing'}")
-            values[field] = None if is_absent(value) else value
         refuse_media(values)
         for field in self.texts:
-            value = values[field]
+            value = values.get(field)
             if value is None:
                 values[field] = ""
             elif not isinstance(value, str) or not value.isascii():  # else `text` changes nothing
@@ -160,7 +161,8 @@ def _chat(name: str, field: str) -> Format:
     """A format with a list of messages, and optionally tools and a system prompt."""
 
     def make(values: Mapping[str, Any]) -> Example | Problem:
-        return chat_of(values[field], values["tools"], values["system"], values["functions"])
+        names = ("tools", "system", "functions")
+        return chat_of(values[field], *map(values.get, names))
 
     extra = {"functions": holds_list} | _MEDIA
     return Format(name, (field,), ("tools", "system"), {}, make, ("system",), extra, is_chat=True)

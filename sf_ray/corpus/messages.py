@@ -29,7 +29,7 @@ from sf_ray.corpus.fields import (
     type_name,
     without_nulls,
 )
-from sf_ray.corpus.media import MEDIA, refuse_media
+from sf_ray.corpus.media import refuse_media
 from sf_ray.corpus.status import Status
 
 # The names that corpora give to each of the four roles, in lower case.
@@ -142,8 +142,7 @@ def _message(item: object) -> Message:
     if role is None:
         shown = first(fields.get("role"), fields.get("from"))
         refuse(f"unknown role {shown!r}, expected one of {list(_ROLE)}", Status.UNKNOWN_ROLE)
-    if not fields.keys().isdisjoint(MEDIA):
-        refuse_media(fields)
+    refuse_media(fields)
     content = _content(first(fields.get("content"), fields.get("value")))
     weight = _weight(fields) if role == "assistant" else 1
     if name in ("function_call", "tool_call") and (written := _written_calls(content)):

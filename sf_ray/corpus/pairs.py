@@ -26,7 +26,7 @@ def question_and_answer(values: Mapping[str, Any], prompt: str, answer: str) -> 
     parts = (values["context"], values[prompt], values["input"])
     question = "\n".join(part for i, part in enumerate(parts) if part or i == 1)
     before = (Message("system", values["system"]),) if values["system"] else ()
-    earlier = history(values["history"])
+    earlier = history(values.get("history"))
     messages = (*before, *earlier, Message("user", question), Message("assistant", values[answer]))
     return Example(messages, scored_from=len(messages) - 1 if earlier else 0)
 
@@ -73,7 +73,7 @@ def prompt_and_completion(values: Mapping[str, Any]) -> Example:
         )
     before = _side(prompt, "user", "prompt")
     after = _side(completion, "assistant", "completion")
-    tools = tools_of(values["tools"])
+    tools = tools_of(values.get("tools"))
     return checked_chat(Example((*before, *after), tools, scored_from=len(before)))
 
 

@@ -128,7 +128,7 @@ def _own_fields(values: Mapping[str, Any]) -> ExportedRow | None:
     A passage, for which Alpaca has no field, goes before the instruction. None where the history is
     a list of messages that are no rounds.
     """
-    earlier = history(values["history"])
+    earlier = history(values.get("history"))
     rounds = list(zip(earlier[::2], earlier[1::2], strict=False))
     if [m.role for m in earlier] != ["user", "assistant"] * len(rounds):
         return None
