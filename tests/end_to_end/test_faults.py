@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,25 +109,29 @@ def kill_ray_process(title: str) -> bool:
     return False
 
 
-def test_killed_processes_change_nothing_and_no_committed_unit_is_scored_again(
-    command: list[object], undisturbed: Path, tmp_path: Path, sf_ray_cli: Cli, free_scorer: Free
+@pytest.mark.parametrize("title", ["ray::MapWorker", "ray::Read", "ray::Write"])
+def test_a_killed_process_changes_nothing_and_no_committed_unit_is_scored_again(
+    command: list[object],
+    undisturbed: Path,
+    tmp_path: Path,
+    sf_ray_cli: Cli,
+    free_scorer: Free,
+    title: str,
 ) -> None:
     # Reading is so slow that on any machine it still runs when the first unit is scored.
     free_scorer(unit_s=0.1, read_s=0.2, log=str(tmp_path / "log"))
-    left = ["ray::Write", "ray::MapWorker", "ray::Read"]
+    kills: list[float] = []
 
     def kill() -> bool:
-        if (tmp_path / "log").exists():
-            for title in left:
-                if kill_ray_process(title):
-                    left.remove(title)
-                    break
-        return not left
+        if (tmp_path / "log").exists() and kill_ray_process(title):
+            kills.append(time.time())
+            time.sleep(1)
+        return len(kills) == 2
 
     with meanwhile(kill):
         code, _, stderr = sf_ray_cli(*command)
     assert code == 0, stderr
-    assert not left
+    assert kills
     assert contents(tmp_path / "out", "*.parquet") == contents(undisturbed / "out", "*.parquet")
     committed = {
         (score["shard"], score["row"]): path.stat().st_mtime_ns
