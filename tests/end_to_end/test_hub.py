@@ -1,7 +1,6 @@
 """The whole job on a corpus of the hub, with a scorer that costs nothing."""
 
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 from bench.support.corpora import make_rows
 from tests.support.cli import Cli
 from tests.support.hub import Hub
-from tests.support.storage import contents
 
 
 @pytest.mark.ray
@@ -43,17 +41,14 @@ def test_a_revision_of_the_hub_is_a_corpus_and_its_next_one_has_scores_already(
     kept = ds.dataset(out / "data").to_table().to_pylist()
     assert len(kept) == 12
     assert all({k: v for k, v in row.items() if k != "ifd"} in rows for row in kept)
-    manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["input"] == "hf://datasets/o/n@v%2F1/data"
-    before = contents(tmp_path / "scores")
+    assert "hf://datasets/o/n@v%2F1/data" in (out / "manifest.json").read_text()
 
     # A file that is the same in another revision has scores; a changed one gets new ones.
     hub.put("datasets/o/n", shards | {"data/2.parquet": shards["data/1.parquet"]}, "v2")
     out = tmp_path / "out2"
     code, _, stderr = run("v2")
     assert code == 0, stderr
-    assert "20 of 60" in stderr
-    assert before.items() <= contents(tmp_path / "scores").items()
+    assert "6 units, 4 have scores, 2 to score" in stderr
 
 
 @pytest.mark.parametrize("command", ["run", "score"])

@@ -10,7 +10,14 @@ import pytest
 
 from sf_ray.corpus.readers.shard import open_shard, read_footer
 from sf_ray.errors import BadShardError, SfRayError
-from sf_ray.storage.files import copy_here, is_there, list_files, read_bytes, version_of
+from sf_ray.storage.files import (
+    copy_here,
+    is_there,
+    list_files,
+    list_input,
+    read_bytes,
+    version_of,
+)
 from sf_ray.storage.location import Location
 from sf_ray.storage.versioned_file import open_bytes, read_range
 from tests.support.hub import Hub
@@ -45,7 +52,7 @@ def test_repositories_directories_files_and_globs_are_listed(
     hub.put(NAME, {**files, ".gitattributes": b""})
     hub.put(NAME, {"old.parquet": b"old"}, "v1")
     hub.put(NAME, {"default/0.parquet": b"0"}, "refs/convert/parquet")
-    found = list_files(place(below))
+    found = list_input(place(below)).files
     assert [file.relative for file in found] == names
     for file in found:  # what the listing calls a version, a later question calls the same
         assert version_of(place(below).call("info", file.path)) == file.version
@@ -165,7 +172,7 @@ def test_what_a_token_may_not_read_is_refused_at_once(
 ) -> None:
     hub.put(NAME, {"a": b"data"})
     if not allowed:
-        for asked in (lambda: read_bytes(place("/a")), lambda: list_files(place("/*"))):
+        for asked in (lambda: read_bytes(place("/a")), lambda: list_input(place("/*"))):
             Location("hf://x/y").fs.invalidate_cache()
             hub.answers = [status]
             with pytest.raises(SfRayError, match=f"access denied .*{status}.*HF_TOKEN"):
