@@ -30,6 +30,9 @@ _PIECE_BYTES = 4 << 20
 # A value that is repeated is stored once, so that rows may be far larger in memory than the footer
 # says. Where that may be, a batch has fewer rows, but not fewer than these.
 _LEAST_REPEATED_ROWS = 1024
+# How values become Arrow values by their meaning. INT96 reaches year 9999 in microseconds, and only
+# 2262 in nanoseconds.
+_MEANING = {"coerce_int96_timestamp_unit": "us", "arrow_extensions_enabled": True}
 
 
 def read_parquet_footer(location: Location, file: File) -> Footer:
@@ -56,11 +59,6 @@ def read_parquet_footer(location: Location, file: File) -> Footer:
         raise BadShardError(
             file.relative, f"its schema cannot be read ({first_line(error)})"
         ) from error
-
-
-# How values become Arrow values by their meaning. INT96 reaches year 9999 in microseconds, and only
-# 2262 in nanoseconds.
-_MEANING = {"coerce_int96_timestamp_unit": "us", "arrow_extensions_enabled": True}
 
 
 class ParquetReader:
