@@ -30,6 +30,8 @@ _PIECE_BYTES = 4 << 20
 # A value that is repeated is stored once, so that rows may be far larger in memory than the footer
 # says. Where that may be, a batch has fewer rows, but not fewer than these.
 _LEAST_REPEATED_ROWS = 1024
+# How many times the page of repeated values may become larger when it is unpacked.
+_DICTIONARY_PACKING = 20
 # How values become Arrow values by their meaning. INT96 reaches year 9999 in microseconds, and only
 # 2262 in nanoseconds.
 _MEANING = {"coerce_int96_timestamp_unit": "us", "arrow_extensions_enabled": True}
@@ -235,14 +237,13 @@ def _repeated_bytes(column: pq.ColumnChunkMetaData, unpacked: int) -> int:
     """A guess of the bytes that the values of a column take where each is stored once.
 
     With as many different values as the numbers that stand for them can count, a value takes an
-    equal part of the page that has them all.
+    equal part of the page that has them all. Numbers hardly become smaller by compression.
     """
-    data_bytes = column.data_page_offset - (column.dictionary_page_offset or 0)
-    packed = max(1, column.total_compressed_size)
-    dictionary = min(unpacked, data_bytes * unpacked // packed)
-    values = max(1, column.num_values)
-    bits = min(32, 8 * (unpacked - dictionary) // values)
-    return int(values * dictionary >> bits)
+    page_bytes = column.data_page_offset - (column.dictionary_page_offset or 0)
+    numbers = max(0, column.total_compressed_size - page_bytes)
+    dictionary = min(unpacked, page_bytes * _DICTIONARY_PACKING)
+    bits = min(32, 8 * numbers // max(1, column.num_values))
+    return int(column.num_values * dictionary >> bits)
 
 
 def _footer_bytes(file: File, read: Callable[[int, int], bytes]) -> bytes:

@@ -90,7 +90,8 @@ def test_text_that_is_stored_once_and_repeated_makes_smaller_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"a": [f"{row % 7} " * 2000 for row in range(10_000)]}), path)
+    texts = [f"{row % 7} " * 2000 for row in range(10_000)]
+    pq.write_table(pa.table({"a": texts}), path, compression="none")
     monkeypatch.setattr(parquet, "_BATCH_BYTES", 1 << 20)
     location = Location(str(path))
     (file,) = list_files(location)
