@@ -27,9 +27,9 @@ _BATCH_BYTES = 32 << 20
 # one is not fetched as a whole but in pieces of `_PIECE_BYTES` for each column.
 _TOGETHER_BYTES = 128 << 20
 _PIECE_BYTES = 4 << 20
-# A value that is repeated is stored once, in a page of its own, and a few bytes stand for it in each
-# row; so rows may be far larger in memory than the footer says. Where that page is not small, a
-# batch has no more rows than these.
+# A value that is repeated is stored once, in a page of its own, and a few bytes stand for it in
+# each row; so rows may be far larger in memory than the footer says. Where that page is not small,
+# a batch has no more rows than these.
 _REPEATED_ROWS, _REPEATED_PAGE_BYTES, _NUMBER_BYTES = 4096, 16 << 10, 16
 # How values become Arrow values by their meaning. INT96 reaches year 9999 in microseconds, and only
 # 2262 in nanoseconds.
