@@ -27,9 +27,13 @@ _BATCH_BYTES = 32 << 20
 # one is not fetched as a whole but in pieces of `_PIECE_BYTES` for each column.
 _TOGETHER_BYTES = 128 << 20
 _PIECE_BYTES = 4 << 20
-# A value that is repeated is stored once, so that rows may be far larger in memory than the footer
-# says. Where that may be, a batch has fewer rows, but not fewer than these.
-_LEAST_REPEATED_ROWS = 1024
+# A value that is repeated is stored once, in a page of its own, and a few bytes stand for it in
+# each row; so rows may be far larger in memory than the footer says. Where that page is not small,
+# a batch has no more rows than these.
+_REPEATED_ROWS, _REPEATED_PAGE_BYTES, _NUMBER_BYTES = 4096, 16 << 10, 16
+# How values become Arrow values by their meaning. INT96 reaches year 9999 in microseconds, and only
+# 2262 in nanoseconds.
+_MEANING = {"coerce_int96_timestamp_unit": "us", "arrow_extensions_enabled": True}
 
 
 def read_parquet_footer(location: Location, file: File) -> Footer:
@@ -56,11 +60,6 @@ def read_parquet_footer(location: Location, file: File) -> Footer:
         raise BadShardError(
             file.relative, f"its schema cannot be read ({first_line(error)})"
         ) from error
-
-
-# How values become Arrow values by their meaning. INT96 reaches year 9999 in microseconds, and only
-# 2262 in nanoseconds.
-_MEANING = {"coerce_int96_timestamp_unit": "us", "arrow_extensions_enabled": True}
 
 
 class ParquetReader:
@@ -219,32 +218,17 @@ def _leaves_below(metadata: pq.FileMetaData, columns: list[str] | None) -> list[
 
 def _size(group: pq.RowGroupMetaData, leaves: Iterable[int], most_rows: int) -> tuple[int, int]:
     """(bytes of the columns of a row group before compression, rows of a batch)."""
-    unpacked = repeated = 0
+    unpacked = 0
     for leaf in leaves:
         column = group.column(leaf)
-        leaf_bytes = column.total_uncompressed_size
-        unpacked += leaf_bytes
+        unpacked += column.total_uncompressed_size
         if column.has_dictionary_page and column.physical_type == "BYTE_ARRAY":
-            repeated += _repeated_bytes(column, leaf_bytes)
-    rows = max(1, group.num_rows)
-    fitting = _BATCH_BYTES * rows // max(unpacked, 1)
-    if repeated > unpacked:
-        fitting = min(fitting, max(_LEAST_REPEATED_ROWS, _BATCH_BYTES * rows // repeated))
+            page = column.data_page_offset - (column.dictionary_page_offset or 0)
+            rest = column.total_compressed_size - page
+            if page > _REPEATED_PAGE_BYTES and rest < _NUMBER_BYTES * column.num_values:
+                most_rows = min(most_rows, _REPEATED_ROWS)
+    fitting = _BATCH_BYTES * group.num_rows // max(unpacked, 1)
     return unpacked, max(1, min(most_rows, fitting))
-
-
-def _repeated_bytes(column: pq.ColumnChunkMetaData, unpacked: int) -> int:
-    """A guess of the bytes that the values of a column take where each is stored once.
-
-    With as many different values as the numbers that stand for them can count, a value takes an
-    equal part of the page that has them all.
-    """
-    data_bytes = column.data_page_offset - (column.dictionary_page_offset or 0)
-    packed = max(1, column.total_compressed_size)
-    dictionary = min(unpacked, data_bytes * unpacked // packed)
-    values = max(1, column.num_values)
-    bits = min(32, 8 * (unpacked - dictionary) // values)
-    return int(values * dictionary >> bits)
 
 
 def _footer_bytes(file: File, read: Callable[[int, int], bytes]) -> bytes:
