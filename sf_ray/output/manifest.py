@@ -173,6 +173,11 @@ class OutputFiles(Record):
 
     ifd_column: str = Field(default="", description="Added column that holds the IFD score.")
     shards: tuple[WrittenFile, ...] = Field(default=(), description="The output, sorted by path.")
+    empty_shards: tuple[str, ...] = Field(
+        default=(),
+        description="Paths below INPUT of the shards of which no row is kept, sorted: they have no "
+        "file in OUTPUT/data. Empty where rows are in the order of their IFD.",
+    )
     export: ExportedFiles | None = Field(default=None, description="Null without `--export`.")
 
 

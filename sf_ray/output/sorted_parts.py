@@ -58,11 +58,11 @@ def _kept_tables(
     corpus: Location, schema: pa.Schema, kept_rows: ChunkRows, chunk: Chunk
 ) -> list[pa.Table]:
     """The kept rows of each unit that has any; `schema` has IFD and position at its end."""
-    *names, ifd_column, _ = schema.names
+    *columns_of_corpus, ifd_column, _ = schema
     tables, at = [], 0
     for shard, places in itertools.groupby(chunk.places, key=lambda place: place.shard):
         for plan in group_reads(shard, [unit for _, unit in places]):
-            for rows in read_units(corpus, plan, names):
+            for rows in read_units(corpus, plan, None):
                 unit = slice(at, at + rows.num_rows)
                 at += rows.num_rows
                 ifd = kept_rows.ifd[unit]
@@ -71,8 +71,13 @@ def _kept_tables(
                     continue
                 kept = rows.filter(pa.array(keep))
                 positions = kept_rows.positions[unit][keep]
-                refuse_field(shard, kept, positions - shard.position, ifd_column)
-                columns = kept.select(names).columns
+                refuse_field(shard, kept, positions - shard.position, ifd_column.name)
+                # By position, as names may be there twice. Arrow's types may differ where Parquet
+                # stores the same.
+                columns = [
+                    column if column.type.equals(field.type) else column.cast(field.type)
+                    for column, field in zip(kept.columns, columns_of_corpus, strict=True)
+                ]
                 columns += [pa.array(ifd[keep]), pa.array(positions)]
                 tables.append(pa.Table.from_arrays(columns, schema=schema))
     return tables

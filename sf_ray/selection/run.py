@@ -39,7 +39,8 @@ def select_rows(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) 
 
     Raises:
         MarkedBadError: Shards turned out to be bad.
-        SfRayError: Too many rows are bad, none has a score, or a column has too many values for a quota.
+        SfRayError: Too many rows are bad, none has a score, or a column has too many values for a
+            quota.
     """
     corpus_pass = CorpusPass(score_set.marks, options.on_bad_shard == "skip", options.stall_s)
     units = score_set.units(corpus)

@@ -9,7 +9,7 @@ from sf_ray.corpus.plan_cache import keep_footers, read_footers
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.corpus.readers.shard import read_footer
 from sf_ray.corpus.units import Footer
-from sf_ray.errors import BadShardError, SfRayError
+from sf_ray.errors import SfRayError
 from sf_ray.storage.files import File
 from sf_ray.storage.location import Location
 
