@@ -84,3 +84,18 @@ def test_a_json_row_that_has_the_added_field_is_named_by_its_shard_and_number(
     schema = kept_schema(corpus.schema, "ifd")
     with pytest.raises(SfRayError, match=r"row 3 of b.jsonl has a field 'ifd' already"):
         read_parts(corpus.location, schema, cast(Kept, KeptByHand()), [], chunk_of(corpus))
+
+
+def test_parquet_shards_that_are_stored_alike_go_into_one_part(tmp_path: Path) -> None:
+    for name, text_type, rows in (("a", pa.string(), range(3)), ("b", pa.large_string(), range(4))):
+        texts = pa.array([f"{name}{row}" for row in rows], text_type)
+        numbers = pa.array(list(rows))
+        table = pa.Table.from_arrays([numbers, texts, numbers], ["id", "text", "id"])
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    corpus = plan_corpus(Location(str(tmp_path)))
+    schema = kept_schema(corpus.schema, "ifd")
+    (part,) = read_parts(corpus.location, schema, cast(Kept, KeptByHand()), [], chunk_of(corpus))
+    write_part(Location(str(tmp_path / "out")), "p.parquet", schema, [part])
+    rows = pq.ParquetFile(tmp_path / "out/p.parquet").read()
+    assert rows.column_names == ["id", "text", "id", "ifd"]
+    assert rows["text"].to_pylist() == ["a2", "b3", "b1", "a0", "b0"]
