@@ -171,6 +171,11 @@ class ExportedFiles(Record):
 class OutputFiles(Record):
     """The files that a run wrote, besides this one and the report."""
 
+    # Manifests of older versions lack it.
+    model_config = ConfigDict(
+        json_schema_extra=lambda schema: schema["required"].remove("empty_shards")
+    )
+
     ifd_column: str = Field(default="", description="Added column that holds the IFD score.")
     shards: tuple[WrittenFile, ...] = Field(default=(), description="The output, sorted by path.")
     empty_shards: tuple[str, ...] = Field(
