@@ -104,6 +104,13 @@ def manifest_of(
     """
     status_counts = result.ranking.status_counts
     shards = sorted(result.shards, key=lambda shard: shard.relative)
+    output = OutputFiles(
+        ifd_column=request.options.ifd_column,
+        shards=_files([shard for shard in shards if shard.rows]),
+        export=_exported(result.export),
+    )
+    if empty := tuple(shard.relative for shard in shards if not shard.rows):
+        output = output.model_copy(update={"empty_shards": empty})
     # Every key is given, also where its value is the default: only such keys are written.
     return Manifest(
         manifest_version=MANIFEST_VERSION,
@@ -117,12 +124,7 @@ def manifest_of(
         scores=_scores(corpus, score_set, result),
         selection=_selection(request, corpus, result),
         status_counts={status.value: status_counts.get(status.value, 0) for status in Status},
-        output=OutputFiles(
-            ifd_column=request.options.ifd_column,
-            shards=_files([shard for shard in shards if shard.rows]),
-            empty_shards=tuple(shard.relative for shard in shards if not shard.rows),
-            export=_exported(result.export),
-        ),
+        output=output,
     )
 
 
