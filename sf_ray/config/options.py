@@ -77,8 +77,8 @@ class CorpusOptions(StorageOptions):
         default=0.05,
         ge=0,
         le=1,
-        description="Fail when more than this fraction of all rows is bad_row, empty_answer, "
-        "non_finite or engine_error.",
+        description="Fail when more than this fraction of all rows is bad: docs/concepts.md marks "
+        "the statuses that count. 1 also scores a corpus in whose sample no row can be scored.",
     )
     stall_s: float = Field(
         default=900.0,

@@ -15,7 +15,7 @@ from sf_ray.corpus.rows import BadLine, rows_of
 from sf_ray.output.export_formats import LLAMA_FACTORY_INFO, Export, exporter
 from sf_ray.output.shard_writer import WrittenShard
 from sf_ray.runtime.tasks import parallel_map
-from sf_ray.storage.files import File, list_files, put_bytes, put_whole
+from sf_ray.storage.files import File, list_files, put_bytes, put_whole, remove
 from sf_ray.storage.location import Location
 
 _BATCH_ROWS = 4096
@@ -51,7 +51,7 @@ def export_names(name: str | None, shards: int) -> list[str]:
 def export(
     name: str, row_format: Format, data: Location, target: Location, stall_s: float
 ) -> Export:
-    """Exports all filtered shards, one file for each.
+    """Exports all filtered shards, one file for each of which a row can be exported.
 
     Args:
         name: The framework: a value of `--export`.
@@ -66,7 +66,7 @@ def export(
     shards = list(enumerate(list_files(data)))
     task = functools.partial(_export_shard, name, row_format, data, target)
     exported = sorted(parallel_map(task, shards, stall_s), key=lambda shard: shard.file.relative)
-    files = [shard.file for shard in exported]
+    files = [shard.file for shard in exported if shard.file.rows]
     if name == "llama-factory":
         files.append(_put_info(target, f"{name}/{_INFO}"))
     return Export(name, tuple(files), sum(shard.left_out for shard in exported))
@@ -82,7 +82,8 @@ def _export_shard(
     number, file = shard
     export_row, rows, left_out = exporter(name, row_format), 0, 0
     relative = _file_name(name, number)
-    with put_whole(target.join(relative)) as path:
+    place = target.join(relative)
+    with put_whole(place) as path:
         with path.open("wb") as lines, open_shard(data, file) as reader:
             for batch in reader.batches(_BATCH_ROWS):
                 for row in rows_of(pa.Table.from_batches([batch])):
@@ -95,6 +96,8 @@ def _export_shard(
                     lines.write(text.encode("utf-8", "replace") + b"\n")
                     rows += 1
         size = path.stat().st_size
+    if not rows:
+        remove(place)  # several readers fail on a file without rows
     return _ExportedShard(WrittenShard(relative, rows, size), left_out)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from sf_ray.errors import SfRayError
 from sf_ray.output.manifest import Manifest
-from sf_ray.storage.files import list_files, put_bytes, read_bytes_or_none, remove
+from sf_ray.storage.files import list_files, map_requests, put_bytes, read_bytes_or_none, remove
 from sf_ray.storage.location import Location
 
 # Marks an exported file among the names of filtered shards. A shard's relative path cannot begin
@@ -55,7 +55,9 @@ class Output:
         return manifest if self._present() == _recorded(manifest) else None
 
     def begin(self, names: Iterable[str], exports: Iterable[str] = ()) -> None:
-        """Claims the names that are about to be written, and removes other files of older runs.
+        """Claims the names that may be written from now on, and removes all files of older runs.
+
+        Also the files of the same names: a name may be left out this time.
 
         Args:
             names: Of filtered shards, below `data`.
@@ -79,8 +81,9 @@ class Output:
         # In this order: were the run killed between two steps, the next one still knows all files.
         put_bytes(self._writing, json.dumps({"names": sorted(owned | names)}).encode())
         remove(self.manifest_location)
-        for name in sorted(present - names):
-            remove(self._place(name))
+        places = map(self._place, sorted(present))
+        for _ in map_requests(self.location, remove, places):
+            pass  # an error of a thread is raised when its result is taken
 
     def finish(self, manifest: Manifest) -> None:
         """Writes the manifest, after all other files."""

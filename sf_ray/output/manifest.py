@@ -171,8 +171,18 @@ class ExportedFiles(Record):
 class OutputFiles(Record):
     """The files that a run wrote, besides this one and the report."""
 
+    # Manifests of older versions lack it.
+    model_config = ConfigDict(
+        json_schema_extra=lambda schema: schema["required"].remove("empty_shards")
+    )
+
     ifd_column: str = Field(default="", description="Added column that holds the IFD score.")
     shards: tuple[WrittenFile, ...] = Field(default=(), description="The output, sorted by path.")
+    empty_shards: tuple[str, ...] = Field(
+        default=(),
+        description="Paths below INPUT of the shards of which no row is kept, sorted: they have no "
+        "file in OUTPUT/data. Empty where rows are in the order of their IFD.",
+    )
     export: ExportedFiles | None = Field(default=None, description="Null without `--export`.")
 
 

@@ -73,7 +73,7 @@ class RunResult:
         ranking: The cut-offs, and the counts that they were found by.
         dropped_duplicates: Copies of better rows; None where none were looked for.
         diversity: The rows chosen among those that the cut-offs keep; None where all are kept.
-        shards: Filtered shards.
+        shards: Filtered shards; those without rows have no file.
         export: The exported files; None without `--export`.
     """
 
@@ -103,6 +103,14 @@ def manifest_of(
         wall_s: Stage -> seconds.
     """
     status_counts = result.ranking.status_counts
+    shards = sorted(result.shards, key=lambda shard: shard.relative)
+    output = OutputFiles(
+        ifd_column=request.options.ifd_column,
+        shards=_files([shard for shard in shards if shard.rows]),
+        export=_exported(result.export),
+    )
+    if empty := tuple(shard.relative for shard in shards if not shard.rows):
+        output = output.model_copy(update={"empty_shards": empty})
     # Every key is given, also where its value is the default: only such keys are written.
     return Manifest(
         manifest_version=MANIFEST_VERSION,
@@ -116,11 +124,7 @@ def manifest_of(
         scores=_scores(corpus, score_set, result),
         selection=_selection(request, corpus, result),
         status_counts={status.value: status_counts.get(status.value, 0) for status in Status},
-        output=OutputFiles(
-            ifd_column=request.options.ifd_column,
-            shards=_files(sorted(result.shards, key=lambda shard: shard.relative)),
-            export=_exported(result.export),
-        ),
+        output=output,
     )
 
 

@@ -82,12 +82,18 @@ def write_shard(
         data: The folder that the filtered shard goes to, under the same relative path.
         ifd_column: Name of the added column.
 
+    Returns:
+        What was written; where nothing is kept, no file is.
+
     Raises:
         BadShardError: The shard changed since it was planned, is gone, or cannot be read.
         SfRayError: A row has a field of that name already, or storage failed.
     """
     kept_rows = 0
     name = shard.file.relative
+    if not keep.any():
+        # No file: several readers fail on one without rows.
+        return WrittenShard(name, 0, 0)
     with put_whole(data.join(name)) as path:
         with open_shard(corpus, shard.file, to_copy=True) as reader:
             schema = kept_schema(reader.schema, ifd_column)

@@ -34,11 +34,11 @@ _TASK_PART_BYTES, _TASK_PART_ROWS = 512 << 10, 4096
 
 
 def count_parts(selection: Selection) -> int:
-    """How many files the kept rows make; one where nothing is kept."""
+    """How many files the kept rows make; none where nothing is kept."""
     corpus, kept_rows = selection.corpus, selection.rows
     kept_bytes = corpus.bytes * kept_rows // max(1, corpus.rows)
     parts = max(-(-kept_bytes // PART_BYTES), -(-kept_rows // PART_ROWS))
-    return max(1, min(kept_rows, parts))
+    return min(kept_rows, max(1, parts))
 
 
 def find_cuts(selection: Selection, parts: int) -> list[Cutoff]:
@@ -47,7 +47,7 @@ def find_cuts(selection: Selection, parts: int) -> list[Cutoff]:
     Raises:
         MarkedBadError: Shards turned out to be bad.
     """
-    if parts == 1:
+    if parts <= 1:
         return []
     kept, kept_rows = selection.kept, selection.rows
     lowest = float(np.nanmin(kept.cutoffs.last_ifd))
@@ -83,6 +83,8 @@ def write_in_order(
         MarkedBadError: Shards turned out to be bad.
         SfRayError: A row has a field of that name already, or storage failed.
     """
+    if not names:
+        return []
     corpus, corpus_pass = selection.corpus, selection.corpus_pass
     schema, form = output_columns(corpus.location, corpus.shards[0], ifd_column)
     split = functools.partial(_split, corpus.location, schema, selection.kept, cuts)

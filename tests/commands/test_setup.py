@@ -250,16 +250,6 @@ def test_a_window_that_the_model_does_not_have_is_refused(corpus: Path, tiny_mod
         find_encoding(options(model=str(tiny_model), max_length=257), listed, sample, Specs())
 
 
-def test_columns_that_hold_no_text_are_refused(tmp_path: Path, tiny_model: Path) -> None:
-    (tmp_path / "corpus").mkdir()
-    rows = pa.table({"instruction": ["a", "b"], "output": [1, 2]})
-    pq.write_table(rows, tmp_path / "corpus/0.parquet")
-    listed = plan_corpus(Location(str(tmp_path / "corpus")))
-    asked = options(model=str(tiny_model), max_length=128)
-    with pytest.raises(SfRayError, match="column 'output' .* expected text"):
-        find_encoding(asked, listed, sample_of(None, listed), Specs())
-
-
 def test_a_template_is_read_from_its_file(corpus: Path, tiny_model: Path, tmp_path: Path) -> None:
     listed = plan_corpus(Location(str(corpus)))
     sample = sample_of(None, listed)

@@ -145,3 +145,37 @@ def test_half_of_a_surrogate_pair_is_bytes(tmp_path: Path) -> None:
         "b": ["\U0001f600", {"c": b"x\xed\xb8\x80"}],
         "d": "\u00e9",
     }
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_a_column_that_a_shard_lacks_is_null(tmp_path: Path, suffix: str) -> None:
+    table = pa.table({"other": range(5), "text": [f"row {i}" for i in range(5)]})
+    if suffix == "parquet":
+        pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    else:
+        with pa.ipc.new_stream(tmp_path / "a.arrow", table.schema) as stream:
+            stream.write_table(table, max_chunksize=2)
+    location = Location(str(tmp_path))
+    (shard,) = plan_corpus(location).shards
+    plans = group_reads(shard, units_of(shard.row_groups, 3))
+    for columns, expected in (
+        (["input", "text"], [{"input": None, "text": f"row {i}"} for i in range(5)]),
+        (["data.source"], [{"data": None}] * 5),
+        (None, table.to_pylist()),
+    ):
+        read = [part for plan in plans for part in read_units(location, plan, columns)]
+        assert [row for part in read for row in rows_of(part)] == expected
+
+
+def test_rows_come_out_few_at_a_time_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sf_ray.corpus.rows._ROWS_AT_ONCE", 2)
+    sizes: list[int] = []
+
+    def counted(column: pa.ChunkedArray) -> list[object]:
+        sizes.append(len(column))
+        return values_of(column)
+
+    monkeypatch.setattr("sf_ray.corpus.rows.values_of", counted)
+    table = pa.concat_tables([pa.table({"n": range(3)}), pa.table({"n": range(3, 5)})])
+    assert [row["n"] for row in rows_of(table) if isinstance(row, dict)] == list(range(5))
+    assert max(sizes) == 2

@@ -66,3 +66,13 @@ def test_a_manifest_of_another_version_is_refused(tmp_path: Path, text: str) -> 
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(SfRayError, match=r"manifest.json is not a manifest of this version"):
         Output(Location(str(tmp_path))).finished("r")
+
+
+def test_a_file_of_an_older_run_is_gone_though_its_name_is_claimed_again(tmp_path: Path) -> None:
+    write(tmp_path, ["a", "b"]).finish(manifest(["a", "b"], tmp_path))
+    output = Output(Location(str(tmp_path)))
+    output.begin(["a", "b"])
+    (tmp_path / "data" / "a").write_text("a")  # of b nothing is kept this time
+    output.finish(manifest(["a"], tmp_path, "other"))
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["a"]
+    assert output.finished("other") is not None

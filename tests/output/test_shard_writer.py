@@ -3,13 +3,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.corpus.readers.json_lines import LINE, LINES
 from sf_ray.errors import SfRayError
 from sf_ray.output.shard_form import ShardForm
-from sf_ray.output.shard_writer import kept_schema, write_shard, writer_for
+from sf_ray.output.shard_writer import WrittenShard, kept_schema, write_shard, writer_for
 from sf_ray.storage.location import Location
 
 
@@ -85,3 +86,23 @@ def test_what_a_failing_writer_raises_is_not_blamed_on_the_shard(
             corpus.location, corpus.shards[0], np.ones(1), np.ones(1, bool),
             Location(str(tmp_path / "out")), "ifd",
         )  # fmt: skip
+
+
+def test_a_shard_of_which_nothing_is_kept_leaves_no_file(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": ["x"] * 3}), tmp_path / "a.parquet")
+    corpus, out = plan_corpus(Location(str(tmp_path))), Location(str(tmp_path / "out"))
+    ifd, nothing = np.full(3, 0.5), np.zeros(3, bool)
+    written = write_shard(corpus.location, corpus.shards[0], ifd, nothing, out, "ifd")
+    assert written == WrittenShard("a.parquet", 0, 0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_columns_of_one_name_all_come_out(tmp_path: Path) -> None:
+    columns = [pa.array([1, 2]), pa.array(["x", "y"]), pa.array([3, 4])]
+    pq.write_table(pa.Table.from_arrays(columns, ["id", "text", "id"]), tmp_path / "a.parquet")
+    corpus, out = plan_corpus(Location(str(tmp_path))), Location(str(tmp_path / "out"))
+    ifd, keep = np.array([0.5, 0.6]), np.array([False, True])
+    write_shard(corpus.location, corpus.shards[0], ifd, keep, out, "ifd")
+    rows = pq.ParquetFile(tmp_path / "out/a.parquet").read()
+    assert rows.column_names == ["id", "text", "id", "ifd"]
+    assert [column.to_pylist() for column in rows.columns] == [[2], ["y"], [4], [0.6]]

@@ -159,3 +159,18 @@ def test_arrow_rows_of_every_kind_are_put_in_order(tmp_path: Path, form: IpcForm
             [("b1", "both", 0.5), ("a0", "a", 0.3), ("b0", "b", 0.3)],
         )
     ]
+
+
+def test_parquet_shards_that_are_stored_alike_go_into_one_part(tmp_path: Path) -> None:
+    for name, text_type, rows in (("a", pa.string(), range(3)), ("b", pa.large_string(), range(4))):
+        texts = pa.array([f"{name}{row}" for row in rows], text_type)
+        numbers = pa.array(list(rows))
+        table = pa.Table.from_arrays([numbers, texts, numbers], ["id", "text", "id"])
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    corpus = plan_corpus(Location(str(tmp_path)))
+    schema, form = output_columns(corpus.location, corpus.shards[0], "ifd")
+    (part,) = read_parts(corpus.location, schema, cast(Kept, KeptByHand()), [], chunk_of(corpus))
+    write_part(Location(str(tmp_path / "out")), "p.parquet", schema, [part], form)
+    rows = pq.ParquetFile(tmp_path / "out/p.parquet").read()
+    assert rows.column_names == ["id", "text", "id", "ifd"]
+    assert rows["text"].to_pylist() == ["a2", "b3", "b1", "a0", "b0"]

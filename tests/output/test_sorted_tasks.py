@@ -11,7 +11,7 @@ import pytest
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.corpus.units import units_of
 from sf_ray.output import sorted_tasks
-from sf_ray.output.sorted_tasks import count_parts, find_cuts
+from sf_ray.output.sorted_tasks import count_parts, find_cuts, write_in_order
 from sf_ray.selection.chunks import Eligible, Kept
 from sf_ray.selection.corpus_pass import CorpusPass
 from sf_ray.selection.cutoffs import Bounds, Cutoff, Cutoffs
@@ -62,4 +62,5 @@ def test_parts_are_bounded_in_bytes_and_in_rows(
     monkeypatch.setattr(sorted_tasks, "PART_BYTES", 1)
     assert count_parts(selection) == 8  # no part is empty
     nothing = replace(selection, ranking=Ranking({"ok": 10}, (), ()))
-    assert count_parts(nothing) == 1
+    assert count_parts(nothing) == 0
+    assert write_in_order(nothing, find_cuts(nothing, 0), [], nothing.corpus.location, "ifd") == []

@@ -4,11 +4,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sf_ray.config.quotas import NULL
 from sf_ray.corpus.planning import plan_corpus
-from sf_ray.corpus.units import units_of
-from sf_ray.errors import SfRayError
+from sf_ray.corpus.readers.json_lines import LINES
+from sf_ray.corpus.units import Place, Unit, units_of
+from sf_ray.errors import SfRayError, UsageError
 from sf_ray.selection import group_column
-from sf_ray.selection.group_column import find_column
+from sf_ray.selection.group_column import column_of, find_column, group_problem
 from sf_ray.storage.location import Location
 
 COLUMNS = {
@@ -57,3 +59,28 @@ def test_a_column_of_too_many_values_is_refused(
     places = [(plan.shards[0], unit) for unit in units_of((3, 2), 5)]
     with pytest.raises(SfRayError, match="'text' has more than 2 values, e.g. 'b', 'a', 'c'"):
         find_column(plan.schema, "text").count(plan.location, places)
+
+
+def test_rows_of_a_shard_without_the_column_have_no_value(tmp_path: Path) -> None:
+    tables = {
+        "0": pa.table({"text": ["a"]}),
+        "1": pa.table({"text": ["a"]}),
+        "2": pa.table({"meta": [{"source": "web"}], "text": ["a"]}),
+        "3": pa.table({"meta": [{"id": 7}]}),
+        "4": pa.table({"meta.source": ["book"]}),
+    }
+    for name, table in tables.items():
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    corpus = plan_corpus(Location(str(tmp_path)))
+    places = [Place(shard, Unit(0, 1)) for shard in corpus.shards]
+    column = column_of(corpus, "meta.source")
+    assert column.count(corpus.location, places) == {NULL: 3, "web": 1, "book": 1}
+    with pytest.raises(UsageError, match="the corpus has no column 'nowhere'; it has text"):
+        column_of(corpus, "nowhere")
+
+
+def test_why_a_column_makes_no_groups_is_said() -> None:
+    schema = pa.schema([("a", pa.list_(pa.string())), ("b", pa.int8()), ("b", pa.string())])
+    assert "has the type list" in group_problem(schema, "a")
+    assert "2 columns of the name 'b'" in group_problem(schema, "b")
+    assert group_problem(schema, "absent") == group_problem(LINES, "a") == ""

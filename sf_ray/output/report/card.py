@@ -53,12 +53,13 @@ def _head(manifest: Manifest) -> dict[str, Any]:
     packed = {suffix for suffix in two_suffixes if suffix.endswith((".gz", ".zst"))}
     plain = {path.suffix for path in paths} - {".gz", ".zst"}
     patterns = [f"data/**/*{suffix}" for suffix in sorted(packed | plain)]
+    # A pattern must fit at least one file, so that a card without files names none.
+    configs = [{"config_name": "default", "data_files": patterns}]
     return {
         "size_categories": [next((name for most, name in _SIZES.items() if kept < most), "n>1B")],
         "task_categories": ["text-generation"],
         "tags": ["instruction-tuning", "data-selection", "ifd", "sf_ray"],
-        "configs": [{"config_name": "default", "data_files": patterns}],
-    }
+    } | ({"configs": configs} if patterns else {})
 
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:

@@ -65,3 +65,10 @@ def test_the_card_says_how_the_rows_were_chosen() -> None:
     _, body = card_of(manifest_keys(1000, 800, 90, groups=groups, cutoff=None))
     assert "| quota | on 2 groups; see the manifest |" in body
     assert "IFD of the cut-off" not in body
+
+
+def test_a_card_of_an_output_without_rows_names_no_files() -> None:
+    keys = manifest_keys(9, 9, 0)
+    keys["output"]["shards"] = []
+    head, _ = card_of(keys)
+    assert "configs" not in head
