@@ -43,7 +43,8 @@ def unused_text(row_format: Format, sample: Sequence[SampleRow]) -> list[str]:
     Returns:
         The names, each with what the column holds: "title (text)", "tags (lists)".
     """
-    used = {*row_format.top_columns, *row_format.columns.values()}
+    paths = row_format.columns.values()
+    used = {*paths, *(path.partition(".")[0] for path in paths)}
     found: dict[str, str] = {}
     for sampled in sample:
         for name, value in sampled.row.items():

@@ -19,6 +19,7 @@ from sf_ray.commands.setup import (
     scoring_spec_of,
     without_bad,
 )
+from sf_ray.commands.usable import usable_shards
 from sf_ray.config.options import RunOptions
 from sf_ray.config.quotas import Quota
 from sf_ray.corpus.examples import Example, Message
@@ -225,8 +226,8 @@ def test_a_column_of_nan_is_no_text_but_nothing(tmp_path: Path, tiny_model: Path
     numbers = pa.table(columns | {"input": [1]})
     pq.write_table(numbers, tmp_path / "corpus/a.parquet")
     listed = plan_corpus(Location(str(tmp_path / "corpus")))
-    with pytest.raises(SfRayError, match="column 'input' of a.parquet has the type int64"):
-        find_encoding(asked, listed, sample, Specs())
+    with pytest.raises(SfRayError, match=r"shard a.parquet: column 'input' has the type int64"):
+        usable_shards(asked, listed, encoding.format)
 
 
 def test_fakes_are_made_in_place_of_the_real_specs(corpus: Path, tiny_model: Path) -> None:

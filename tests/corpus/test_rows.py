@@ -161,7 +161,6 @@ def test_a_column_that_a_shard_lacks_is_null(tmp_path: Path, suffix: str) -> Non
     for columns, expected in (
         (["input", "text"], [{"input": None, "text": f"row {i}"} for i in range(5)]),
         (["data.source"], [{"data": None}] * 5),
-        (None, table.to_pylist()),
     ):
         read = [part for plan in plans for part in read_units(location, plan, columns)]
         assert [row for part in read for row in rows_of(part)] == expected

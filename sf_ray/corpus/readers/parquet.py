@@ -79,11 +79,20 @@ class ParquetReader:
         offset: int = 0,
     ) -> Iterator[pa.RecordBatch]:
         """See `ShardReader.batches`. Ignores `offset`: the footer says where row groups begin."""
-        names = None if columns is None else list(columns)
+        names = None if columns is None else list(dict.fromkeys(columns))
         with unreadable_is_bad(self._file):
             for batch in _batches(self._handle, self._metadata, _MEANING, rows, names, groups):
-                # Asked for a column "a", Parquet also reads a column "a.b".
-                yield batch if names is None else batch.select(names)
+                if names is not None:
+                    # Asked for a column "a", Parquet also reads a column "a.b". A name may be
+                    # there twice, so columns are chosen by their places.
+                    places = [
+                        place
+                        for name in names
+                        for place, found in enumerate(batch.schema.names)
+                        if found == name
+                    ]
+                    batch = batch.select(places)
+                yield batch
 
 
 class StoredParquetReader:

@@ -108,6 +108,10 @@ def test_rows_come_back_from_every_packing_and_kept_ones_keep_their_text(
     added = "no such name"
     out = Location(str(folder / "out"))
     contents = set()
+    if not rows:
+        assert write_shard(corpus.location, shard, ifd, keep, out, added).rows == 0
+        assert not (folder / "out").exists()
+        return
     for _ in range(2):
         write_shard(corpus.location, shard, ifd, keep, out, added)
         contents.add((folder / "out" / f"a.{packing}").read_bytes())
@@ -285,11 +289,6 @@ def test_nothing_is_no_rows(tmp_path: Path, name: str) -> None:
     data = gzip.compress(b"[\n]\n") if name.endswith("gz") else b"\xef\xbb\xbf \n\n"
     corpus = plan(tmp_path, name, data)
     assert (corpus.rows, corpus.shards[0].row_groups) == (0, ())
-    write_shard(
-        corpus.location, corpus.shards[0], np.empty(0), np.empty(0, bool),
-        Location(str(tmp_path / "out")), "ifd",
-    )  # fmt: skip
-    assert plan_corpus(Location(str(tmp_path / "out"))).rows == 0
 
 
 def test_lines_are_read_from_every_storage(place: Location) -> None:
