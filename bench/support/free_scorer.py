@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +22,11 @@ import pyarrow.compute as pc
 import ray.cloudpickle
 
 from sf_ray.commands.setup import Specs
+from sf_ray.corpus.examples import Example
+from sf_ray.corpus.formats import SampleRow
 from sf_ray.corpus.readers.json_lines import LINES
 from sf_ray.corpus.rows import rows_of
+from sf_ray.corpus.status import Status
 from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.engine.pending import Pending, Usage
 from sf_ray.errors import EngineFailedError
@@ -81,7 +84,11 @@ class FreeEncodingSpec(EncodingSpec):
         return
 
     def for_workers(self) -> "FreeEncodingSpec":
-        return self
+        return replace(self, sample=())
+
+    def statuses(self, sample: Sequence[SampleRow]) -> list[Status]:
+        examples = [self._render(place.row, place.shard, place.number) for place in sample]
+        return [Status.OK if isinstance(e, Example) else e.status for e in examples]
 
     def encode(self, rows: pa.Table, shard: str, start: int) -> pa.Table:
         if _settings.read_s:
@@ -90,12 +97,15 @@ class FreeEncodingSpec(EncodingSpec):
         if rows.schema.equals(LINES):
             return _of_lines(rows, answer)
         answers = rows[answer]
-        encoded = {"tokens": pc.fill_null(pc.binary_length(answers), 0)}
+        encoded = {
+            "tokens": pc.fill_null(pc.binary_length(answers), 0),
+            "status": pa.array(["ok"] * rows.num_rows, pa.string()),
+        }
         if _settings.digests:
             encoded["digest"] = pa.array(map(_digest, answers.to_pylist()), pa.binary(16))
         if _settings.on_poison:
             poisoned = pc.fill_null(pc.match_substring(answers, POISON), False)
-            encoded |= {"poisoned": poisoned, "status": ["ok"] * rows.num_rows}
+            encoded["poisoned"] = poisoned
         return pa.table(encoded)
 
 

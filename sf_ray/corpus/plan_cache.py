@@ -22,7 +22,7 @@ from sf_ray.storage.files import put_bytes, read_bytes_or_none
 from sf_ray.storage.location import Location
 
 _FOOTERS_NAME = "_footers.arrow"  # not Parquet: every *.parquet below SCORES is a score piece
-_FOOTERS_VERSION = 3  # 3: several schemas
+_FOOTERS_VERSION = 3  # several schemas; version 2 had one
 _SAMPLE_NAME = "_sample.json"
 _SAMPLE_VERSION = 1
 
@@ -59,7 +59,10 @@ def read_footers(scores: Location) -> dict[str, Footer]:
     try:
         table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
         header = json.loads(table.schema.metadata[b"sf_ray"])
-        if header["version"] != _FOOTERS_VERSION:
+        if header["version"] == 2:
+            header["schemas"] = [header["schema"]]
+            table = table.append_column("schema", pa.array([0] * table.num_rows))
+        elif header["version"] != _FOOTERS_VERSION:
             return {}
         schemas = [
             pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(schema))) for schema in header["schemas"]

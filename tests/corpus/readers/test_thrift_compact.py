@@ -1,8 +1,13 @@
 """What is decoded and encoded again is equal, whatever the fields mean."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from thrift.protocol.TCompactProtocol import TCompactProtocol
+from thrift.Thrift import TType
+from thrift.transport.TTransport import TMemoryBuffer
 
 from sf_ray.corpus.readers.thrift_compact import (
     BINARY,
@@ -80,3 +85,56 @@ def test_a_cut_struct_is_refused(struct: Struct) -> None:
 def test_an_unknown_type_is_refused() -> None:
     with pytest.raises(CompactError, match="type 15"):
         decode(bytes([0x1F, 0]))
+
+
+def by_apache(struct: Struct) -> bytes:
+    """The bytes that Apache's own library writes for a struct."""
+    buffer = TMemoryBuffer()
+    write_struct(TCompactProtocol(buffer), struct)
+    return bytes(buffer.getvalue())
+
+
+def write_struct(protocol: TCompactProtocol, struct: Struct) -> None:
+    types = {
+        TRUE: TType.BOOL, FALSE: TType.BOOL, I16: TType.I16, I32: TType.I32, I64: TType.I64,
+        BINARY: TType.STRING, LIST: TType.LIST, STRUCT: TType.STRUCT,
+    }  # fmt: skip
+
+    def write(value_type: int, value: Any) -> None:
+        if value_type in (TRUE, FALSE):
+            protocol.writeBool(value_type == TRUE)
+        elif value_type == BINARY:
+            protocol.writeBinary(value)
+        elif value_type == STRUCT:
+            write_struct(protocol, value)
+        elif value_type == LIST:
+            element_type, elements = value
+            protocol.writeListBegin(types[element_type], len(elements))
+            for element in elements:
+                write(element_type, element)
+            protocol.writeListEnd()
+        else:
+            {I16: protocol.writeI16, I32: protocol.writeI32, I64: protocol.writeI64}[value_type](
+                value
+            )
+
+    protocol.writeStructBegin("")
+    for number, (value_type, value) in sorted(struct.items()):
+        protocol.writeFieldBegin("", types[value_type], number)
+        write(value_type, value)
+        protocol.writeFieldEnd()
+    protocol.writeFieldStop()
+    protocol.writeStructEnd()
+
+
+def test_the_bytes_are_those_of_apaches_own_library() -> None:
+    inner: Struct = {1: (I32, -1), 200: (BINARY, b"\xff" * 300)}
+    struct: Struct = {
+        1: (I16, -(2**15)), 2: (I32, 2**31 - 1), 3: (I64, -(2**63)), 4: (I64, 0),
+        5: (TRUE, None), 6: (FALSE, None), 7: (BINARY, b""), 40: (STRUCT, inner),
+        41: (LIST, (I32, list(range(-20, 20)))), 42: (LIST, (STRUCT, [inner, {}])),
+        43: (LIST, (BINARY, [b"a"] * 14)), 300: (TRUE, None),
+    }  # fmt: skip
+    written = by_apache(struct)
+    assert encode(struct) == written
+    assert decode_value(STRUCT, written) == struct
