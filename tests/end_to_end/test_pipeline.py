@@ -246,7 +246,11 @@ def test_awkward_corpora_go_through(tiny_model: Path, tmp_path: Path, sf_ray_cli
     assert "format prompt-completion" in stderr
     kept = read_rows(tmp_path / "out/data")
     assert len(kept) <= 15
-    assert len(list((tmp_path / "out/data").iterdir())) == 4
+    output = json.loads((tmp_path / "out/manifest.json").read_text())["output"]
+    written = {shard["path"] for shard in output["shards"]}
+    assert {path.name for path in (tmp_path / "out/data").iterdir()} == written
+    assert "empty.parquet" in output["empty_shards"]
+    assert len(written) + len(output["empty_shards"]) == 4
     for path in (tmp_path / "out/data").iterdir():
         assert pq.read_schema(path).names == ["question", "answer", "meta", "score"]
         assert pq.read_schema(path).field("question").type == schema.field("question").type
@@ -275,8 +279,10 @@ def test_a_corpus_of_empty_shards_is_a_result_too(
     command = ("run", corpus, tmp_path / "out", "--model", tiny_model, "--max-length", "128")
     code, _, stderr = sf_ray_cli(*command, "--keep-fraction", "0.1")
     assert code == 0, stderr
-    assert json.loads((tmp_path / "out/manifest.json").read_text())["input"]["rows"] == 0
-    assert len(list((tmp_path / "out/data").rglob("*.parquet"))) == 2
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["input"]["rows"] == 0
+    assert len(manifest["output"]["empty_shards"]) == 2
+    assert not list((tmp_path / "out/data").rglob("*.parquet"))
 
 
 @pytest.mark.parametrize(

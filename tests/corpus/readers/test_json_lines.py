@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sf_ray.corpus.formats import Row
@@ -95,6 +95,8 @@ def test_rows_come_back_from_every_packing_and_kept_ones_keep_their_text(
     newline: bytes,
     mark: bytes,
 ) -> None:
+    # A file of one object with an array or object in it may be no row, but hold rows.
+    assume(len(rows) != 1 or not any(isinstance(v, list | dict) for v in rows[0].values()))
     folder = tmp_path_factory.mktemp("json")
     texts = [json.dumps(row, ensure_ascii=is_ascii).encode() for row in rows]
     corpus = plan(folder, f"a.{packing}", pack(texts, packing, newline, mark))
