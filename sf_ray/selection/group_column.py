@@ -205,6 +205,8 @@ def _values_of(rows: pa.Table, group_column: GroupColumn) -> UnitValues:
     column = _column_at(rows, group_column.path)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if isinstance(column.type, pa.BaseExtensionType):  # e.g. DuckDB's JSON, stored as text
+        column = column.cast(column.type.storage_type)
     if pa.types.is_null(column.type):
         return UnitValues([NULL], np.zeros(len(column), np.int64))
     if pa.types.is_string_view(column.type):
