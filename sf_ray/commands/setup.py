@@ -29,8 +29,8 @@ from sf_ray.engine.model_files import (
     resolve_model,
 )
 from sf_ray.errors import SfRayError, UsageError
-from sf_ray.output.arrow_rows import uncopyable
 from sf_ray.output.layout import Output
+from sf_ray.output.writers.arrow_rows import uncopyable
 from sf_ray.runtime.cluster import resolve_device, start_ray
 from sf_ray.runtime.log import WallTimes, say, timed
 from sf_ray.scoring.engine_spec import EngineSpec

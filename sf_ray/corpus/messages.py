@@ -12,6 +12,7 @@ other one. Knows no columns, no tokens and no files.
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from math import isinf
 from typing import Any
 
 from sf_ray.corpus.examples import Example, Message, Problem, ToolCall
@@ -208,6 +209,8 @@ def _weight(fields: Mapping[str, Any]) -> float:
             continue
         if not isinstance(value, bool | int | float):
             refuse(f"its {name} is {type_name(value)}, expected true, false or a number")
+        if isinf(value):  # JSON, and so an export, has no form for it
+            refuse(f"its {name} is infinite")
         weight *= value
     return weight
 

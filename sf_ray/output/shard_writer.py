@@ -6,7 +6,7 @@ shuffle. Does not know why a row is kept.
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,23 +15,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sf_ray.corpus.readers.codecs import ByteSink, packed_file
 from sf_ray.corpus.readers.file_types import FileType, codec_of, file_type_of
 from sf_ray.corpus.readers.json_lines import LINE, LINES
 from sf_ray.corpus.readers.shard import ShardReader, open_shard
 from sf_ray.corpus.units import Shard
 from sf_ray.errors import SfRayError
-from sf_ray.output.arrow_rows import filter_rows
-from sf_ray.output.arrow_writer import arrow_writer
-from sf_ray.output.column_descriptions import with_double_column
-from sf_ray.output.parquet_writer import parquet_writer
-from sf_ray.output.shard_form import ShardForm, form_of
+from sf_ray.output.writers.arrow_rows import filter_rows
+from sf_ray.output.writers.arrow_writer import arrow_writer
+from sf_ray.output.writers.column_descriptions import with_double_column
+from sf_ray.output.writers.json_writer import json_writer
+from sf_ray.output.writers.parquet_writer import parquet_writer
+from sf_ray.output.writers.shard_form import ShardForm, form_of
 from sf_ray.storage.files import put_whole
 from sf_ray.storage.location import Location
 
-# Kept rows are held until they make a row group of this size, because only a few rows of each row
-# group of the input may be kept.
-_ROW_GROUP_BYTES = 64 << 20
 _BATCH_ROWS = 65536
 
 
@@ -48,13 +45,6 @@ class WrittenShard:
     relative: str
     rows: int
     bytes: int
-
-
-class TableWriter(Protocol):
-    """Writes a table as one row group or record batch, as Arrow's own writers do."""
-
-    def write_table(self, table: pa.Table) -> None:
-        """Writes the rows of a table."""
 
 
 class Writer(Protocol):
@@ -174,13 +164,9 @@ def refuse_field(
             )
 
 
-@contextmanager
 def writer_for(
-    name: str,
-    path: Path,
-    schema: pa.Schema,
-    form: ShardForm,
-) -> Iterator[Writer]:
+    name: str, path: Path, schema: pa.Schema, form: ShardForm
+) -> AbstractContextManager[Writer]:
     """Opens a writer for a shard. The same rows in the same order make the same bytes.
 
     Args:
@@ -191,78 +177,12 @@ def writer_for(
         form: How the rows are to be stored. The last column of `schema` is added to it.
     """
     file_type = file_type_of(name)
+    writer: AbstractContextManager[Writer]
     if file_type is FileType.JSON:
-        with packed_file(path, codec_of(name)) as file:
-            rows = _JsonRows(file, schema, form.is_array)
-            yield rows
-            rows.finish()
-        return
-    if file_type is FileType.ARROW:
-        with arrow_writer(path, schema, form.ipc) as arrow_rows:
-            yield arrow_rows
-        return
-    assert form.columns is not None, "Parquet rows are copied as they are stored"
-    with parquet_writer(path, schema, form.columns) as file_writer:
-        row_groups = _RowGroups(file_writer)
-        yield row_groups
-        row_groups.finish()
-
-
-class _RowGroups:
-    """Writes Parquet; holds rows until they make a row group."""
-
-    def __init__(self, writer: TableWriter) -> None:
-        self._writer = writer
-        self._held: list[pa.RecordBatch] = []
-        self._held_bytes = 0
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        if batch.num_rows:
-            self._held.append(batch)
-            self._held_bytes += batch.nbytes
-        if self._held_bytes >= _ROW_GROUP_BYTES:
-            self.finish()
-
-    def finish(self) -> None:
-        if self._held:
-            self._writer.write_table(pa.Table.from_batches(self._held).combine_chunks())
-        self._held, self._held_bytes = [], 0
-
-
-class _JsonRows:
-    """Writes JSON: the text of each row as it was read, with fields added at its end."""
-
-    def __init__(self, file: ByteSink, schema: pa.Schema, is_array: bool) -> None:
-        self._file, self._is_array = file, is_array
-        self._names = [json.dumps(name, ensure_ascii=False) for name in schema.names[1:]]
-        self._rows = 0
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        lines, *added = (column.to_pylist() for column in batch.columns)
-        for line, *values in zip(lines, *added, strict=True):
-            fields = [
-                f"{name}: {json.dumps(value)}"
-                for name, value in zip(self._names, values, strict=True)
-            ]
-            text = _with_fields(line, ", ".join(fields).encode())
-            if self._is_array:
-                self._file.write((b",\n" if self._rows else b"[\n") + text)
-            else:
-                # A row that was the element of an array may have several lines. Valid JSON has line
-                # breaks between values only, so that a space can stand for each.
-                self._file.write(text.replace(b"\n", b" ") + b"\n")
-            self._rows += 1
-
-    def finish(self) -> None:
-        if self._is_array:
-            self._file.write(b"\n]\n" if self._rows else b"[]\n")
-
-
-def _with_fields(line: bytes, fields: bytes) -> bytes:
-    """The text of a JSON object with fields added before the closing brace.
-
-    Every other byte stays as it is.
-    """
-    inside = line[: line.rindex(b"}")].rstrip()
-    comma = b"" if inside.endswith(b"{") else b", "
-    return inside + comma + fields + line[len(inside) :]
+        writer = json_writer(path, schema, codec_of(name), form.is_array)
+    elif file_type is FileType.ARROW:
+        writer = arrow_writer(path, schema, form.ipc)
+    else:
+        assert form.columns is not None, "Parquet rows are copied as they are stored"
+        writer = parquet_writer(path, schema, form.columns)
+    return writer

@@ -17,16 +17,15 @@ from sf_ray.corpus.readers.shard import open_shard
 from sf_ray.corpus.rows import read_units
 from sf_ray.corpus.units import Shard, group_reads
 from sf_ray.errors import SfRayError, first_line
-from sf_ray.output.arrow_dictionaries import join_batches, with_one_dictionary
-from sf_ray.output.arrow_rows import filter_table, take_rows
-from sf_ray.output.shard_form import ShardForm, form_of
 from sf_ray.output.shard_writer import WrittenShard, kept_schema, refuse_field, writer_for
+from sf_ray.output.writers.arrow_dictionaries import join_batches, with_one_dictionary
+from sf_ray.output.writers.arrow_rows import filter_table, take_rows
+from sf_ray.output.writers.held_rows import ROW_GROUP_BYTES
+from sf_ray.output.writers.shard_form import ShardForm, form_of
 from sf_ray.selection.chunks import Chunk, ChunkRows, Kept
 from sf_ray.selection.cutoffs import Cutoff, parts_of
 from sf_ray.storage.files import put_whole
 from sf_ray.storage.location import Location
-
-_ROW_GROUP_BYTES = 64 << 20
 
 
 def part_names(file_type: FileType, parts: int) -> list[str]:
@@ -140,7 +139,7 @@ def write_part(
     table = with_one_dictionary(pa.concat_tables(tables))
     order = np.lexsort((table[-1].to_numpy(), -table[-2].to_numpy()))
     table = pa.Table.from_arrays(table.columns[:-1], schema=schema)
-    rows = max(1, _ROW_GROUP_BYTES * len(order) // max(1, table.nbytes))
+    rows = max(1, ROW_GROUP_BYTES * len(order) // max(1, table.nbytes))
     with put_whole(data.join(name)) as path:
         with writer_for(name, path, schema, form) as writer:
             for start in range(0, len(order), rows):

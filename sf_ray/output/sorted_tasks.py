@@ -12,9 +12,9 @@ import pyarrow as pa
 import ray
 
 from sf_ray.corpus.units import Place
-from sf_ray.output.shard_form import ShardForm
 from sf_ray.output.shard_writer import WrittenShard
 from sf_ray.output.sorted_parts import output_columns, read_parts, write_part
+from sf_ray.output.writers.shard_form import ShardForm
 from sf_ray.runtime.tasks import parallel_map
 from sf_ray.selection.chunks import Chunk, Kept
 from sf_ray.selection.cutoff_tasks import count_rows, gather_rows

@@ -47,6 +47,7 @@ NAN = float("nan")
         (None, "bad_row", "the messages are null"),
         (NAN, "bad_row", "the messages are null"),
         ([USER, ANSWER | {"weight": 0}], "no_assistant_turn", "all of its answers have the weight"),
+        ([USER, ANSWER | {"weight": float("inf")}], "bad_row", "its weight is infinite"),
         ([USER, ANSWER | {"train": "no"}], "bad_row", "message 1: its train is str"),
     ],
 )

@@ -9,8 +9,8 @@ import pytest
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.corpus.readers.json_lines import LINE, LINES
 from sf_ray.errors import SfRayError
-from sf_ray.output.shard_form import ShardForm
 from sf_ray.output.shard_writer import WrittenShard, kept_schema, write_shard, writer_for
+from sf_ray.output.writers.shard_form import ShardForm
 from sf_ray.storage.location import Location
 
 
@@ -80,7 +80,7 @@ def test_what_a_failing_writer_raises_is_not_blamed_on_the_shard(
         def write(self, data: object) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sf_ray.output.shard_writer.packed_file", lambda path, codec: Full())
+    monkeypatch.setattr("sf_ray.output.writers.json_writer.packed_file", lambda path, codec: Full())
     with pytest.raises(OSError, match="No space left"):
         write_shard(
             corpus.location, corpus.shards[0], np.ones(1), np.ones(1, bool),

@@ -13,9 +13,9 @@ from sf_ray.corpus.readers.arrow import STREAM, IpcForm
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.corpus.units import Place, units_of
 from sf_ray.errors import SfRayError
-from sf_ray.output.shard_form import ShardForm
 from sf_ray.output.shard_writer import kept_schema
 from sf_ray.output.sorted_parts import output_columns, part_names, read_parts, write_part
+from sf_ray.output.writers.shard_form import ShardForm
 from sf_ray.selection.chunks import Chunk, ChunkRows, Kept
 from sf_ray.selection.cutoffs import Cutoff
 from sf_ray.storage.location import Location

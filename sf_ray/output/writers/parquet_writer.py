@@ -5,7 +5,7 @@ column, word for word, and one more for the added column. Does not know where ro
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,17 +26,16 @@ from sf_ray.corpus.readers.parquet_footer import (
     decode_row_groups,
 )
 from sf_ray.corpus.readers.thrift_compact import BINARY, I32, LIST, STRUCT, Struct, encode
-from sf_ray.output.column_descriptions import describe_double_column
+from sf_ray.output.writers.column_descriptions import describe_double_column
+from sf_ray.output.writers.held_rows import HeldRows
 
 _KEY, _VALUE = 1, 2  # fields of `KeyValue`
 _MAGIC = b"PAR1"
 
 
 @contextmanager
-def parquet_writer(
-    path: Path, schema: pa.Schema, stored: StoredColumns
-) -> Iterator[pq.ParquetWriter]:
-    """Opens a writer of stored values; each table that it gets becomes a row group.
+def parquet_writer(path: Path, schema: pa.Schema, stored: StoredColumns) -> Iterator[HeldRows]:
+    """Opens a writer of stored values.
 
     Args:
         path: The local file to write.
@@ -51,8 +50,14 @@ def parquet_writer(
         store_schema=False,
         write_statistics=_paths_with_statistics(schema, stored),
     )
+
+    def put(batches: Sequence[pa.RecordBatch]) -> None:
+        writer.write_table(pa.Table.from_batches(batches).combine_chunks())
+
     with writer:
-        yield writer
+        rows = HeldRows(put)
+        yield rows
+        rows.finish()
     with path.open("r+b") as file:
         file.seek(-8, io.SEEK_END)
         length = int.from_bytes(file.read(4), "little")

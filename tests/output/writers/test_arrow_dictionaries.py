@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from sf_ray.errors import SfRayError
-from sf_ray.output.arrow_dictionaries import join_batches, with_one_dictionary
+from sf_ray.output.writers.arrow_dictionaries import join_batches, with_one_dictionary
 
 
 def batch(values: list[object], is_nested: bool = False, ordered: bool = False) -> pa.RecordBatch:

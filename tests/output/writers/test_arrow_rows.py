@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sf_ray.output.arrow_rows import filter_rows, take_rows, uncopyable
+from sf_ray.output.writers.arrow_rows import filter_rows, take_rows, uncopyable
 from tests.support.arrow_types import arrays, cells, interval_field
 
 

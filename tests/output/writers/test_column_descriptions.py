@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Features, Value
 
-from sf_ray.output.column_descriptions import (
+from sf_ray.output.writers.column_descriptions import (
     ARROW_SCHEMA,
     describe_double_column,
     with_double_column,

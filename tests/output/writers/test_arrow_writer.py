@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sf_ray.corpus.planning import plan_corpus
-from sf_ray.output import arrow_writer as module
 from sf_ray.output.shard_writer import write_shard
+from sf_ray.output.writers import held_rows
 from sf_ray.storage.location import Location
 from tests.support.arrow_types import arrays, cells
 
@@ -228,7 +228,7 @@ def test_dictionaries_of_a_stream_are_those_of_their_rows(tmp_path: Path, is_nes
 def test_rows_are_written_before_they_are_many_bytes(
     tmp_path: Path, is_file: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_BATCH_BYTES", 20_000)
+    monkeypatch.setattr(held_rows, "ROW_GROUP_BYTES", 20_000)
     table = pa.table({"a": ["x" * 1000] * 1000})
     store(tmp_path / "in/a.arrow", table, is_file)
     out = filtered(tmp_path, np.ones(1000, bool))
