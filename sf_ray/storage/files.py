@@ -141,6 +141,8 @@ def _listing(location: Location, root: str, pattern: str | None, suffix: str) ->
     files = []
     for path, info in infos.items():
         relative = _relative(path, root)
+        # fsspec's own `find` names a file that it was asked for, and does not describe it.
+        info = info or location.call("info", path)
         if info["type"] == "file" and path.endswith(suffix) and not _has_hidden_part(relative):
             files.append(File(path, relative, int(info["size"]), version_of(info)))
     return Listing(
