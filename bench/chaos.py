@@ -1,13 +1,17 @@
 """Full runs under random kills and failing requests, each compared with an undisturbed one.
 
-python bench/chaos.py [--rounds 50] [--seed 1] [--fail 0.1]
+python bench/chaos.py [--rounds 50] [--seed 1] [--fail 0.1] [--own-disks]
 
-A Ray cluster of a head and two nodes runs on this machine. Corpus and output lie in a bucket (of
-the server in SF_RAY_TEST_S3_ENDPOINT, else of moto), behind a proxy that breaks a share of the
-requests. In each round a driver runs the whole job with the scorer that costs nothing but time,
-while this script kills scoring actors, other worker processes, whole nodes and the driver itself at
-random moments. A driver that ended early is started again with the same command. The round is over
-when a driver exits with 0. Then every score piece and every filtered shard must have the bytes of
+A Ray cluster of a head and two nodes runs on this machine; with `--own-disks` (root, Linux) each
+node has a file system of its own at its folder, as another machine has. Model, corpus and output
+lie in a bucket, behind a proxy that breaks a share of the requests. The stores take turns:
+SF_RAY_CHAOS_STORES names them as "ceph=http://KEY:SECRET@HOST:PORT seaweedfs=http://...", else
+there is the server of SF_RAY_TEST_S3_ENDPOINT, else moto. In each round a driver runs the whole job
+with the scorer that costs nothing but time; some rounds export too, some diversify. This script
+waits for one stage of the job, each in turn, and then kills something at a random moment of it: a
+scoring actor, another worker process, a whole node or the driver. More such kills follow, at random
+moments. A driver that ended early is started again with the same command. The round is over when a
+driver exits with 0. Then every score piece, filtered shard and exported file must have the bytes of
 the undisturbed run, and no unit may have been scored after its piece was committed.
 """
 
@@ -15,14 +19,17 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 from ray.cluster_utils import Cluster
@@ -35,6 +42,14 @@ from sf_ray.storage.location import Location
 SCORER = Path(__file__).parent / "support/free_scorer.py"
 ROUND_S = 300  # a round that takes longer is a hang
 UNIT_S = 0.06
+# Options of a round -> the stages of its job, in order. The log names a stage when it ends.
+FIRST, LAST = ("plan", "prepare", "score"), ("write", "survey", "report")
+JOBS: dict[tuple[str, ...], tuple[str, ...]] = {
+    (): (*FIRST, "select", *LAST),
+    ("--export", "trl"): (*FIRST, "select", "write", "export", "survey", "report"),
+    ("--diversify-to", "0.1"): (*FIRST, "select", "embed", "diversify", *LAST),
+}
+WRONG = ("lost", "different", "scored again", "hung", "failed")
 
 
 def main() -> None:
@@ -42,18 +57,72 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fail", type=float, default=0.1, help="share of requests that fail")
+    parser.add_argument("--own-disks", action="store_true", help="a file system for each node")
     options = parser.parse_args()
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    with tempfile.TemporaryDirectory() as folder, moto() as storage_options:
-        chaos = Chaos(Path(folder), storage_options, options.seed, options.fail)
+    with tempfile.TemporaryDirectory() as folder, moto() as of_moto:
+        chaos = Chaos(Path(folder), options)
         try:
+            for name, storage_options in (stores() or {"moto": of_moto}).items():
+                chaos.add_store(name, storage_options)
             started = time.monotonic()
             for number in range(options.rounds):
                 chaos.round(number)
             chaos.report(time.monotonic() - started)
         finally:
             chaos.close()
-    sys.exit(1 if any(chaos.wrong.values()) else 0)
+    sys.exit(1 if any(sum(row[what] for what in WRONG) for row in chaos.table.values()) else 0)
+
+
+def stores() -> dict[str, dict[str, Any]]:
+    """Name -> fsspec options of each store in the environment."""
+    found = {}
+    for entry in os.environ.get("SF_RAY_CHAOS_STORES", "").split():
+        name, _, url = entry.partition("=")
+        parts = urlsplit(url)
+        endpoint = f"{parts.scheme}://{parts.hostname}:{parts.port}"
+        found[name] = {"endpoint_url": endpoint, "key": parts.username, "secret": parts.password}
+    return found
+
+
+@dataclass
+class Store:
+    """A bucket at a store, behind a proxy that breaks requests.
+
+    Attributes:
+        expected: Options of a job -> files of the undisturbed run.
+    """
+
+    name: str
+    direct: dict[str, Any]
+    bucket: str
+    fs: Any
+    proxy: Proxy
+    expected: dict[tuple[str, ...], dict[str, bytes]]
+
+
+class OwnDiskNode:
+    """A node of the cluster in a mount namespace, where its folder is a file system of its own."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        folder.mkdir(exist_ok=True)
+        script = (
+            'mount -t tmpfs -o size=2g tmpfs "$0" && mkdir "$0/home" "$0/tmp" && cd "$0" && '
+            'HOME="$0/home" TMPDIR="$0/tmp" exec "$1" -m ray.scripts.scripts start --block '
+            '--address "$2" --num-cpus 2 --object-store-memory 100000000 --temp-dir "$0/tmp"'
+        )
+        self.process = subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", script, str(folder), sys.executable, address],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def kill(self) -> None:
+        processes = [self.process, *psutil.Process(self.process.pid).children(recursive=True)]
+        for process in processes:
+            process.kill()
+        self.process.wait()
 
 
 class moto:  # noqa: N801 (a context manager, used as a function)
@@ -85,29 +154,25 @@ class moto:  # noqa: N801 (a context manager, used as a function)
 
 
 class Chaos:
-    """A cluster, a bucket behind a proxy, and counts of what went wrong so far."""
+    """A cluster, the stores, and counts of what went wrong so far.
 
-    def __init__(
-        self, folder: Path, storage_options: dict[str, Any], seed: int, fail: float
-    ) -> None:
-        self.random = random.Random(seed)
-        self.seed = seed
-        self.folder = folder
-        self.direct = storage_options
-        self.bucket = f"sf-ray-chaos-{os.getpid()}"
-        self.fs = Location(f"s3://{self.bucket}", storage_options).fs
-        self.fs.mkdir(self.bucket)
-        self.model = make_model(folder / "model")
-        write_shards(folder / "corpus", make_rows(320, seed), shards=8)
-        self.fs.put(f"{folder}/corpus/", f"{self.bucket}/corpus/", recursive=True)
-        self.proxy = Proxy(str(storage_options["endpoint_url"]), seed=seed)
+    Attributes:
+        table: (store, stage that was waited for) -> rounds, kills, and what went wrong in them.
+        at: (store, stage) -> kills while the job was in the stage.
+    """
+
+    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
+        self.random = random.Random(options.seed)
+        self.folder, self.options = folder, options
+        self.stores: list[Store] = []
+        self.table: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        self.at: Counter[tuple[str, str]] = Counter()
         self.kills: Counter[str] = Counter()
-        self.drivers = self.requests = 0
         self.broken: Counter[str] = Counter()
-        self.wrong = dict.fromkeys(
-            ["units lost", "results that differ", "units scored after commit", "hangs",
-             "runs that failed"], 0
-        )  # fmt: skip
+        self.drivers = self.requests = self.added = 0
+        self.driver: subprocess.Popen[bytes] | None = None
+        self.model = make_model(folder / "model")
+        write_shards(folder / "corpus", make_rows(320, options.seed), shards=8)
         self.cluster = Cluster(
             initialize_head=True,
             head_node_args={
@@ -115,140 +180,208 @@ class Chaos:
             },
         )  # fmt: skip
         self.nodes = [self.add_node() for _ in range(2)]
-        self.start("undisturbed", self.direct["endpoint_url"])
-        assert self.driver.wait(timeout=ROUND_S) == 0, self.log.read_text()
-        self.expected = self.contents("undisturbed")
-        self.proxy.faults = {fault: fail / len(FAULTS) for fault in FAULTS}
+
+    def add_store(self, name: str, storage_options: dict[str, Any]) -> None:
+        """Fills a bucket, and runs every job in it undisturbed."""
+        bucket = f"sf-ray-chaos-{os.getpid()}"
+        fs = Location(f"s3://{bucket}", storage_options).fs
+        fs.mkdir(bucket)
+        for part in ("model", "corpus"):
+            fs.put(f"{self.folder}/{part}/", f"{bucket}/{part}/", recursive=True)
+        proxy = Proxy(str(storage_options["endpoint_url"]), seed=self.options.seed)
+        store = Store(name, storage_options, bucket, fs, proxy, {})
+        self.stores.append(store)
+        for number, job in enumerate(JOBS):
+            out = f"undisturbed-{number}"
+            driver = self.start(store, job, out, storage_options["endpoint_url"])
+            assert driver.wait(timeout=ROUND_S) == 0, self.log.read_text()
+            store.expected[job] = self.contents(store, out)
+        proxy.faults = {fault: self.options.fail / len(FAULTS) for fault in FAULTS}
 
     def add_node(self) -> Any:
-        return self.cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
+        if not self.options.own_disks:
+            return self.cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
+        self.added += 1
+        return OwnDiskNode(self.folder / f"disk-{self.added}", self.cluster.address)
 
-    def start(self, out: str, endpoint: str) -> None:
-        self.log = self.folder / f"{out}.log"
-        settings = json.dumps({"unit_s": UNIT_S, "log": str(self.folder / f"{out}.scored")})
-        storage = json.dumps(self.direct | {"endpoint_url": endpoint})
+    def lose_node(self, node: Any) -> None:
+        if isinstance(node, OwnDiskNode):
+            node.kill()
+        else:
+            self.cluster.remove_node(node, allow_graceful=False)
+
+    def start(
+        self, store: Store, job: tuple[str, ...], out: str, endpoint: str
+    ) -> subprocess.Popen[bytes]:
+        self.log = self.folder / f"{store.name}-{out}.log"
+        scored = self.folder / f"{store.name}-{out}.scored"
+        settings = json.dumps({"unit_s": UNIT_S, "log": str(scored), "embeds": True})
+        storage = json.dumps(store.direct | {"endpoint_url": endpoint})
+        place = f"s3://{store.bucket}"
         with self.log.open("a") as log:
+            log.write("-- driver\n")
+            log.flush()
             self.driver = subprocess.Popen(
                 [
                     *(sys.executable, str(SCORER), settings, "run"),
-                    *(f"s3://{self.bucket}/corpus", f"s3://{self.bucket}/{out}"),
-                    *("--model", str(self.model), "--max-length", "128", "--unit-rows", "6"),
+                    *(f"{place}/corpus", f"{place}/{out}", "--model", f"{place}/model"),
+                    *("--encoder", f"{place}/model", "--max-length", "128", "--unit-rows", "6"),
                     *("--keep-fraction", "0.2", "--storage-options", storage),
-                    *("--ray-address", self.cluster.address, "--stall-s", "60"),
+                    *("--ray-address", self.cluster.address, "--stall-s", "60", *job),
                 ],
                 stdout=log,
                 stderr=log,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
             )
+        return self.driver
 
-    def contents(self, out: str) -> dict[str, bytes]:
-        root = f"{self.bucket}/{out}"
-        names = [name for name in self.fs.find(root) if name.endswith(".parquet")]
-        return {name.removeprefix(root): data for name, data in self.fs.cat(names).items()}
+    def stage(self, job: tuple[str, ...]) -> str:
+        """The stage that the driver is in, which is the one after those that its log has."""
+        said = self.log.read_text().rpartition("-- driver\n")[2]
+        ended = {line.partition(":")[0] for line in said.splitlines() if re.match(r"\w+: \d", line)}
+        left = [stage for stage in JOBS[job] if stage not in ended]
+        # A driver that finds all units scored skips that stage without a word.
+        later = [at for at, stage in enumerate(JOBS[job]) if stage in ended]
+        return next((s for s in left if not later or JOBS[job].index(s) > later[-1]), "report")
+
+    def contents(self, store: Store, out: str) -> dict[str, bytes]:
+        root = f"{store.bucket}/{out}"
+        names = [
+            name
+            for name in store.fs.find(root)
+            if name.endswith(".parquet") or name.startswith(f"{root}/export/")
+        ]
+        return {name.removeprefix(root): data for name, data in store.fs.cat(names).items()}
 
     def round(self, number: int) -> None:
+        store = self.stores[number % len(self.stores)]
+        turn = number // len(self.stores)
+        job = list(JOBS)[turn % len(JOBS)]
+        target = JOBS[job][turn // len(JOBS) % len(JOBS[job])]
+        row = self.table[store.name, target]
+        row["rounds"] += 1
+        before = Counter(row)
         out, until = f"round-{number:03d}", time.monotonic() + ROUND_S
-        self.proxy.requests.clear()
-        self.proxy.broken.clear()
-        self.proxy.puts.clear()
-        before = dict(self.wrong)
-        kills = 0
-        self.start(out, self.proxy.endpoint)
+        for counted in (store.proxy.requests, store.proxy.broken, store.proxy.puts):
+            counted.clear()
+        driver = self.start(store, job, out, store.proxy.endpoint)
         self.drivers += 1
-        next_kill = time.monotonic() + self.random.uniform(1, 7)
+        next_kill: float | None = None  # until the stage begins
+        kills = 0
         while time.monotonic() < until:
-            time.sleep(0.05)
-            code = self.driver.poll()
+            time.sleep(0.02)
+            code = driver.poll()
             if code == 0:
                 break
             if code is not None:
+                said = self.log.read_text().rpartition("-- driver\n")[2]
                 # 143 is the driver's own exit code on SIGTERM; -15 came before its handler was set.
-                if code == 1 and "error: " not in self.log.read_text().rpartition("plan: ")[2]:
+                if code == 1 and "error: " not in said:
                     self.kills["driver with its node"] += 1  # Ray ends it without a message
                 elif code not in (-signal.SIGKILL, -signal.SIGTERM, 143):
-                    self.wrong["runs that failed"] += 1
-                    print(f"round {number}: exit code {code}\n{self.log.read_text()[-3000:]}")
-                self.start(out, self.proxy.endpoint)
+                    row["failed"] += 1
+                    print(f"round {number}: exit code {code}\n{said[-3000:]}")
+                driver = self.start(store, job, out, store.proxy.endpoint)
                 self.drivers += 1
-            # The first kills meet a driver that starts, the later ones one that scores and writes.
-            if kills < 4 and time.monotonic() > next_kill:
-                kills += self.kill()
+            if kills == 0 and next_kill is None and self.stage(job) == target:
+                next_kill = time.monotonic() + self.random.uniform(0, 0.3)
+            if kills < 4 and next_kill is not None and time.monotonic() > next_kill:
+                stage = self.stage(job)
+                if self.kill(driver):
+                    kills += 1
+                    self.at[store.name, stage] += 1
                 next_kill = time.monotonic() + self.random.uniform(0.2, 4)
         else:
-            self.wrong["hangs"] += 1
+            row["hung"] += 1
             print(f"round {number} hangs\n{self.log.read_text()[-3000:]}")
-            self.driver.kill()
-            self.driver.wait()
-        self.requests += self.proxy.requests.total()
-        self.broken.update(self.proxy.broken)
-        self.compare(out)
-        wrong = "".join(f", {k} {v - before[k]}" for k, v in self.wrong.items() if v > before[k])
+            driver.kill()
+            driver.wait()
+        self.requests += store.proxy.requests.total()
+        self.broken.update(store.proxy.broken)
+        row["kills"] += kills
+        self.compare(store, job, out, row)
+        wrong = "".join(f", {row[k] - before[k]} {k}" for k in WRONG if row[k] > before[k])
         took_s = ROUND_S - (until - time.monotonic())
-        print(f"round {number}: {kills} kills, {took_s:.0f} s{wrong}", flush=True)
+        options = " ".join(job) or "plain"
+        print(
+            f"round {number}: {store.name}, {options}, from {target} on: {kills} kills, "
+            f"{took_s:.0f} s{wrong}",
+            flush=True,
+        )
 
-    def kill(self) -> int:
-        """Kills a process or a node, chosen at random; returns the number of kills, 0 or 1."""
+    def kill(self, driver: subprocess.Popen[bytes]) -> bool:
+        """Kills a process or a node, chosen at random; says whether there was one."""
         what = self.random.choice(["actor", "actor", "worker", "worker", "node", "driver", "term"])
         if what in ("driver", "term"):
-            number = signal.SIGKILL if what == "driver" else signal.SIGTERM
-            self.driver.send_signal(number)
-            self.driver.wait(timeout=60)
+            driver.send_signal(signal.SIGKILL if what == "driver" else signal.SIGTERM)
+            driver.wait(timeout=60)
         elif what == "node":
-            lost = self.nodes.pop(self.random.randrange(len(self.nodes)))
-            self.cluster.remove_node(lost, allow_graceful=False)
+            self.lose_node(self.nodes.pop(self.random.randrange(len(self.nodes))))
             self.nodes.append(self.add_node())
         else:
             title = "ray::MapWorker" if what == "actor" else "ray::"
             workers = [p for p in psutil.Process().children(recursive=True) if titled(p, title)]
             if not workers:
-                return 0
+                return False
             self.random.choice(workers).send_signal(signal.SIGKILL)
         self.kills[what] += 1
-        return 1
+        return True
 
-    def compare(self, out: str) -> None:
-        got = self.contents(out)
-        self.wrong["units lost"] += len(self.expected.keys() - got.keys())
-        differ = [name for name, data in got.items() if self.expected.get(name) != data]
-        self.wrong["results that differ"] += len(differ)
+    def compare(self, store: Store, job: tuple[str, ...], out: str, row: Counter[str]) -> None:
+        expected, got = store.expected[job], self.contents(store, out)
+        row["lost"] += len(expected.keys() - got.keys())
+        differ = [name for name, data in got.items() if expected.get(name) != data]
+        row["different"] += len(differ)
         for name in differ:
             print(f"differs: {name}")
         commits = {}
-        for path, when in self.proxy.puts.items():
+        for path, when in store.proxy.puts.items():
             if path.endswith(".parquet") and "/scores/" in path:
                 stem, _, rows = (
                     path.rpartition("/scores/")[2].removesuffix(".parquet").rsplit(".", 2)
                 )
                 commits[f"{stem.partition('/')[2]}.parquet", int(rows.split("-")[0])] = when
-        for line in (self.folder / f"{out}.scored").read_text().splitlines():
-            shard, row, when, _ = line.split()
-            committed = commits.get((shard, int(row)))
+        for line in (self.folder / f"{store.name}-{out}.scored").read_text().splitlines():
+            shard, start, when, _ = line.split()
+            committed = commits.get((shard, int(start)))
             if committed is None:
                 # A lost unit has no commit and is counted above. If no unit is lost, the proxy
                 # missed a commit, and this check would show nothing.
-                assert self.expected.keys() - got.keys(), f"no commit seen: {shard} {row}"
+                assert expected.keys() - got.keys(), f"no commit seen: {shard} {start}"
             elif int(when) > committed:
-                self.wrong["units scored after commit"] += 1
-                print(f"scored after commit: {shard} {row}")
+                row["scored again"] += 1
+                print(f"scored after commit: {shard} {start}")
 
     def report(self, wall_s: float) -> None:
-        rounds = self.drivers and len(list(self.folder.glob("round-*.scored")))
         print(
-            f"\n{rounds} rounds, seed {self.seed}, {wall_s / 60:.0f} min\n"
+            f"\n{self.options.rounds} rounds, seed {self.options.seed}, {wall_s / 60:.0f} min"
+            f"{', nodes with disks of their own' if self.options.own_disks else ''}\n"
             f"drivers started: {self.drivers}\n"
-            f"kills: {self.kills.total()} "
-            f"({', '.join(f'{count} {what}' for what, count in sorted(self.kills.items()))})\n"
+            f"kills: {self.kills.total()} ({listed(self.kills)})\n"
             f"requests: {self.requests}, failed on purpose: {self.broken.total()} "
-            f"({', '.join(f'{count} {what}' for what, count in sorted(self.broken.items()))})"
+            f"({listed(self.broken)})\n"
         )
-        for what, count in self.wrong.items():
-            print(f"{what}: {count}")
+        columns = ("rounds", "kills", *WRONG)
+        print(f"{'store':12}{'from stage':12}" + "".join(f"{name:>14}" for name in columns))
+        for (store, stage), row in sorted(self.table.items()):
+            print(f"{store:12}{stage:12}" + "".join(f"{row[name]:>14}" for name in columns))
+        print("\nkills by the stage that they met:")
+        for (store, stage), count in sorted(self.at.items()):
+            print(f"{store:12}{stage:12}{count:>14}")
 
     def close(self) -> None:
-        if self.driver.poll() is None:
+        if self.driver and self.driver.poll() is None:
             self.driver.kill()
+        for node in self.nodes:
+            if isinstance(node, OwnDiskNode):
+                node.kill()
         self.cluster.shutdown()
-        self.proxy.close()
+        for store in self.stores:
+            store.proxy.close()
+
+
+def listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
 
 
 def titled(process: psutil.Process, title: str) -> bool:

@@ -3,8 +3,9 @@
 Knows nodes, CPUs and GPUs. Does not know what the actors compute.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import floor
+from math import ceil, floor
 from typing import Any
 
 import ray
@@ -17,6 +18,8 @@ from sf_ray.config.options import ScoringSpecOptions
 _ACTOR_SHARE = 0.55
 # CPUs that are planned for reading and writing even where the user gave all CPUs to the actors.
 _LEAST_LEFT = 0.4
+# Actors of one node, at most: each holds a model of its own.
+_MOST_A_NODE = 8
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,48 @@ class ActorPool:
             "num_gpus": self.num_gpus or None,
         }
 
+    def count_nodes(self, node_cpus: Sequence[float]) -> int:
+        """How many nodes the actors fill, the largest first; more than there are if they must.
+
+        Args:
+            node_cpus: CPUs of each node.
+        """
+        rooms = [1]
+        if large := sorted((cpus for cpus in node_cpus if cpus >= self.num_cpus), reverse=True):
+            rooms = [int(cpus / max(self.num_cpus, min(self.threads or 1, cpus))) for cpus in large]
+        left, nodes = self.max_size, 0
+        for room in rooms:
+            if left > 0:
+                left, nodes = left - room, nodes + 1
+        return nodes + ceil(max(0, left) / rooms[-1])
+
+
+def share_nodes(node_cpus: Sequence[float]) -> tuple[float, int]:
+    """Decides how many CPUs an actor's work takes, and how many actors there are, without GPUs.
+
+    All actors compute with the same number of threads: a batch that is computed with another
+    number has other bits, and a unit must have the same ones on whichever node it is scored. So an
+    actor takes all CPUs of a node of one size, and larger nodes have several actors. Of the sizes
+    it is the one that keeps most CPUs busy: where a small node is beside a very large one, the
+    small one has no actor, and reads and writes.
+
+    Args:
+        node_cpus: CPUs of each node that has some.
+
+    Returns:
+        CPUs of each actor, and the number of actors; 1 and 0 where no node has a CPU yet.
+    """
+    shares = sorted(set(node_cpus), reverse=True) or [1]
+    actors = {share: sum(actors_of_node(cpus, share) for cpus in node_cpus) for share in shares}
+    # The largest of equals, because it takes the fewest models.
+    chosen = max(shares, key=lambda share: share * actors[share])
+    return chosen, actors[chosen]
+
+
+def actors_of_node(cpus: float, share: float) -> int:
+    """How many actors of a share of CPUs have room on a node."""
+    return min(_MOST_A_NODE, int(cpus / share))
+
 
 def size_pool(
     device: str,
@@ -83,9 +128,9 @@ def size_pool(
     """Sizes the pool to the cluster as it is now.
 
     On CUDA the default is one actor for each GPU; on CPU one for each node, which computes with all
-    CPUs of the node. An actor on CPU leaves part of the node to tasks that read and write: without
-    that room, the actors of a lost node would move to the other nodes, fill them, and wait for
-    input that no task can read.
+    CPUs of the node, and several on a node that is larger than others (`share_nodes`). An actor on
+    CPU leaves part of the node to tasks that read and write: without that room, the actors of a
+    lost node would move to the other nodes, fill them, and wait for input that no task can read.
 
     Args:
         device: "cpu" or "cuda".
@@ -106,9 +151,12 @@ def size_pool(
         share = min(shares, default=smallest)
         cpus = cpus_per_actor or min(1, _ACTOR_SHARE * share)
     else:
-        room, gpus, share = len(node_cpus), 0.0, smallest
+        gpus = 0.0
+        share, room = share_nodes(node_cpus)
         cpus = cpus_per_actor or max(share - 1, _ACTOR_SHARE * share)
-        threads = threads_per_actor or max(1, int(cpus_per_actor or smallest))
+        threads = threads_per_actor or max(1, int(cpus_per_actor or share))
+        if cpus_per_actor:
+            room = len(node_cpus)
     low, high = actors or (1, max(1, room))
     high = min(high, units)
     low = min(low, high)

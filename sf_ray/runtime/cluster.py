@@ -3,18 +3,28 @@
 import logging
 import os
 import signal
-import socket
 import threading
 
 import ray
+from ray._private import ray_constants
+from ray._private.runtime_env.uv_runtime_env_hook import _get_uv_run_cmdline
 
-from sf_ray.errors import SfRayError
+from sf_ray.errors import SfRayError, first_line
+from sf_ray.runtime.joining import (
+    NoClusterError,
+    check_cluster,
+    check_token_file,
+    find_address,
+    use_token_of_this_machine,
+)
 from sf_ray.runtime.log import say, worker_environment
+from sf_ray.runtime.versions import check_workers
 
 # Tasks reserve parts of a CPU, so more processes than CPUs run at once. A local Ray keeps this many
 # idle processes beyond its CPUs: it would end them after a second, and a new process imports for
 # seconds.
 _SPARE_PROCESSES = 8
+_UV_HOOK = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 
 
 def start_ray(address: str | None) -> None:
@@ -25,14 +35,13 @@ def start_ray(address: str | None) -> None:
             then a local one.
 
     Raises:
-        SfRayError: No cluster could be joined or started.
+        SfRayError: No cluster could be joined or started, or its workers have other software.
     """
     _quiet_loggers()
     if ray.is_initialized():
         return
-    if address is None and _recorded_cluster_is_gone():
-        say("note: the Ray cluster last started on this machine is gone; starting a local one")
-        address = "local"
+    address = _checked(address)
+    _refuse_uv_hook()
     soft_limit = (os.cpu_count() or 1) + _SPARE_PROCESSES
     os.environ.setdefault("RAY_num_workers_soft_limit", str(soft_limit))
     environment = worker_environment()
@@ -45,13 +54,69 @@ def start_ray(address: str | None) -> None:
             log_to_driver=True,
             runtime_env={"env_vars": environment} if environment else None,
         )
-    except (ConnectionError, ValueError) as error:
-        raise SfRayError(
-            f"no Ray cluster could be joined or started ({str(error).splitlines()[0]}); check "
-            "--ray-address and RAY_ADDRESS, or give --ray-address local"
-        ) from error
+    except Exception as error:  # Ray raises that class itself, e.g. where a node does not start
+        raise _not_joined(error) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray's own would end the process in silence
+    if address != "local":
+        check_workers()
+    if not ray.cluster_resources().get("CPU"):
+        say(
+            "note: the cluster has no CPU now; nothing runs until a node with CPUs joins it "
+            "(`ray status` shows its nodes)"
+        )
+
+
+def _checked(address: str | None) -> str | None:
+    """The address to give to Ray: of a cluster that can be joined, or "local".
+
+    Raises:
+        SfRayError: The cluster cannot be joined.
+    """
+    found, source = find_address(address)
+    if found is None:
+        check_token_file()
+        return "local"
+    recorded = address is None and not os.environ.get("RAY_ADDRESS")
+    if address in (None, "auto"):
+        use_token_of_this_machine()
+    try:
+        check_cluster(found, source)
+    except NoClusterError:
+        if not recorded:
+            raise
+        # `ray start` records the address, and only `ray stop` removes it.
+        say("note: the Ray cluster last started on this machine is gone; starting a local one")
+        return "local"
+    return address
+
+
+def _not_joined(error: Exception) -> SfRayError:
+    """The error of a `ray.init` that failed, with the first cause of it."""
+    cause: BaseException = error
+    while cause.__cause__:
+        cause = cause.__cause__
+    causes = dict.fromkeys((first_line(error), first_line(cause)))
+    return SfRayError(
+        f"no Ray cluster could be joined or started ({': '.join(causes)}); check --ray-address and "
+        "RAY_ADDRESS, or give --ray-address local"
+    )
+
+
+def _refuse_uv_hook() -> None:
+    """Lets workers start as on any cluster, where `uv run` started this process.
+
+    Ray would upload the working directory, and start each worker with `uv run` in the copy: in an
+    environment without Ray, unless the directory is a project that has it. Such workers never
+    start, and Ray tries again without end.
+    """
+    if ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV and _UV_HOOK not in os.environ:
+        ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False  # which Ray reads when it starts
+        if _get_uv_run_cmdline():
+            say(
+                "note: Ray's workers use the Python of their nodes, not `uv run`; set "
+                f"{_UV_HOOK}=1 if they are to be started with it"
+            )
 
 
 def _quiet_loggers() -> None:
@@ -64,25 +129,6 @@ def _quiet_loggers() -> None:
     # The failure of a task ends as one error of ours; --debug shows the whole chain.
     for name in ("exceptions", "_internal.execution.streaming_executor_state"):
         logging.getLogger(f"ray.data.{name}").setLevel(logging.CRITICAL)
-
-
-def _recorded_cluster_is_gone() -> bool:
-    """Whether this machine has the address of a cluster that no longer answers.
-
-    `ray start` records the address, and only `ray stop` removes it: for a cluster that was killed,
-    `ray.init()` would wait for minutes.
-    """
-    from ray._private.services import find_bootstrap_address
-
-    recorded = None if os.environ.get("RAY_ADDRESS") else find_bootstrap_address(None)
-    if recorded is None:
-        return False
-    host, _, port = recorded.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except OSError:
-        return True
-    return False
 
 
 def resolve_device(device: str) -> str:

@@ -369,23 +369,6 @@ def test_reading_and_scoring_stay_apart_whatever_ray_would_fuse(tiny_model: Path
         assert names[:2] == ["MapBatches(ScoreUnits)", "ReadUnits"], names
 
 
-def test_a_cluster_that_was_killed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket
-
-    from ray._private import services
-
-    from sf_ray.runtime import cluster
-
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        monkeypatch.setattr(services, "find_bootstrap_address", lambda _: address)
-        assert not cluster._recorded_cluster_is_gone()
-    assert cluster._recorded_cluster_is_gone()
-    monkeypatch.setenv("RAY_ADDRESS", address)
-    assert not cluster._recorded_cluster_is_gone()
-
-
 @pytest.mark.s3
 def test_a_bucket_gives_the_files_that_a_disk_gives(
     kept: tuple[Path, str], tiny_model: Path, tmp_path: Path, s3: S3, sf_ray_cli: Cli

@@ -1,15 +1,17 @@
 import logging
+import os
 import signal
-import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import ray
-from ray._private import services
+from ray._private import ray_constants, services
 
 from sf_ray.errors import SfRayError
+from sf_ray.runtime import cluster
 from sf_ray.runtime.cluster import resolve_device, start_ray
+from sf_ray.runtime.joining import NoClusterError
 from sf_ray.runtime.log import LogSettings, use_log_settings
 
 
@@ -18,17 +20,34 @@ class FakeRay:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.inits: list[dict[str, Any]] = []
+        self.checked: list[str] = []
+        self.workers_checked = 0
         self.recorded: str | None = None
+        self.refused: SfRayError | None = None
         self.error: Exception | None = None
+        self.cpus = 2.0
         monkeypatch.setattr(ray, "is_initialized", lambda: False)
         monkeypatch.setattr(ray, "init", self._init)
+        monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": self.cpus})
         monkeypatch.setattr(services, "find_bootstrap_address", lambda _: self.recorded)
+        monkeypatch.setattr(services, "find_gcs_addresses", set)
+        monkeypatch.setattr(cluster, "check_cluster", self._check)
+        monkeypatch.setattr(cluster, "check_workers", self._check_workers)
+        monkeypatch.setattr(cluster, "use_token_of_this_machine", lambda: None)
 
     def _init(self, **arguments: Any) -> None:
         self.inits.append(arguments)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Ray sets a handler of its own
         if self.error:
             raise self.error
+
+    def _check(self, address: str, source: str) -> None:
+        self.checked.append(f"{source} {address}")
+        if self.refused:
+            raise self.refused
+
+    def _check_workers(self) -> None:
+        self.workers_checked += 1
 
 
 @pytest.fixture
@@ -44,12 +63,6 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
     use_log_settings(LogSettings("text", "r1"))
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def test_ray_keeps_our_handler_of_sigterm(fake_ray: FakeRay) -> None:
@@ -68,45 +81,110 @@ def test_workers_get_the_settings_of_a_json_log(fake_ray: FakeRay) -> None:
     assert as_json == {"env_vars": {"SF_RAY_LOG_FORMAT": "json", "SF_RAY_RUN_ID": "r1"}}
 
 
+def test_without_any_cluster_a_local_one_is_started(fake_ray: FakeRay) -> None:
+    start_ray(None)
+    assert fake_ray.inits[0]["address"] == "local"
+    assert fake_ray.checked == []
+    assert fake_ray.workers_checked == 0  # they are this machine's own
+
+
 def test_a_recorded_cluster_that_is_gone_is_not_waited_for(
     fake_ray: FakeRay, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake_ray.recorded = f"127.0.0.1:{free_port()}"
+    fake_ray.recorded, fake_ray.refused = "10.0.0.7:6379", NoClusterError("nothing there")
     start_ray(None)
     assert fake_ray.inits[0]["address"] == "local"
     assert "is gone; starting a local one" in capsys.readouterr().err
 
 
 def test_a_recorded_cluster_that_answers_is_joined(fake_ray: FakeRay) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        fake_ray.recorded = f"127.0.0.1:{server.getsockname()[1]}"
-        start_ray(None)
-    assert fake_ray.inits[0]["address"] is None
-
-
-def test_an_address_in_the_environment_is_left_to_ray(
-    fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "ray-head:6379")
-    fake_ray.recorded = f"127.0.0.1:{free_port()}"
+    fake_ray.recorded = "10.0.0.7:6379"
     start_ray(None)
     assert fake_ray.inits[0]["address"] is None
+    assert fake_ray.checked == ["the cluster last started on this machine, 10.0.0.7:6379"]
+    assert fake_ray.workers_checked == 1
 
 
-def test_a_cluster_that_cannot_be_joined_is_said_in_one_line(fake_ray: FakeRay) -> None:
+def test_a_recorded_cluster_that_differs_is_refused_and_not_replaced(fake_ray: FakeRay) -> None:
+    fake_ray.recorded, fake_ray.refused = "10.0.0.7:6379", SfRayError("another Ray")
+    with pytest.raises(SfRayError, match="another Ray"):
+        start_ray(None)
+    assert fake_ray.inits == []
+
+
+@pytest.mark.parametrize("address", [None, "auto"])
+def test_an_address_in_the_environment_is_checked_before_ray_waits_for_it(
+    fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch, address: str | None
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray-head:6379")
+    fake_ray.recorded, fake_ray.refused = "10.0.0.7:6379", NoClusterError("nothing there")
+    with pytest.raises(SfRayError, match="nothing there"):
+        start_ray(address)
+    assert fake_ray.checked == ["RAY_ADDRESS ray-head:6379"]
+    assert fake_ray.inits == []
+
+
+def test_auto_without_a_cluster_is_refused(fake_ray: FakeRay) -> None:
+    with pytest.raises(SfRayError, match="auto: no Ray cluster runs on this machine; start one"):
+        start_ray("auto")
+
+
+def test_a_cluster_that_cannot_be_joined_is_said_with_its_first_cause(fake_ray: FakeRay) -> None:
     fake_ray.error = ConnectionError("no answer\nand many lines of advice")
+    fake_ray.error.__cause__ = RuntimeError("the raylet died\nlast lines of its log")
     with pytest.raises(SfRayError) as raised:
         start_ray("ray-head:6379")
     assert str(raised.value) == (
-        "no Ray cluster could be joined or started (no answer); check --ray-address and "
-        "RAY_ADDRESS, or give --ray-address local"
+        "no Ray cluster could be joined or started (no answer: the raylet died); check "
+        "--ray-address and RAY_ADDRESS, or give --ray-address local"
     )
+
+
+def test_whatever_ray_raises_is_an_error_of_ours(fake_ray: FakeRay) -> None:
+    fake_ray.error = Exception("The current node timed out during startup.")
+    with pytest.raises(SfRayError, match="node timed out during startup"):
+        start_ray("local")
 
 
 def test_ray_that_runs_already_is_used(fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     start_ray("local")
     assert fake_ray.inits == []
+
+
+def test_a_cluster_without_cpus_is_said_at_once(
+    fake_ray: FakeRay, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_ray.cpus = 0
+    start_ray("ray-head:6379")
+    assert "note: the cluster has no CPU now; nothing runs until" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("asked_for", [False, True])
+def test_uv_run_starts_no_workers_unless_asked_to(
+    fake_ray: FakeRay,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked_for: bool,
+) -> None:
+    monkeypatch.setattr(cluster, "_get_uv_run_cmdline", lambda: ["uv", "run", "sf-ray"])
+    monkeypatch.setattr(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", True)
+    monkeypatch.delenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", raising=False)
+    if asked_for:
+        monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "1")
+    start_ray("local")
+    assert ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV is asked_for
+    assert ("not `uv run`" in capsys.readouterr().err) is not asked_for
+
+
+def test_a_token_file_that_is_missing_is_said_before_a_local_ray_starts(
+    fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", os.devnull)
+    with pytest.raises(SfRayError, match="RAY_AUTH_TOKEN_PATH /dev/null: .*it is empty"):
+        start_ray("local")
 
 
 def test_auto_is_cuda_where_the_cluster_has_a_gpu(nodes: list[dict[str, float]]) -> None:

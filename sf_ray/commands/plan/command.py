@@ -7,7 +7,6 @@ actor, and prints the estimate. Writes nothing.
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from math import ceil
 from typing import NamedTuple
 
 import ray
@@ -181,10 +180,8 @@ def _setting(
 ) -> ScoringSetting:
     """What a run would score with, on the cluster as it is now."""
     node_cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-    machines = pool.max_size * pool.num_gpus
-    if not machines:  # no GPUs: nodes are paid for, and a large one has room for several actors
-        actors_a_node = int(min(filter(None, node_cpus), default=1) / pool.num_cpus)
-        machines = ceil(pool.max_size / max(1, actors_a_node))
+    # Without GPUs nodes are paid for, and a large one has room for several actors.
+    machines = pool.max_size * pool.num_gpus or pool.count_nodes(node_cpus)
     return ScoringSetting(
         model=Location(options.model).public_uri,
         dtype=spec.engine.dtype,
