@@ -18,6 +18,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from sf_ray.errors import SfRayError
 from sf_ray.output.manifest_scores import Count, Record, Scores
+from sf_ray.text.printable import printable_json
 
 # Raised when a key is renamed, removed or gets another meaning; not when one is added.
 MANIFEST_VERSION: Final = 1
@@ -229,4 +230,5 @@ class Manifest(Record):
     def to_json(self) -> bytes:
         """Writes the JSON: every key that was given a value, in the order of the models."""
         keys = self.model_dump(exclude_unset=True)
-        return json.dumps(keys, indent=2, ensure_ascii=False, allow_nan=False).encode()
+        text = json.dumps(keys, indent=2, ensure_ascii=False, allow_nan=False)
+        return printable_json(text).encode()

@@ -20,6 +20,7 @@ from sf_ray.corpus.units import ReadPlan, Shard, Unit, units_of
 from sf_ray.errors import BadShardError, SfRayError
 from sf_ray.storage.files import list_files, put_bytes, read_bytes, read_bytes_or_none
 from sf_ray.storage.location import Location
+from sf_ray.text.printable import printable_json
 
 # A higher number where the same tokens would get other scores: scores of another version have
 # another identity, and are not reused.
@@ -102,7 +103,7 @@ def mark_bad(pieces: Location, stem: str, reason: str) -> None:
         stem: `Shard.stem`.
         reason: What is wrong with the shard.
     """
-    mark = json.dumps({"reason": reason}, ensure_ascii=False).encode()
+    mark = printable_json(json.dumps({"reason": reason}, ensure_ascii=False)).encode()
     put_bytes(pieces.join(f"{_BAD}/{stem}.json"), mark)
 
 
@@ -158,7 +159,8 @@ def describe(score_set: ScoreSet, model_name: str) -> None:
     }
     where = score_set.pieces.join(_IDENTITY)
     if read_bytes_or_none(where) is None:
-        put_bytes(where, json.dumps(described, indent=2, ensure_ascii=False).encode())
+        text = json.dumps(described, indent=2, ensure_ascii=False)
+        put_bytes(where, printable_json(text).encode())
 
 
 def model_name(score_set: ScoreSet) -> str:

@@ -1,10 +1,11 @@
+import json
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.text.printable import MOST_CHARACTERS, printable, printable_lines
+from sf_ray.text.printable import MOST_CHARACTERS, printable, printable_json, printable_lines
 
 # What must never leave, whatever Python's own `isprintable` says of it.
 _HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -59,11 +60,14 @@ def test_lines_of_our_own_stay_lines_and_others_cannot_begin_one() -> None:
 @given(any_text())
 def test_no_character_of_any_text_can_do_harm(text: str) -> None:
     shown, lines = printable(text), printable_lines(text)
-    for line in (shown, *lines.replace("\t", "").split("\n")):
+    as_json = printable_json(json.dumps(text, ensure_ascii=False))
+    assert json.loads(as_json) == text
+    without_joiners = lines.translate(dict.fromkeys(map(ord, "\t\u200c\u200d")))
+    for line in (shown, as_json, *without_joiners.split("\n")):
         assert not {unicodedata.category(char) for char in line} & _HARMFUL
         line.encode()  # any stream can write it
         assert len(line.splitlines()) <= 1
-    assert len(lines.split("\n")) == len(text.split("\n"))
+    assert lines.count("\n") == text.count("\n")
     assert printable(shown, most=10**9) == shown
 
 
@@ -75,3 +79,20 @@ def test_no_character_of_any_text_can_do_harm(text: str) -> None:
 def test_ordinary_text_stays_as_it_is(text: str) -> None:
     assert printable(text, most=len(text)) == text
     assert printable_lines(text) == text
+
+
+def test_a_text_keeps_the_joiners_of_its_script() -> None:
+    word, emoji = "\u0645\u06cc\u200c\u062e", "👩\u200d🚀"
+    text = f"{word} {emoji}\r\na\u200db"
+    assert printable_lines(text) == f"{word} {emoji}\na\\u200db"
+    assert "\u200c" not in printable(text)
+
+
+def test_json_keeps_its_lines_and_what_can_be_read() -> None:
+    value = {"ü": ["a\x7f\x9b2J\u202e\ud800\U000e0041", "b"]}
+    text = printable_json(json.dumps(value, ensure_ascii=False, indent=1))
+    assert json.loads(text) == value
+    assert text.splitlines()[1:3] == [
+        ' "ü": [',
+        '  "a\\u007f\\u009b2J\\u202e\\ud800\\udb40\\udc41",',
+    ]

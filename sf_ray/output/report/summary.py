@@ -15,6 +15,7 @@ from sf_ray.errors import SfRayError
 from sf_ray.output.report.row_kinds import RowKind, kind_of
 from sf_ray.output.report.survey import GroupCounts, Survey
 from sf_ray.output.report.surveyed_rows import Points
+from sf_ray.text.printable import printable_json
 
 _VERSION = 1
 # The most that is kept of one row: characters of all texts, and texts.
@@ -128,7 +129,7 @@ class Summary:
             **{name: getattr(survey, name) for name in _NUMBERS},
             **{name: _sparse(getattr(survey, name)) for name in _COUNTS},
         }
-        return json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
+        return printable_json(json.dumps(payload, ensure_ascii=False, allow_nan=False)).encode()
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> "Summary":
