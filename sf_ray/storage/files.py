@@ -255,6 +255,10 @@ def read_bytes_or_none(location: Location) -> bytes | None:
         raise
 
 
+class TooLargeError(SfRayError):
+    """A file has more bytes than any of its kind that sf_ray wrote."""
+
+
 def read_bounded(location: Location, limit: int) -> bytes:
     """Reads a whole file that should be small.
 
@@ -266,8 +270,8 @@ def read_bounded(location: Location, limit: int) -> bytes:
         limit: Bytes that the file may have.
 
     Raises:
-        SfRayError: The file is larger, or does not exist (`FileNotFoundError` is the cause), or
-            storage failed.
+        TooLargeError: The file is larger.
+        SfRayError: It does not exist (`FileNotFoundError` is the cause), or storage failed.
     """
     try:
         data: bytes = location.call("cat_file", location.path, start=0, end=limit + 1)
@@ -277,7 +281,7 @@ def read_bounded(location: Location, limit: int) -> bytes:
             raise
         return b""
     if len(data) > limit:
-        raise SfRayError(
+        raise TooLargeError(
             f"{location.public_uri}: larger than {limit:,} bytes, which no file of this name has "
             "that sf_ray wrote; move it away"
         )
