@@ -2,14 +2,17 @@
 
 import logging
 import os
+import shlex
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import ray
 
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say, worker_environment
+from sf_ray.text.redaction import redact
 
 # Tasks reserve parts of a CPU, so more processes than CPUs run at once. A local Ray keeps this many
 # idle processes beyond its CPUs: it would end them after a second, and a new process imports for
@@ -30,6 +33,7 @@ def start_ray(address: str | None) -> None:
     _quiet_loggers()
     if ray.is_initialized():
         return
+    _hide_secrets_of_command_line()
     if address is None and _recorded_cluster_is_gone():
         say("note: the Ray cluster last started on this machine is gone; starting a local one")
         address = "local"
@@ -52,6 +56,21 @@ def start_ray(address: str | None) -> None:
         ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray's own would end the process in silence
+
+
+def _hide_secrets_of_command_line() -> None:
+    """Takes secrets out of the words that this process was started with.
+
+    Every user of the machine can list them, and Ray keeps them with the job: its dashboard shows
+    them, and so do the files of its session.
+    """
+    try:
+        words = Path("/proc/self/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except OSError:  # a system without /proc
+        return
+    shown = [redact(word) for word in words]
+    if shown != words:
+        ray._raylet.setproctitle(shlex.join(shown))
 
 
 def _quiet_loggers() -> None:

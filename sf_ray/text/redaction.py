@@ -44,7 +44,10 @@ _URI = re.compile(r"[A-Za-z][\w+.-]{0,40}://[^\s'\"<>`]*")
 # A port, and so no beginning of a password with a slash in it.
 _HOST_AND_PORT = re.compile(r"[^:]*(:\d*)?|\[[^\]]*\](:\d*)?")
 # `name=value` of a query or fragment. A `?` of a glob is no query: no name and `=` follow on it.
-_PARAMETER = re.compile(r"(?P<name>[?&;#][\w.~%+-]+=)(?P<value>[^&;#\s'\"<>`]+)")
+# The value ends before the punctuation of a sentence that the URI stands in.
+_PARAMETER = re.compile(
+    r"(?P<name>[?&;#][\w.~%+-]+=)(?P<value>[^&;#\s'\"<>`]*[^&;#\s'\"<>`:,.)\]}])"
+)
 # Parameters of a query that say which file is meant, and nothing about who may read it.
 _OPEN_PARAMETERS = (
     "versionid",

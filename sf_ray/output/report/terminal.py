@@ -62,7 +62,7 @@ def print_manifest(manifest: Manifest, output: Location) -> None:
         last = selection.cutoff
         _print_line(console, f"cut-off  IFD {last.ifd:.6f} (row {last.row} of {last.shard})")
     if selection.quota is not None and selection.groups is not None:
-        (column,) = selection.quota
+        column = " and ".join(selection.quota)  # of which there is one
         _print_groups(console, column, selection.groups)
     elif note := _shortage(selection):
         _print_line(console, f"note     {note}")
@@ -189,8 +189,9 @@ def _exact_as_text(scores: Scores, rows: int) -> str:
     """What `--exact` did about the errors of the fast type."""
     exact = scores.exact
     assert exact, "asked for only where it was done"
+    part = f" ({exact.rescored_rows / rows:.1%})" if rows else ""
     return (
-        f"exact    {exact.rescored_rows:,} rows ({exact.rescored_rows / rows:.1%}) scored again in "
+        f"exact    {exact.rescored_rows:,} rows{part} scored again in "
         f"{exact.dtype}; {scores.identity.dtype} is off by {exact.largest_error:.2%} of IFD at "
         f"most, on {exact.sampled_rows:,} sampled rows"
     )
