@@ -8,6 +8,9 @@ can neither forge a line nor steer a terminal, and it has no secrets (`text`).
 from sf_ray.text.printable import printable, printable_lines
 from sf_ray.text.redaction import redact
 
+# Characters of a line that are shown: a list of names can be as long as the names are.
+_LINE = 8000
+
 
 class SfRayError(Exception):
     """The input, the storage or the model stops the job (exit code 1).
@@ -21,7 +24,7 @@ class SfRayError(Exception):
     def __init__(self, message: str) -> None:
         # Here, so that no place that raises can forget it, and before the error leaves its process:
         # only this one knows the storage options.
-        message = redact(printable_lines(message))
+        message = redact(printable_lines(message, most=_LINE))
         super().__init__(message)
         # Kept beside `args`, because Ray Data appends advice of its own to the `args` of any
         # exception that leaves a task.

@@ -136,7 +136,7 @@ def _without_bad_shards(corpus: Corpus, score_set: ScoreSet) -> Corpus:
     if not left.shards:
         raise SfRayError(
             f"{corpus.location.public_uri}: no shard can be read to its end, e.g. "
-            f"{left.skipped[0].relative}: {left.skipped[0].reason}"
+            f"{printable(left.skipped[0].relative)}: {left.skipped[0].reason}"
         )
     return left
 

@@ -31,7 +31,7 @@ from sf_ray.errors import BadShardError, SfRayError
 from sf_ray.storage.files import list_files, put_bytes, read_bytes_or_none
 from sf_ray.storage.json_files import read_json
 from sf_ray.storage.location import Location
-from sf_ray.text.printable import printable_json
+from sf_ray.text.printable import printable, printable_json
 
 # A higher number where the same tokens would get other scores: scores of another version have
 # another identity, and are not reused.
@@ -256,11 +256,12 @@ class _DescribedSet:
         """One line by which a person tells the sets of a corpus apart."""
         identity = self.identity
         line = (
-            f"{self.model_name}, {identity['dtype']}, {identity['alignment']}, "
+            f"{printable(self.model_name)}, {printable(identity['dtype'])}, "
+            f"{printable(identity['alignment'])}, "
             f"max_length {identity['max_length']}"
         )
         if EXACT in identity:
-            line += f", {identity[EXACT]['rows']:,} rows in {identity[EXACT]['dtype']}"
+            line += f", {identity[EXACT]['rows']:,} rows in {printable(identity[EXACT]['dtype'])}"
         return line + f", {identity[SAMPLE]['rows']:,} rows" if SAMPLE in identity else line
 
 

@@ -32,24 +32,23 @@ def printable(text: object, most: int = MOST_CHARACTERS) -> str:
         The text without a line break, a control character, a sign that has no width or turns the
         direction, or half of a surrogate pair, which no stream could write.
     """
-    whole = text if isinstance(text, str) else str(text)
-    if len(whole) > most:
-        front = (most + 1) // 2
-        left_out = len(whole) - most
-        whole = f"{whole[:front]}[... {left_out:,} characters ...]{whole[len(whole) - most // 2 :]}"
+    whole = _cut(text if isinstance(text, str) else str(text), most)
     return whole if _is_plain(whole) else "".join(map(_shown, whole))
 
 
-def printable_lines(text: str, indent: str = "") -> str:
+def printable_lines(text: str, indent: str = "", most: int | None = None) -> str:
     """Text that may be of several lines, and whose line breaks and tabs stay.
 
     Args:
-        text: Of any length: nothing is cut.
+        text: Of any length.
         indent: What stands before every line but the first. With spaces, a line break that came in
             with a name cannot begin a line that looks like another one of ours.
+        most: Characters of each line that are shown, as in `printable`; None for all.
     """
     # Split here at "\n" alone: `splitlines` also splits at signs that are to be shown instead.
     lines = text.replace("\r\n", "\n").split("\n")
+    if most is not None:
+        lines = [_cut(line, most) for line in lines]
     return f"\n{indent}".join(
         line if _is_plain(line) else "".join(map(_shown_in_lines, " " + line, line))
         for line in lines
@@ -65,6 +64,15 @@ def printable_json(text: str) -> str:
     if text.isascii() and "\x7f" not in text:  # JSON itself escapes the other controls
         return text
     return "".join(map(_shown_in_json, text))
+
+
+def _cut(text: str, most: int) -> str:
+    """The text without its middle, where it is too long."""
+    left_out = len(text) - most
+    if left_out <= 0:
+        return text
+    ends = text[: (most + 1) // 2], text[len(text) - most // 2 :]
+    return f"[... {left_out:,} characters ...]".join(ends)
 
 
 def _is_plain(text: str) -> bool:

@@ -73,7 +73,7 @@ def test_a_manifest_is_shown_or_refused(capsys: pytest.CaptureFixture[str]) -> N
             print_manifest(manifest, Location("/out"))
             shown_ones += bool(render_card(manifest)) and bool(manifest.to_json())
     printed = capsys.readouterr().out
-    assert shown_ones > MUTANTS / 20
+    assert shown_ones > 5
     assert not {"\x1b", "\r", "\u202e"} & {*printed}
 
 
@@ -93,7 +93,7 @@ def test_a_summary_is_shown_or_refused(
                 summary.rows_of(kind)
             shown_ones += bool(render_page(manifest, summary))
     printed = capsys.readouterr().out
-    assert shown_ones > MUTANTS / 20
+    assert shown_ones > 5
     assert not {"\x1b", "\r", "\u202e"} & {*printed}
 
 
