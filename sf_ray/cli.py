@@ -5,11 +5,14 @@ traceback. Imports the module of a command only after parsing, so that `--help` 
 """
 
 import importlib
+import io
 import platform
+import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from types import NoneType, UnionType
+from types import NoneType, TracebackType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
@@ -21,6 +24,8 @@ from sf_ray.config.registry import COMMANDS, Command, load
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.json_log import begin_log
 from sf_ray.runtime.log import say
+from sf_ray.text.printable import printable_lines
+from sf_ray.text.redaction import redact, remember_secrets
 
 
 def main(arguments: Sequence[str] | None = None, specs: object | None = None) -> int:
@@ -36,10 +41,13 @@ def main(arguments: Sequence[str] | None = None, specs: object | None = None) ->
         The exit code: 0 done, 1 failed, 2 wrong usage, 3 done without some shards, 130 stopped by
         Ctrl-C, 143 stopped by SIGTERM.
     """
+    _guard_streams()
     try:
         result = _group(specs).main(args=arguments, prog_name="sf-ray", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(file=shown)
+        print(printable_lines(redact(shown.getvalue().rstrip())), file=sys.stderr)
         return 2
     except click.Abort:
         return _stopped()
@@ -52,6 +60,22 @@ def main(arguments: Sequence[str] | None = None, specs: object | None = None) ->
         return _stopped()
     # A command that reads a corpus returns the shards that it skipped.
     return 3 if isinstance(result, tuple) and result else 0
+
+
+def _guard_streams() -> None:
+    """Makes standard output and the last words of an unforeseen error fit for text of others."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Not every terminal can write every name: what it cannot write is shown as an escape. That
+        # is Python's own way for standard error.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.excepthook = _say_traceback
+    threading.excepthook = lambda raised: _say_traceback(*raised[:3])
+
+
+def _say_traceback(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    say("".join(traceback.format_exception(kind, error, trace)).rstrip())
 
 
 def _stopped() -> int:
@@ -171,6 +195,7 @@ def _callback(command: Command, specs: object | None) -> Callable[..., Any]:
     def call(debug: bool, config: str | None = None, **flags: Any) -> Any:
         try:
             options = load(command, flags, config)
+            remember_secrets(options=getattr(options, "storage_options", None))
             _begin_log(command, getattr(options, "log_format", "text"))
             module, _, name = command.entry.partition(":")
             function = getattr(importlib.import_module(f"sf_ray.{module}"), name)

@@ -1,8 +1,15 @@
 """The errors that a user can act on; the command line prints their text without a traceback.
 
 Each class has the exit code of a run that it ends. Workers raise these errors too, so every class
-can be pickled. Imports nothing of this package.
+can be pickled. Every message is fit to be shown wherever it goes: names and answers that it quotes
+can neither forge a line nor steer a terminal, and it has no secrets (`text`).
 """
+
+from sf_ray.text.printable import printable, printable_lines
+from sf_ray.text.redaction import redact
+
+# Characters of a line that are shown: a list of names can be as long as the names are.
+_LINE = 8000
 
 
 class SfRayError(Exception):
@@ -15,6 +22,9 @@ class SfRayError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
+        # Here, so that no place that raises can forget it, and before the error leaves its process:
+        # only this one knows the storage options.
+        message = redact(printable_lines(message, most=_LINE))
         super().__init__(message)
         # Kept beside `args`, because Ray Data appends advice of its own to the `args` of any
         # exception that leaves a task.
@@ -40,11 +50,11 @@ class BadShardError(SfRayError):
 
     def __init__(self, shard: str, reason: str) -> None:
         super().__init__(
-            f"shard {shard}: {reason}; write it again, take it out of the corpus, or go on without "
-            "it with --on-bad-shard skip"
+            f"shard {printable(shard)}: {reason}; write it again, take it out of the corpus, or "
+            "go on without it with --on-bad-shard skip"
         )
         self.shard = shard
-        self.reason = reason
+        self.reason = redact(printable_lines(reason))
 
     def __reduce__(self) -> tuple[type["BadShardError"], tuple[str, str]]:
         """Pickles the two arguments: by default Python would pass the one message instead."""
@@ -63,13 +73,13 @@ class BadRowError(SfRayError):
 
     def __init__(self, shard: str, row: int, place: str, reason: str) -> None:
         super().__init__(
-            f"shard {shard}, {place}: {reason}; mend it, or go on with --on-bad-line skip, which "
-            f"gives row {row} the status bad_row"
+            f"shard {printable(shard)}, {place}: {reason}; mend it, or go on with "
+            f"--on-bad-line skip, which gives row {row} the status bad_row"
         )
         self.shard = shard
         self.row = row
         self.place = place
-        self.reason = reason
+        self.reason = redact(printable_lines(reason))
 
     def __reduce__(self) -> tuple[type["BadRowError"], tuple[str, int, str, str]]:
         """Pickles the four arguments: by default Python would pass the one message instead."""
@@ -110,8 +120,10 @@ def first_line(error: BaseException, cause_first: bool = False) -> str:
         cause_first: Quote the cause of `error` instead, where there is one.
 
     Returns:
-        At most 300 characters; the name of the error's class where the text is empty.
+        About 300 characters without secrets; the name of the error's class where the text is
+        empty.
     """
     quoted = error.__cause__ if cause_first and error.__cause__ else error
     text = str(quoted).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
+    # Redacted first: half of a secret would not be found.
+    return printable(redact(text.splitlines()[0]), most=300) if text else type(error).__name__

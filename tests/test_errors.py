@@ -48,7 +48,9 @@ def test_exit_codes_are_those_of_the_command_line() -> None:
 def test_an_error_is_quoted_in_one_line() -> None:
     assert first_line(SfRayError("one\ntwo")) == "one"
     assert first_line(ValueError()) == "ValueError"
-    assert len(first_line(ValueError("x" * 1000))) == 300
+    long = first_line(ValueError("x" * 1000 + "end"))
+    assert len(long) < 340
+    assert long.endswith("xend")
     outer = ValueError("outer")
     outer.__cause__ = OSError("inner")
     assert first_line(outer) == "outer"

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from sf_ray.commands import pipeline
 from sf_ray.config.options import DemoOptions, RunOptions
 from sf_ray.errors import SfRayError
+from sf_ray.runtime.console import SafeConsole
 
 _MODULES = (
     "argparse", "array", "ast", "asyncio", "base64", "bisect", "calendar", "cmath", "codecs",
@@ -50,7 +50,7 @@ def demo(options: DemoOptions) -> None:
     corpus, output = root / "corpus", root / "output"
     if not corpus.exists():
         write_corpus(corpus)
-    console = Console()
+    console = SafeConsole()
     # A command that works when typed here, also where the environment is not activated.
     command = "sf-ray" if shutil.which("sf-ray") else sys.argv[0]
     asked = f"run {corpus} {output} --model demo --keep-fraction {_KEEP} --report-by planted"
@@ -58,7 +58,6 @@ def demo(options: DemoOptions) -> None:
         f"{_ROWS} questions about Python's library, answered by its docstrings, in {corpus}/;\n"
         f"{_EXCHANGED:.0%} of the answers are exchanged between rows, some are empty or null.\n"
         f"$ {command} {asked}",
-        highlight=False,
         soft_wrap=True,
     )
     pipeline.run(
@@ -84,7 +83,6 @@ def demo(options: DemoOptions) -> None:
         f"  {command} {asked}\n"
         "  # your own Parquet files, here or in a bucket (s3://...)\n"
         f"  {command} run INPUT OUTPUT --model demo --keep-fraction 0.1",
-        highlight=False,
         soft_wrap=True,
     )
 
@@ -188,7 +186,7 @@ def _outcomes(corpus: Path, output: Path) -> dict[str, _Outcome]:
     return dict(sorted(outcomes.items(), key=lambda item: -len(item[1].ifd)))
 
 
-def _print_outcome(console: Console, outcomes: dict[str, _Outcome]) -> None:
+def _print_outcome(console: SafeConsole, outcomes: dict[str, _Outcome]) -> None:
     """Prints a table of the kinds, and how well IFD separates exchanged rows from intact ones."""
     table = Table(title="what became of the planted rows", box=None, pad_edge=False)
     for column in ("kind", "rows", "scored", "median IFD", "IFD >= 1", "kept"):
@@ -207,5 +205,4 @@ def _print_outcome(console: Console, outcomes: dict[str, _Outcome]) -> None:
         f"pairs, but only {dropped:.0%} of them reach 1.0, where the method drops a row. Below it\n"
         "a high IFD is what is kept: IFD alone does not clean a corpus of wrong answers.\n"
         "Rows without a usable answer are never kept.",
-        highlight=False,
     )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.console import Console
 
 from sf_ray.commands.locations import location_of
 from sf_ray.config.options import ShowOptions
@@ -17,12 +16,14 @@ from sf_ray.output.layout import Output
 from sf_ray.output.report.files import read_run
 from sf_ray.output.report.row_kinds import RowKind, ScoreKind, StatusKind
 from sf_ray.output.report.surveyed_rows import PICKS
-from sf_ray.output.report.terminal import as_terminal_text, print_manifest, print_row
+from sf_ray.output.report.terminal import print_manifest, print_row
+from sf_ray.runtime.console import SafeConsole
 from sf_ray.scoring.pieces import read_piece
 from sf_ray.scoring.score_set import ScoreSet, find_score_set
 from sf_ray.scoring.score_table import SCORE_SCHEMA
 from sf_ray.storage.files import list_files, map_requests
 from sf_ray.storage.location import Location
+from sf_ray.text.printable import printable
 
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
@@ -58,7 +59,7 @@ def _show_run(options: ShowOptions, output: Output) -> None:
     if options.status is not None and not counts.get(options.status):
         occurring = ", ".join(name for name, count in counts.items() if count)
         raise UsageError(f"--status {options.status}: no row has it; rows have {occurring}")
-    console = Console(highlight=False, markup=False)
+    console = SafeConsole()
     for section in _sections(options):
         console.rule(section.title)
         rows = summary.rows_of(section.kind)
@@ -96,10 +97,10 @@ def _show_scores(options: ShowOptions, location: Location) -> None:
         raise UsageError("--around-cut: scores have no cut-off; give the OUTPUT of a run")
     pieces = [piece for piece in _read_pieces(score_set) if piece.num_rows]
     table = pa.concat_tables(pieces) if pieces else SCORE_SCHEMA.empty_table()
-    console = Console(highlight=False, markup=False)
+    console = SafeConsole()
     console.print(f"{score_set.pieces.public_uri}", soft_wrap=True)
     for name, value in score_set.identity.items():
-        console.print(f"  {name:16} {value}", soft_wrap=True)
+        console.print(f"  {printable(name):16} {printable(value)}", soft_wrap=True)
     counts = Counter(table["status"].to_pylist())
     console.print(f"{table.num_rows:,} rows in {len(pieces):,} pieces")
     for status in Status:
@@ -114,7 +115,7 @@ def _show_scores(options: ShowOptions, location: Location) -> None:
     for title, rows in _rows_of_scores(options, table):
         console.rule(title)
         for row in rows.to_pylist():
-            place = as_terminal_text(f"row {row['row']:,} of {row['shard']}")
+            place = f"row {row['row']:,} of {printable(row['shard'])}"
             ifd = row["status"] if row["ifd"] is None else f"IFD {row['ifd']:.6f}"
             console.print(f"{ifd}  {place}", soft_wrap=True)
 

@@ -29,6 +29,7 @@ from sf_ray.scoring.bad_rows import (
 )
 from sf_ray.selection.group_column import group_problem
 from sf_ray.storage.files import map_requests
+from sf_ray.text.printable import printable
 
 if TYPE_CHECKING:
     from sf_ray.encoding.specs import EncodingSpec
@@ -62,8 +63,8 @@ def usable_shards(options: CorpusOptions, corpus: Corpus, row_format: Format) ->
             f"; the other {len(bad) - 1:,} shards cannot be used either" if len(bad) > 1 else ""
         )
         raise SfRayError(
-            f"shard {shard.file.relative}: {problem}{others}. Choose another column with "
-            "--columns, or convert or rename it"
+            f"shard {printable(shard.file.relative)}: {problem}{others}. Choose another column "
+            "with --columns, or convert or rename it"
         )
     if bad and options.on_bad_shard == "fail":
         named = {shard.file.relative: problem for shard, problem in bad.items()}

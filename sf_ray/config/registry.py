@@ -6,6 +6,7 @@ so that `--help` stays fast.
 
 import difflib
 import json
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -187,7 +188,7 @@ def _from_yaml(path: str) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"--config {path}: cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:
-        raise UsageError(f"--config {path}: not valid YAML: {error}") from None
+        raise UsageError(f"--config {path}: not valid YAML: {_slip(error)}") from None
     if not isinstance(document, dict):
         raise UsageError(f"--config {path}: expected option names with values, e.g. 'model: demo'")
     known = {name for command in COMMANDS.values() for name in command.options.model_fields}
@@ -198,6 +199,18 @@ def _from_yaml(path: str) -> dict[str, Any]:
             hint = f"did you mean {nearest[0]!r}?" if nearest else "see `sf-ray run --help`"
             raise UsageError(f"--config {path}: unknown key {key!r}; {hint}")
     return values
+
+
+def _slip(error: yaml.YAMLError) -> str:
+    """What is wrong with a YAML file, and where, without a word of it: it may hold secrets.
+
+    PyYAML shows the line itself, and names what it read in quotation marks.
+    """
+    if not isinstance(error, yaml.MarkedYAMLError):  # characters that YAML has not
+        return "it holds a character that YAML does not allow"
+    problem = re.sub(r"'[^']{2,}'|\"[^\"]{2,}\"", "what stands there", error.problem or "a slip")
+    mark = error.problem_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
 
 
 def _explain(command: Command, error: ValidationError) -> str:

@@ -23,6 +23,7 @@ from sf_ray.corpus.messages import chat_of
 from sf_ray.corpus.pairs import prompt_and_completion, question_and_answer
 from sf_ray.corpus.status import Status
 from sf_ray.errors import SfRayError, UsageError
+from sf_ray.text.printable import printable
 
 # The values of one row by column, or by field of a JSON object.
 Row = Mapping[str, object]
@@ -43,7 +44,7 @@ class SampleRow:
     row: Row
 
     def __str__(self) -> str:
-        return f"row {self.number} of {self.shard}"
+        return f"row {self.number} of {printable(self.shard)}"
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from sf_ray.corpus.formats import SampleRow
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.sampling import sample_rows, sampled_shards
 from sf_ray.corpus.units import Footer
-from sf_ray.storage.files import put_bytes, read_bytes_or_none
+from sf_ray.storage.files import TooLargeError, put_bytes, read_bounded_or_none
+from sf_ray.storage.json_files import parse_json
 from sf_ray.storage.location import Location
 
 _FOOTERS_NAME = "_footers.arrow"  # not Parquet: every *.parquet below SCORES is a score piece
 _FOOTERS_VERSION = 3  # several schemas; version 2 had one
 _SAMPLE_NAME = "_sample.json"
 _SAMPLE_VERSION = 1
+# Bytes of the largest that are read: footers of a million shards, and some rows, which may be long.
+_MOST_FOOTER_BYTES, _MOST_SAMPLE_BYTES = 1 << 29, 1 << 28
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,13 @@ def read_footers(scores: Location) -> dict[str, Footer]:
     Raises:
         SfRayError: Storage failed.
     """
-    data = read_bytes_or_none(scores.join(_FOOTERS_NAME))
+    data = _kept(scores.join(_FOOTERS_NAME), _MOST_FOOTER_BYTES)
     if data is None:
         return {}
     try:
         table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-        header = json.loads(table.schema.metadata[b"sf_ray"])
+        table.validate(full=True)
+        header = parse_json(table.schema.metadata[b"sf_ray"])
         if header["version"] == 2:
             header["schemas"] = [header["schema"]]
             table = table.append_column("schema", pa.array([0] * table.num_rows))
@@ -69,13 +74,29 @@ def read_footers(scores: Location) -> dict[str, Footer]:
         ]
         names = ("shard_id", "row_groups", "starts", "schema")
         return {
-            shard_id: Footer(tuple(row_groups), schemas[number], tuple(starts))
+            str(shard_id): Footer(_counts(row_groups), schemas[number], _counts(starts))
             for shard_id, row_groups, starts, number in zip(
                 *(table[name].to_pylist() for name in names), strict=True
             )
         }
     except (pa.ArrowException, OSError, LookupError, ValueError, TypeError):
         return {}
+
+
+def _counts(values: list[object]) -> tuple[int, ...]:
+    """Rows or bytes: whole numbers that are not negative."""
+    counts = tuple(value for value in values if isinstance(value, int) and value >= 0)
+    if len(counts) != len(values):
+        raise ValueError("no counts")
+    return counts
+
+
+def _kept(location: Location, limit: int) -> bytes | None:
+    """What an earlier run has kept; None where it is absent, or larger than any that is ours."""
+    try:
+        return read_bounded_or_none(location, limit)
+    except TooLargeError:
+        return None
 
 
 def keep_footers(scores: Location, corpus: Corpus, known: Mapping[str, Footer]) -> None:
@@ -146,11 +167,11 @@ def keep_sample(scores: Location, sample: Sample) -> None:
 
 def _read_sample(scores: Location, shard_ids: tuple[str, ...]) -> Sample | None:
     """The kept sample; None where it is absent, is of other shards, or cannot be understood."""
-    data = read_bytes_or_none(scores.join(_SAMPLE_NAME))
+    data = _kept(scores.join(_SAMPLE_NAME), _MOST_SAMPLE_BYTES)
     if data is None:
         return None
     try:
-        payload = json.loads(data)
+        payload = parse_json(data)
         if payload["version"] == _SAMPLE_VERSION and tuple(payload["shard_ids"]) == shard_ids:
             return Sample(shard_ids, _sample_rows(payload["rows"]), is_kept=True)
     except (ValueError, KeyError, TypeError):
@@ -158,5 +179,8 @@ def _read_sample(scores: Location, shard_ids: tuple[str, ...]) -> Sample | None:
     return None
 
 
-def _sample_rows(payload: list[dict[str, object]]) -> tuple[SampleRow, ...]:
-    return tuple(SampleRow(**fields) for fields in payload)  # type: ignore[arg-type]
+def _sample_rows(payload: object) -> tuple[SampleRow, ...]:
+    return _SAMPLE_ROWS.validate_python(payload)
+
+
+_SAMPLE_ROWS = TypeAdapter(tuple[SampleRow, ...])

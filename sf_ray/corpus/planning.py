@@ -25,6 +25,7 @@ from sf_ray.runtime.log import say
 from sf_ray.storage.files import File, Listing, list_input
 from sf_ray.storage.globs import has_wildcard
 from sf_ray.storage.location import Location
+from sf_ray.text.printable import printable
 
 _FOOTER_THREADS = 32
 _BAD_SHARDS_SHOWN = 5
@@ -60,7 +61,7 @@ def say_skipped(
     for shard in skipped:
         if shard not in known:
             fields = {"stage": stage, "shard": shard.relative} if stage else {}
-            say(f"note: skipping shard {shard.relative}: {shard.reason}{then}", **fields)
+            say(f"note: skipping shard {printable(shard.relative)}: {shard.reason}{then}", **fields)
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def passed_over_text(passed_over: Mapping[str, str]) -> str:
     """How many files and folders are not read, with an example and its reason."""
     name = min(passed_over)
     files = "1 file" if len(passed_over) == 1 else f"{len(passed_over):,} files"
-    return f"passed over: {files}, e.g. {name}: {passed_over[name]}"
+    return f"passed over: {files}, e.g. {printable(name)}: {passed_over[name]}"
 
 
 def _refuse_several_file_types(location: Location, files: list[File]) -> None:
@@ -292,7 +293,7 @@ def bad_shards(location: Location, bad: Mapping[str, str], of: int, skip_bad: bo
     """
     if len(bad) == 1 and not skip_bad:
         return BadShardError(*next(iter(bad.items())))
-    lines = [f"  {name}: {reason}" for name, reason in sorted(bad.items())]
+    lines = [f"  {printable(name)}: {reason}" for name, reason in sorted(bad.items())]
     if len(lines) > _BAD_SHARDS_SHOWN:
         lines[_BAD_SHARDS_SHOWN:] = [f"  and {len(lines) - _BAD_SHARDS_SHOWN} more"]
     rest = "" if skip_bad else ", or go on without them with --on-bad-shard skip"

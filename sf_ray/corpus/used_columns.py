@@ -12,6 +12,7 @@ from sf_ray.corpus.formats import Format
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.corpus.readers.json_lines import LINES
+from sf_ray.text.printable import printable
 
 # Columns that an error about two schemas names.
 _SHOWN = 3
@@ -119,7 +120,7 @@ def different_columns(corpus: Corpus) -> str:
         if len(names) > _SHOWN:
             details.append(f"{len(names) - _SHOWN} more columns differ")
         return (
-            f"{example.file.relative} and {shard.file.relative} differ: "
+            f"{printable(example.file.relative)} and {printable(shard.file.relative)} differ: "
             f"{'; '.join(details) or 'the same columns are in another order'}"
         )
     return ""

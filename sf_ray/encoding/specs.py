@@ -25,6 +25,7 @@ from sf_ray.engine.model_files import Model, load_tokenizer, resolve_model, toke
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say
 from sf_ray.storage.location import whole_path
+from sf_ray.text.printable import printable
 
 # How much of a sampled text the tokenizers are compared on: a book would take seconds.
 _SAMPLE_CHARACTERS = 5000
@@ -147,7 +148,8 @@ class EncodingSpec:
         failed = [i for i, s in enumerate(encoded.statuses) if s is Status.TEMPLATE_ERROR]
         if failed:  # only here is the line of the template known at which it failed
             say(
-                f"note: the template fails on {len(failed)} rows of {shard}, first on row "
+                f"note: the template fails on {len(failed)} rows of {printable(shard)}, "
+                "first on row "
                 f"{start + failed[0]} ({encoded.reasons[failed[0]]}); they get the status "
                 f"{Status.TEMPLATE_ERROR.value}"
             )

@@ -22,12 +22,15 @@ from filelock import FileLock
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say
 from sf_ray.storage.files import File, copy_here, list_files
+from sf_ray.storage.json_files import read_json
 from sf_ray.storage.location import Location
 
 # Files that decide what a model computes: its fingerprint is of them, and no others are fetched.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")
 # Folders in which sentence-transformers keeps the modules behind the transformer, as `1_Pooling`.
 _MODULE = re.compile(r"\d+_\w+")
+# Bytes that a config.json may have; large ones have some KB.
+_MOST_CONFIG_BYTES = 1 << 24
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -131,11 +134,21 @@ def chat_template(model: Model, tokenizer: Any) -> str:
 
 
 def context_window(model: Model) -> int | None:
-    """The longest input of the model in tokens; None where its configuration does not say."""
-    config = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
-    for part in (config, config.get("text_config") or {}):
+    """The longest input of the model in tokens; None where its configuration does not say.
+
+    Raises:
+        SfRayError: The configuration is no JSON object.
+    """
+    advice = "expected the config.json of a transformers model"
+    where = Location(str(model.path / "config.json"))
+    # Some models have bounds of infinity there.
+    config = read_json(where, _MOST_CONFIG_BYTES, advice, only_finite=False)
+    if not isinstance(config, dict):
+        raise SfRayError(f"model {model.name}: its config.json is no object; {advice}")
+    text_config = config.get("text_config")
+    for part in (config, text_config if isinstance(text_config, dict) else {}):
         for key in ("max_position_embeddings", "n_positions"):
-            if part.get(key):
+            if isinstance(part.get(key), int) and part[key] > 0:
                 return int(part[key])
     return None
 

@@ -9,8 +9,15 @@ import json
 from collections.abc import Iterable
 
 from sf_ray.errors import SfRayError
-from sf_ray.output.manifest import Manifest
-from sf_ray.storage.files import list_files, map_requests, put_bytes, read_bytes_or_none, remove
+from sf_ray.output.manifest import MOST_BYTES, Manifest
+from sf_ray.storage.files import (
+    list_files,
+    map_requests,
+    put_bytes,
+    read_bounded_or_none,
+    remove,
+)
+from sf_ray.storage.json_files import read_json_or_none
 from sf_ray.storage.location import Location
 
 # Marks an exported file among the names of filtered shards. A shard's relative path cannot begin
@@ -38,7 +45,7 @@ class Output:
         Raises:
             SfRayError: It is not one that this version can read.
         """
-        data = read_bytes_or_none(self.manifest_location)
+        data = read_bounded_or_none(self.manifest_location, MOST_BYTES)
         if data is None:
             return None
         return Manifest.from_json(data, self.manifest_location.public_uri)
@@ -69,8 +76,7 @@ class Output:
         names = {*names} | {_EXPORT + name for name in exports}
         manifest = self.manifest()
         owned = {*_recorded(manifest)} if manifest else set()
-        unfinished = read_bytes_or_none(self._writing)
-        owned |= set(json.loads(unfinished)["names"]) if unfinished else set()
+        owned |= self._claimed()
         present = {*self._present()}
         if foreign := sorted(present - owned):
             raise SfRayError(
@@ -84,6 +90,21 @@ class Output:
         places = map(self._place, sorted(present))
         for _ in map_requests(self.location, remove, places):
             pass  # an error of a thread is raised when its result is taken
+
+    def _claimed(self) -> set[str]:
+        """The names that an interrupted run may have written.
+
+        Raises:
+            SfRayError: The file of names is not one that a run of ours wrote.
+        """
+        advice = "remove it, and the files in data and export that an interrupted run left"
+        claim = read_json_or_none(self._writing, MOST_BYTES, advice)
+        if claim is None:
+            return set()
+        names = claim.get("names") if isinstance(claim, dict) else None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise SfRayError(f"{self._writing.public_uri}: no list of names; {advice}")
+        return {*names}
 
     def finish(self, manifest: Manifest) -> None:
         """Writes the manifest, after all other files."""

@@ -18,7 +18,11 @@ from pydantic.json_schema import SkipJsonSchema
 
 from sf_ray.errors import SfRayError
 from sf_ray.output.manifest_scores import Count, Record, Scores
+from sf_ray.storage.json_files import parse_json
+from sf_ray.text.printable import printable_json
 
+# Bytes of the largest manifest that is read: one of millions of shards.
+MOST_BYTES: Final = 1 << 28
 # Raised when a key is renamed, removed or gets another meaning; not when one is added.
 MANIFEST_VERSION: Final = 1
 
@@ -216,7 +220,7 @@ class Manifest(Record):
             SfRayError: It is not a manifest that this version can read.
         """
         try:
-            keys = json.loads(data)
+            keys = parse_json(data)
             if keys["manifest_version"] != MANIFEST_VERSION:
                 raise ValueError
             return cls.model_validate(keys)
@@ -229,4 +233,5 @@ class Manifest(Record):
     def to_json(self) -> bytes:
         """Writes the JSON: every key that was given a value, in the order of the models."""
         keys = self.model_dump(exclude_unset=True)
-        return json.dumps(keys, indent=2, ensure_ascii=False, allow_nan=False).encode()
+        text = json.dumps(keys, indent=2, ensure_ascii=False, allow_nan=False)
+        return printable_json(text).encode()

@@ -28,6 +28,7 @@ from sf_ray.output.writers.parquet_writer import parquet_writer
 from sf_ray.output.writers.shard_form import ShardForm, form_of
 from sf_ray.storage.files import put_whole
 from sf_ray.storage.location import Location
+from sf_ray.text.printable import printable
 
 _BATCH_ROWS = 65536
 
@@ -159,8 +160,8 @@ def refuse_field(
         # which the name could be written in other letters.
         if (needle in line or b"\\u" in line) and name in json.loads(line):
             raise SfRayError(
-                f"row {row} of {shard.file.relative} has a field {name!r} already; name the added "
-                "one with --ifd-column"
+                f"row {row} of {printable(shard.file.relative)} has a field {name!r} already; "
+                "name the added one with --ifd-column"
             )
 
 

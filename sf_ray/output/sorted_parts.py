@@ -26,6 +26,7 @@ from sf_ray.selection.chunks import Chunk, ChunkRows, Kept
 from sf_ray.selection.cutoffs import Cutoff, parts_of
 from sf_ray.storage.files import put_whole
 from sf_ray.storage.location import Location
+from sf_ray.text.printable import printable
 
 
 def part_names(file_type: FileType, parts: int) -> list[str]:
@@ -112,7 +113,8 @@ def _stored_as(shard: Shard, kept: pa.Table, schema: pa.Schema) -> pa.Table:
         return kept.cast(wanted)
     except (ValueError, pa.ArrowException) as error:
         raise SfRayError(
-            f"{shard.file.relative}: its columns are not stored as those of the first shard, so "
+            f"{printable(shard.file.relative)}: its columns are not stored as those of the first "
+            "shard, so "
             f"their rows cannot go into one file ({first_line(error)}); use --order input"
         ) from error
 

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import shlex
 import signal
 import threading
+from pathlib import Path
 
 import ray
 from ray._private import ray_constants
@@ -19,6 +21,7 @@ from sf_ray.runtime.joining import (
 )
 from sf_ray.runtime.log import say, worker_environment
 from sf_ray.runtime.versions import check_workers
+from sf_ray.text.redaction import redact
 
 # Tasks reserve parts of a CPU, so more processes than CPUs run at once. A local Ray keeps this many
 # idle processes beyond its CPUs: it would end them after a second, and a new process imports for
@@ -42,6 +45,7 @@ def start_ray(address: str | None) -> None:
         return
     address = _checked(address)
     _refuse_uv_hook()
+    _hide_secrets_of_command_line()
     soft_limit = (os.cpu_count() or 1) + _SPARE_PROCESSES
     os.environ.setdefault("RAY_num_workers_soft_limit", str(soft_limit))
     environment = worker_environment()
@@ -117,6 +121,21 @@ def _refuse_uv_hook() -> None:
                 "note: Ray's workers use the Python of their nodes, not `uv run`; set "
                 f"{_UV_HOOK}=1 if they are to be started with it"
             )
+
+
+def _hide_secrets_of_command_line() -> None:
+    """Takes secrets out of the words that this process was started with.
+
+    Every user of the machine can list them, and Ray keeps them with the job: its dashboard shows
+    them, and so do the files of its session.
+    """
+    try:
+        words = Path("/proc/self/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except OSError:  # a system without /proc
+        return
+    shown = [redact(word) for word in words]
+    if shown != words:
+        ray._raylet.setproctitle(shlex.join(shown))
 
 
 def _quiet_loggers() -> None:

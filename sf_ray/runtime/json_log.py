@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sf_ray.runtime.log import LogSettings, json_line, new_run_id, use_log_settings
+from sf_ray.text.printable import printable_json
 
 # A line that marks the end of the log. The end of the pipe does not, because other processes may
 # hold the pipe open after the driver closes it. No program ends a line with this byte.
@@ -60,7 +61,7 @@ def as_json(line: str, run_id: str) -> str:
         source = {name: value for name, value in source.items() if value}
         line = match["text"]
     if record := _record_of_say(line):
-        return json.dumps(record | source, ensure_ascii=False) if source else line
+        return printable_json(json.dumps(record | source, ensure_ascii=False)) if source else line
     return json_line(line, run_id, source, _level_of(line))
 
 

@@ -18,6 +18,9 @@ from time import monotonic
 
 from pythonjsonlogger.json import JsonFormatter
 
+from sf_ray.text.printable import printable_json, printable_lines
+from sf_ray.text.redaction import redact
+
 # Seconds that each stage of a command took, by the name of the stage.
 WallTimes = dict[str, float]
 
@@ -79,7 +82,7 @@ def worker_environment() -> dict[str, str]:
 
 
 def say(line: str, **fields: object) -> None:
-    """Writes a log line to standard error at once.
+    """Writes a log line to standard error at once, without secrets and control characters.
 
     Args:
         line: Text for people. A line that begins with "note: " is a warning in JSON, one that
@@ -88,6 +91,9 @@ def say(line: str, **fields: object) -> None:
     """
     if log_settings().log_format == "json":
         line = json_line(line, run_id(), fields)
+    else:
+        # Indented: only the first line of what is said can look like a line of ours.
+        line = printable_lines(redact(line), indent="  ")
     print(line, file=sys.stderr, flush=True)
 
 
@@ -103,11 +109,13 @@ def json_line(line: str, run: str, fields: Mapping[str, object], level: int | No
     for prefix, prefix_level in _PREFIXES.items():
         if level is None and line.startswith(prefix):
             line, level = line.removeprefix(prefix), prefix_level
+    line = redact(line)
+    fields = {name: redact(v) if isinstance(v, str) else v for name, v in fields.items()}
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     record = logging.getLogger("sf_ray").makeRecord(
         "sf_ray", level or logging.INFO, "", 0, line, (), None, extra={"time": now, **fields}
     )
-    return _formatter(run).format(record)
+    return printable_json(_formatter(run).format(record))
 
 
 @lru_cache(maxsize=1)

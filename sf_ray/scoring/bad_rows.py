@@ -16,6 +16,7 @@ from sf_ray.corpus.sampling import Segment
 from sf_ray.corpus.status import BAD, Status
 from sf_ray.corpus.units import Unit, group_reads
 from sf_ray.errors import SfRayError
+from sf_ray.text.printable import printable
 
 # Bad rows that an error shows, and so all that is collected of them.
 SHOWN = 3
@@ -155,14 +156,14 @@ def check_bad_rows(segments: Sequence[Segment], scores: pa.Table, max_bad_fracti
     )
     raise SfRayError(
         f"more than {max_bad_fraction:.1%} of {scores.num_rows:,} sampled rows cannot be used: "
-        f"{_in_words(bad)}, e.g. row {row} of {shard}. Mend the corpus, map other columns with "
-        "--columns, or allow more with --max-bad-fraction"
+        f"{_in_words(bad)}, e.g. row {row} of {printable(shard)}. Mend the corpus, map other columns "
+        "with --columns, or allow more with --max-bad-fraction"
     )
 
 
 def _shown(corpus: Corpus, row_format: Format, examples: Sequence[BadRow]) -> str:
     return "; ".join(
-        f"row {example.row} of {example.shard}: {_reason(corpus, row_format, example)}"
+        f"row {example.row} of {printable(example.shard)}: {_reason(corpus, row_format, example)}"
         for example in examples
     )
 

@@ -4,12 +4,19 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sf_ray.corpus.status import Status
 from sf_ray.corpus.units import Place, Unit
-from sf_ray.errors import SfRayError
+from sf_ray.errors import SfRayError, first_line
+from sf_ray.scoring.score_table import SCORE_SCHEMA
 from sf_ray.storage.files import map_requests, read_bytes
 from sf_ray.storage.location import Location
+
+_STATUSES = pa.array([status.value for status in Status])
+# Of one piece, which is held in memory: a footer can claim any number.
+_MOST_ROWS = 1 << 26
 
 
 def read_tables(
@@ -65,15 +72,44 @@ def read_piece(piece: Location, columns: Sequence[str]) -> pa.Table:
     """Reads columns of a piece, whatever rows it holds.
 
     Raises:
-        SfRayError: The piece is missing or cannot be read.
+        SfRayError: The piece is missing, cannot be read, or holds no scores of ours.
     """
     try:
         with pq.ParquetFile(
             pa.BufferReader(read_bytes(piece)), page_checksum_verification=True
         ) as parquet:
+            if not 0 <= parquet.metadata.num_rows <= _MOST_ROWS:
+                raise pa.ArrowInvalid("its footer promises more rows than a piece can have")
             # No threads: callers read several pieces at a time.
-            return parquet.read(list(columns), use_threads=False)
+            table = parquet.read(list(columns), use_threads=False)
+        _check(table, columns)
     except (pa.ArrowException, OSError) as error:
         raise SfRayError(
-            f"score piece {piece.public_uri} cannot be read ({error}); delete it and score again"
+            f"score piece {piece.public_uri} cannot be read ({first_line(error)}); delete it and "
+            "score again"
         ) from error
+    return table
+
+
+def _check(table: pa.Table, columns: Sequence[str]) -> None:
+    """Checks that a table holds what `score_table` makes.
+
+    Raises:
+        pa.ArrowInvalid: A column is missing, has another type, or has values that are no scores.
+    """
+    if {*table.column_names} != {*columns}:
+        raise pa.ArrowInvalid(f"it has not all of the columns {', '.join(columns)}")
+    table.validate(full=True)
+    for name in columns:
+        column, expected = table[name], SCORE_SCHEMA.field(name)
+        if column.type != expected.type or (column.null_count and not expected.nullable):
+            raise pa.ArrowInvalid(f"its column {name} is no column of scores")
+        if (
+            pa.types.is_floating(column.type)
+            and not pc.all(pc.is_finite(column), min_count=0).as_py()
+        ):
+            raise pa.ArrowInvalid(f"its column {name} has values that are not finite")
+    if "status" in columns:
+        known = pc.is_in(table["status"], value_set=_STATUSES)
+        if not pc.all(known, min_count=0).as_py():
+            raise pa.ArrowInvalid("it has a status that there is not")

@@ -34,6 +34,7 @@ from sf_ray.scoring.stages.sink import PieceSink
 from sf_ray.scoring.stages.source import ScoringJob, UnitSource
 from sf_ray.scoring.stages.tally import RunCounts, Scored
 from sf_ray.storage.location import Location
+from sf_ray.text.printable import printable
 
 # Units that travel in one bundle, at most.
 _UNITS_A_BUNDLE = 64
@@ -95,8 +96,8 @@ def score_units(
         SfRayError: Something is wrong with a shard, with the model or with storage.
     """
     metrics = RunMetrics(
-        Location(options.model).public_uri,
-        corpus.location.public_uri,
+        printable(Location(options.model).public_uri),
+        printable(corpus.location.public_uri),
         scoring.count_rows(todo),
         count_units(todo),
     )
@@ -135,7 +136,7 @@ def _without_bad_shards(corpus: Corpus, score_set: ScoreSet) -> Corpus:
     if not left.shards:
         raise SfRayError(
             f"{corpus.location.public_uri}: no shard can be read to its end, e.g. "
-            f"{left.skipped[0].relative}: {left.skipped[0].reason}"
+            f"{printable(left.skipped[0].relative)}: {left.skipped[0].reason}"
         )
     return left
 

@@ -9,17 +9,29 @@ Knows the names of pieces, not what is in them. No Ray, no model.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeInt,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+)
 
 from sf_ray.corpus.formats import Format, resolve_format
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.units import ReadPlan, Shard, Unit, units_of
 from sf_ray.errors import BadShardError, SfRayError
-from sf_ray.storage.files import list_files, put_bytes, read_bytes, read_bytes_or_none
+from sf_ray.storage.files import list_files, put_bytes, read_bytes_or_none
+from sf_ray.storage.json_files import read_json
 from sf_ray.storage.location import Location
+from sf_ray.text.printable import printable, printable_json
 
 # A higher number where the same tokens would get other scores: scores of another version have
 # another identity, and are not reused.
@@ -29,6 +41,13 @@ SAMPLE = "sample"
 # The key of an identity that says which rows have scores of another type than all others.
 EXACT = "exact"
 _BAD, _IDENTITY = "_bad", "identity.json"
+# `<shard>.<shard id>.json`
+_MARK = re.compile(r".+\.(?P<shard_id>[^./]+)\.json", re.DOTALL)
+# Bytes that a description or a mark may have; ours have about a thousand.
+_MOST_BYTES = 1 << 20
+
+# A name of a folder, which leads nowhere else.
+ScoringId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w-]*$", max_length=100)]
 
 ShardUnits = Sequence[tuple[Shard, Sequence[Unit]]]
 
@@ -84,11 +103,24 @@ class ScoreSet:
 def bad_shards(pieces: Location) -> dict[str, str]:
     """Shards that are marked bad beside the pieces: shard id -> what is wrong with the shard."""
     folder = pieces.join(_BAD)
-    marks = [file.relative for file in list_files(folder, ".json")]
-    return {
-        mark.rsplit(".", 2)[1]: json.loads(read_bytes(folder.join(mark)))["reason"]
-        for mark in marks
-    }
+    marks = [
+        mark for file in list_files(folder, ".json") if (mark := _MARK.fullmatch(file.relative))
+    ]
+    return {mark["shard_id"]: _reason(folder.join(mark.string)) for mark in marks}
+
+
+def _reason(mark: Location) -> str:
+    """What is wrong with the shard that is marked.
+
+    Raises:
+        SfRayError: The mark is not one that a run of ours wrote.
+    """
+    advice = "remove it: the next run tries the shard again"
+    described = read_json(mark, _MOST_BYTES, advice)
+    reason = described.get("reason") if isinstance(described, dict) else None
+    if not isinstance(reason, str):
+        raise SfRayError(f"{mark.public_uri}: no mark of a bad shard; {advice}")
+    return reason
 
 
 def mark_bad(pieces: Location, stem: str, reason: str) -> None:
@@ -102,7 +134,7 @@ def mark_bad(pieces: Location, stem: str, reason: str) -> None:
         stem: `Shard.stem`.
         reason: What is wrong with the shard.
     """
-    mark = json.dumps({"reason": reason}, ensure_ascii=False).encode()
+    mark = printable_json(json.dumps({"reason": reason}, ensure_ascii=False)).encode()
     put_bytes(pieces.join(f"{_BAD}/{stem}.json"), mark)
 
 
@@ -158,13 +190,13 @@ def describe(score_set: ScoreSet, model_name: str) -> None:
     }
     where = score_set.pieces.join(_IDENTITY)
     if read_bytes_or_none(where) is None:
-        put_bytes(where, json.dumps(described, indent=2, ensure_ascii=False).encode())
+        text = json.dumps(described, indent=2, ensure_ascii=False)
+        put_bytes(where, printable_json(text).encode())
 
 
 def model_name(score_set: ScoreSet) -> str:
     """The name of the model that made the scores, as the first run of the set was given it."""
-    name: str = json.loads(read_bytes(score_set.pieces.join(_IDENTITY)))["model_name"]
-    return name
+    return _described(score_set.pieces.join(_IDENTITY))[0].model_name
 
 
 def format_of(score_set: ScoreSet) -> Format:
@@ -224,11 +256,12 @@ class _DescribedSet:
         """One line by which a person tells the sets of a corpus apart."""
         identity = self.identity
         line = (
-            f"{self.model_name}, {identity['dtype']}, {identity['alignment']}, "
+            f"{printable(self.model_name)}, {printable(identity['dtype'])}, "
+            f"{printable(identity['alignment'])}, "
             f"max_length {identity['max_length']}"
         )
         if EXACT in identity:
-            line += f", {identity[EXACT]['rows']:,} rows in {identity[EXACT]['dtype']}"
+            line += f", {identity[EXACT]['rows']:,} rows in {printable(identity[EXACT]['dtype'])}"
         return line + f", {identity[SAMPLE]['rows']:,} rows" if SAMPLE in identity else line
 
 
@@ -238,11 +271,67 @@ def _described_sets(location: Location) -> dict[str, _DescribedSet]:
     for file in list_files(location, _IDENTITY):
         folder, _, name = file.relative.rpartition("/")
         if name == _IDENTITY:
-            described = json.loads(read_bytes(location.join(file.relative)))
-            sets[described["scoring_id"]] = _DescribedSet(
-                folder, described["identity"], described["model_name"]
-            )
+            found, identity = _described(location.join(file.relative))
+            sets[found.scoring_id] = _DescribedSet(folder, identity, found.model_name)
     return sets
+
+
+def _described(where: Location) -> tuple["_Description", dict[str, Any]]:
+    """Reads what `describe` wrote: checked, and the identity as it stands there.
+
+    Raises:
+        SfRayError: It is not there, or is no description of a score set.
+    """
+    advice = (
+        "the scores beside it cannot be told apart without it: bring it back, or move the folder "
+        "away and score again"
+    )
+    described = read_json(where, _MOST_BYTES, advice)
+    try:
+        return _Description.model_validate(described, strict=True), described["identity"]
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise SfRayError(
+            f"{where.public_uri}: describes no score set ({key or 'all of it'}: {first['msg']}); "
+            f"{advice}"
+        ) from None
+
+
+class _MadeOf(BaseModel):
+    """How a set was made of another one: what identities keep by `SAMPLE` and `EXACT`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    of: ScoringId
+    rows: NonNegativeInt
+
+
+class _MixedOf(_MadeOf):
+    dtype: str
+
+
+class _Identity(BaseModel):
+    """The keys of an identity that are used here; others may follow."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: str
+    columns: dict[str, str]
+    dtype: str
+    alignment: str
+    max_length: NonNegativeInt
+    unit_rows: PositiveInt
+    sample: _MadeOf | None = None
+    exact: _MixedOf | None = None
+
+
+class _Description(BaseModel):
+    """The content of `identity.json`."""
+
+    scoring_id: ScoringId
+    identity: _Identity
+    model_name: str
 
 
 def _above(folder: Location, scoring_id: str) -> Location:

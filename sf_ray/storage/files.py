@@ -257,6 +257,54 @@ def read_bytes_or_none(location: Location) -> bytes | None:
         raise
 
 
+class TooLargeError(SfRayError):
+    """A file has more bytes than any of its kind that sf_ray wrote."""
+
+
+def read_bounded(location: Location, limit: int) -> bytes:
+    """Reads a whole file that should be small.
+
+    One request for the first bytes, and none for the size: a size could change until the read, and
+    some who may read a file may not ask about it.
+
+    Args:
+        location: The file.
+        limit: Bytes that the file may have.
+
+    Raises:
+        TooLargeError: The file is larger.
+        SfRayError: It does not exist (`FileNotFoundError` is the cause), or storage failed.
+    """
+    try:
+        data: bytes = location.call("cat_file", location.path, start=0, end=limit + 1)
+    except SfRayError as error:
+        # Stores refuse a range of an empty object.
+        if isinstance(error.__cause__, (FileNotFoundError, PermissionError)) or _size(location):
+            raise
+        return b""
+    if len(data) > limit:
+        raise TooLargeError(
+            f"{location.public_uri}: larger than {limit:,} bytes, which no file of this name has "
+            "that sf_ray wrote; move it away"
+        )
+    return data
+
+
+def read_bounded_or_none(location: Location, limit: int) -> bytes | None:
+    """Reads a whole small file; None where it does not exist."""
+    try:
+        return read_bounded(location, limit)
+    except SfRayError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+
+
+def _size(location: Location) -> int:
+    size: int = location.call("info", location.path)["size"]
+    return size
+
+
 def is_there(location: Location) -> bool:
     """Whether a file exists, found by one request without reading the file."""
     try:

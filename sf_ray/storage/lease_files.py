@@ -7,6 +7,7 @@ when a lease is free: that is `lease`.
 """
 
 import os
+import re
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,10 +22,13 @@ from sf_ray.runtime.log import say
 from sf_ray.storage.files import File, list_files, put_bytes, read_bytes_or_none, remove
 from sf_ray.storage.location import Location, storage_errors
 
+# No other digits than ASCII's, and no more than numbers that a run of ours could have counted to.
+_NAME = re.compile(r"[0-9]{6,12}\.json")
+
 
 def list_leases(folder: Location) -> list[File]:
     """The lease files in a `_lease` folder; the newest, which has the highest number, is last."""
-    return [file for file in list_files(folder, ".json") if file.relative[:-5].isdigit()]
+    return [file for file in list_files(folder, ".json") if _NAME.fullmatch(file.relative)]
 
 
 def lease_name(number: int) -> str:

@@ -9,7 +9,10 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from sf_ray.storage.files import now_utc
+from sf_ray.storage.json_files import parse_json
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,17 @@ class Holder:
         """The holder that stands for this process."""
         pid = os.getpid()
         return cls(secrets.token_hex(6), socket.gethostname(), pid, now_utc(), process_name(pid))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Holder":
+        """The holder that a lease file describes; an unknown one where it describes none.
+
+        Such a file is a lease all the same: who wrote it may live, and its age tells.
+        """
+        try:
+            return TypeAdapter(cls).validate_python(parse_json(data))
+        except ValueError:  # a ValidationError is one
+            return cls("?", "unknown", 0, "unknown", "")
 
     def lives_here(self) -> bool | None:
         """Whether the process still runs; None where this machine cannot see it.

@@ -9,7 +9,6 @@ import asyncio
 import copy
 import errno
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from fsspec.asyn import AsyncFileSystem
 
 from sf_ray.errors import SfRayError, first_line
 from sf_ray.runtime.log import say
+from sf_ray.text.redaction import public_uri, remember_secrets
 
 RETRY_S = 300.0
 # The time-out of one attempt: a fixed part, and the time that the bytes need at the slowest rate
@@ -76,6 +76,10 @@ class Location:
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     retry_s: float = RETRY_S
 
+    def __post_init__(self) -> None:
+        # Here, so that every process that reaches a storage knows what no text of it may show.
+        remember_secrets(self.uri, self.storage_options)
+
     def __reduce__(self) -> tuple[type["Location"], tuple[str, Mapping[str, Any], float]]:
         """Pickles a relative path as an absolute one: other processes run in other directories."""
         return Location, (whole_path(self.uri), self.storage_options, self.retry_s)
@@ -125,11 +129,12 @@ class Location:
 
     @property
     def public_uri(self) -> str:
-        """The URI without user name and password, for manifests, logs and errors.
+        """The URI without secrets, for manifests, logs and errors; see `text.redaction`."""
+        return public_uri(self.uri)
 
-        They stand before the host. An "@" behind it belongs to a name: hf://datasets/o/n@v1.
-        """
-        return re.sub(r"(?<=://)[^/?#]*@", "", self.uri, count=1) if self.is_remote else self.uri
+    def __repr__(self) -> str:
+        """Without secrets: Ray and other libraries print the arguments of what fails."""
+        return f"Location({self.public_uri!r})"
 
     def join(self, name: str) -> "Location":
         """The location of `name` below this one."""

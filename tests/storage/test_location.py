@@ -21,7 +21,7 @@ def test_credentials_do_not_show() -> None:
         "hf://datasets/o/n@refs%2Fconvert%2Fparquet/a#b?c@d",
         "s3://bucket/a@b",
         "memory://[v1]/x@y",
-        "https://host?email=a@b",
+        "https://host?ref=a@b",
         "a/local@path",
     ],
 )

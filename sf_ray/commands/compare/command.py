@@ -1,16 +1,16 @@
 """`sf-ray compare`: two score sets of one corpus -> tables in the terminal, and a page. No Ray."""
 
-from rich.console import Console
-
 from sf_ray.commands.compare.join import compare_sets
 from sf_ray.commands.compare.page import render_page
 from sf_ray.commands.compare.tables import tables_of
 from sf_ray.commands.locations import location_of
 from sf_ray.config.options import CompareOptions
 from sf_ray.output.report.text_table import print_tables
+from sf_ray.runtime.console import emit
 from sf_ray.runtime.log import say
 from sf_ray.scoring.score_set import find_score_set
 from sf_ray.storage.files import put_bytes
+from sf_ray.text.printable import printable
 
 
 def compare(options: CompareOptions) -> None:
@@ -30,5 +30,4 @@ def compare(options: CompareOptions) -> None:
     if options.page is not None:
         page = location_of(options, options.page)
         put_bytes(page, render_page(comparison, options.max_ifd).encode())
-        console = Console()
-        console.print(f"\npage  {page.public_uri}", soft_wrap=True, highlight=False, markup=False)
+        emit(f"\npage  {printable(page.public_uri)}")

@@ -16,6 +16,7 @@ from sf_ray.corpus.units import Footer, Unit, units_of
 from sf_ray.errors import SfRayError
 from sf_ray.scoring.score_set import SAMPLE, ScoreSet, model_name
 from sf_ray.storage.files import list_files
+from sf_ray.text.printable import printable
 
 _PIECE = re.compile(r"(?P<name>.+)\.(?P<id>[0-9a-f]{12})\.(?P<start>\d+)-(?P<stop>\d+)\.parquet")
 
@@ -174,8 +175,8 @@ def refuse_incomplete(name: str, compared: ComparedSet) -> None:
     """
     if compared.missing_units:
         raise SfRayError(
-            f"SCORES_{name} {compared.score_set.pieces.public_uri} (model {compared.model}) is not "
-            f"complete, units of its corpus without scores: {compared.missing_units:,}; finish it "
+            f"SCORES_{name} {compared.score_set.pieces.public_uri} "
+            f"(model {printable(compared.model)}) is not complete, units of its corpus without scores: {compared.missing_units:,}; finish it "
             "with `sf-ray score`, or compare what is there with --partial"
         )
 

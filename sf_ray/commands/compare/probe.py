@@ -37,11 +37,13 @@ from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.errors import SfRayError
 from sf_ray.output.report.text_table import TextTable, print_tables
 from sf_ray.runtime.actor_pool import ActorPool
+from sf_ray.runtime.console import emit
 from sf_ray.runtime.log import say
 from sf_ray.runtime.signals import stoppable
 from sf_ray.scoring.bad_rows import check_bad_rows
 from sf_ray.scoring.score_set import SAMPLE, ScoreSet, describe, score_set_of
 from sf_ray.storage.location import Location
+from sf_ray.text.printable import printable
 
 if TYPE_CHECKING:
     from sf_ray.scoring.unit_scorer import UnitScorer
@@ -251,9 +253,9 @@ def _print(options: ProbeOptions, results: Sequence[ProbeResult], rows: int) -> 
         for result in results[:-1]
         if result.overlap >= options.want_overlap and result.rows_per_s > strongest.rows_per_s
     ]
-    wanted = f"an overlap of at least {options.want_overlap:g} with {strongest.name}"
+    wanted = f"an overlap of at least {options.want_overlap:g} with {printable(strongest.name)}"
     if alike_and_faster:
         fastest = max(alike_and_faster, key=lambda result: result.rows_per_s)
-        print(f"\nthe fastest model with {wanted} is {fastest.name}")
+        emit(f"\nthe fastest model with {wanted} is {printable(fastest.name)}")
     else:
-        print(f"\nno faster model has {wanted}")
+        emit(f"\nno faster model has {wanted}")

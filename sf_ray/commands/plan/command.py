@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import ray
-from rich.console import Console
 
 from sf_ray.commands.locations import location_of
 from sf_ray.commands.plan.draw import Reading, count_segments, encode_whole
@@ -47,10 +46,12 @@ from sf_ray.corpus.units import Place, units_of
 from sf_ray.engine.flops import cost_of_config
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.actor_pool import ActorPool
+from sf_ray.runtime.console import SafeConsole, emit
 from sf_ray.runtime.log import say
 from sf_ray.runtime.signals import stoppable
 from sf_ray.scoring.score_set import ShardUnits, count_units, score_set_of
 from sf_ray.storage.location import Location
+from sf_ray.text.printable import printable, printable_json
 
 
 def plan(options: PlanOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: B008 - frozen
@@ -58,7 +59,7 @@ def plan(options: PlanOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa
     with stoppable():
         made, skipped = make_plan(options, specs)
     if options.json:
-        print(json.dumps(made.as_json(), ensure_ascii=False))
+        emit(printable_json(json.dumps(made.as_json(), ensure_ascii=False)))
     else:
         _print(made)
     return skipped
@@ -214,8 +215,8 @@ def _measure(
 
 
 def _print(made: Plan) -> None:
-    console = Console()
+    console = SafeConsole()
     lines = lines_of(made)
     width = max(len(line.name) for line in lines)
     for name, text in lines:
-        console.print(f"{name:{width}}  {text}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"{name:{width}}  {printable(text)}", soft_wrap=True)

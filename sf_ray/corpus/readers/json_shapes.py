@@ -6,9 +6,11 @@ beginning is enough and plain shards pay nothing. Opens no file.
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 
 from sf_ray.corpus.formats import FORMATS
+from sf_ray.text.printable import printable
 
 # How much of a file is looked at.
 LOOK_BYTES = 16 << 20
@@ -45,7 +47,7 @@ def problem_of(data: bytes, is_whole: bool, rows: int, name: str) -> str | None:
     if "\r" in line.strip("\r") and isinstance(_parsed(line.partition("\r")[0]), dict):
         return (
             r"its lines end in a carriage return alone (\r), as on old Macs; make them line feeds, "
-            rf"e.g. with `tr '\r' '\n' < {name}`"
+            rf"e.g. with `tr '\r' '\n' < {_as_word(name)}`"
         )
     try:
         value, end = _DECODER.raw_decode(text, start)
@@ -119,7 +121,8 @@ def _problem_of_object(value: Mapping[str, object], name: str) -> str | None:
     if all(isinstance(field, dict) for field in fields):
         objects = [field for field in fields if isinstance(field, dict)]
         if any(map(_is_row, objects)):
-            return f"is one object of rows by name; convert it, e.g. with `jq -c '.[]' {name}`"
+            how = f"`jq -c '.[]' {_as_word(name)}`"
+            return f"is one object of rows by name; convert it, e.g. with {how}"
         keys = set(objects[0])
         if keys and all(key.isdigit() for key in keys) and all(set(o) == keys for o in objects):
             return _by_pandas("a table column by column")
@@ -196,3 +199,8 @@ def _parsed(text: str) -> object:
 def _parsed_keys(text: str, start: int) -> set[str]:
     """Names of fields that follow soon, of whatever object."""
     return set(re.findall(r'"(\w+)"\s*:', text[start : start + 2000]))
+
+
+def _as_word(name: str) -> str:
+    """A name in a command that somebody may copy into a shell: one word, whatever it holds."""
+    return shlex.quote(printable(name))

@@ -1,14 +1,22 @@
-"""A manifest -> the data card of the output: README.md, as dataset hubs read it. No files."""
+"""A manifest -> the data card of the output: README.md, as dataset hubs read it. No files.
 
+A name in it may hold anything. So every name stands in a code span that it cannot leave: there,
+Markdown knows no link, no HTML and no table; and YAML escapes what it has to.
+"""
+
+import re
 from pathlib import PurePosixPath
 from typing import Any
 
 import yaml
 
 from sf_ray.output.manifest import Manifest
+from sf_ray.text.printable import printable
 
 # A README with this mark was written by sf_ray, and may be written over.
 MARK = "<!-- written by sf_ray with the data -->"
+# Characters of a command that are shown: all of it, unless it is no command.
+_COMMAND = 10_000
 # The hubs' categories of size: number of rows -> the category of fewer rows.
 _SIZES = {
     10**3: "n<1K",
@@ -24,23 +32,24 @@ _SIZES = {
 def render_card(manifest: Manifest) -> str:
     """Renders the card: Markdown behind a head in YAML."""
     kept, rows = manifest.selection.kept_rows, manifest.input.rows
-    head = yaml.safe_dump(_head(manifest), sort_keys=False, allow_unicode=True)
+    head = yaml.safe_dump(_head(manifest), sort_keys=False, allow_unicode=False)
     identity = manifest.scores.identity
     lines = [
         f"---\n{head}---",
         MARK,
         "# Rows kept by their IFD score",
-        f"{kept:,} of the {rows:,} rows of `{manifest.input.uri}`, in the columns that they "
-        f"came with and `{manifest.output.ifd_column}`, the IFD score "
+        f"{kept:,} of the {rows:,} rows of {_code(manifest.input.uri)}, in the columns that they "
+        f"came with and {_code(manifest.output.ifd_column)}, the IFD score "
         "([Superfiltering](https://arxiv.org/abs/2402.00530)): "
         "ppl(answer | prompt) / ppl(answer) for a small language model. High values below 1 are "
         "kept: what the prompt alone does not explain is left to learn.",
-        "| | |\n| --- | --- |\n" + "\n".join(f"| {k} | {v} |" for k, v in _facts(manifest)),
+        "| | |\n| --- | --- |\n"
+        + "\n".join(f"| {_cell(k)} | {_cell(v)} |" for k, v in _facts(manifest)),
         "[report.html](report.html) shows what was kept and what was not; "
         "[manifest.json](manifest.json) has every number. Made by",
-        f"    {manifest.command}",
-        f"with scores of `{manifest.scores.model_name}` ({identity.dtype}, "
-        f"{identity.alignment}, window {identity.max_length}). The rows have the licence of "
+        f"    {printable(manifest.command, most=_COMMAND)}",
+        f"with scores of {_code(manifest.scores.model_name)} ({_code(identity.dtype)}, "
+        f"{_code(identity.alignment)}, window {identity.max_length}). The rows have the licence of "
         "the corpus that they come from.",
     ]
     return "\n\n".join(lines) + "\n"
@@ -66,7 +75,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     selection = manifest.selection
     facts = [("rows in the corpus", f"{manifest.input.rows:,}")]
     facts += [
-        (f"status `{name}`", f"{count:,}")
+        (f"status {_code(name)}", f"{count:,}")
         for name, count in manifest.status_counts.items()
         if count
     ]
@@ -77,3 +86,17 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     if selection.groups is not None:
         facts.append(("quota", f"on {len(selection.groups):,} groups; see the manifest"))
     return facts
+
+
+def _code(text: str) -> str:
+    """Text of others as a code span: between more backticks than stand side by side in the text."""
+    shown = printable(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    # A backtick at an end would join the fence; renderers drop one space at both ends.
+    pad = " " if shown.startswith("`") or shown.endswith("`") or not shown.strip() else ""
+    return f"{fence}{pad}{shown}{pad}{fence}"
+
+
+def _cell(text: str) -> str:
+    """Markdown as a cell of a table, which a bar would end, in a code span too."""
+    return text.replace("|", "\\|")

@@ -5,9 +5,9 @@ from sf_ray.output.layout import Output
 from sf_ray.output.manifest import Manifest
 from sf_ray.output.report.card import MARK, render_card
 from sf_ray.output.report.page import render_page
-from sf_ray.output.report.summary import Summary
+from sf_ray.output.report.summary import MOST_BYTES, Summary
 from sf_ray.runtime.log import say
-from sf_ray.storage.files import put_bytes, read_bytes_or_none
+from sf_ray.storage.files import put_bytes, read_bounded_or_none
 
 
 def write_report(output: Output, manifest: Manifest, summary: Summary) -> None:
@@ -18,7 +18,7 @@ def write_report(output: Output, manifest: Manifest, summary: Summary) -> None:
     # has no others, makes the same page again.
     summary = Summary.from_json(data, output.summary.public_uri)
     put_bytes(output.page, render_page(manifest, summary).encode())
-    card = read_bytes_or_none(output.card)
+    card = read_bounded_or_none(output.card, MOST_BYTES)
     if card is not None and MARK.encode() not in card:
         say(f"note: {output.card.public_uri} is not of our writing, and stays as it is")
         return
@@ -37,7 +37,7 @@ def read_run(output: Output) -> tuple[Manifest, Summary]:
             f"{where}: no manifest.json there, so no finished run; an interrupted one goes on with "
             "the same command"
         )
-    data = read_bytes_or_none(output.summary)
+    data = read_bounded_or_none(output.summary, MOST_BYTES)
     if data is None:
         raise SfRayError(
             f"{where}: no summary.json there; remove manifest.json and run the same command again: "

@@ -1,12 +1,16 @@
 """Templates of the package -> whole HTML pages that run no script and load nothing.
 
 Texts of a corpus stand in the pages, and nobody knows what they contain. So every text is escaped,
-and a content security policy in the frame of every page forbids scripts and loading.
+also the signs that would turn the direction of what follows, and a content security policy in the
+frame of every page forbids scripts and loading.
 """
 
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from sf_ray.text.printable import printable_lines
 
 
 def render(template: str, **values: Any) -> str:
@@ -17,5 +21,13 @@ def render(template: str, **values: Any) -> str:
         values: The variables of the template. Every text is escaped, unless it is `Markup`.
     """
     loader = PackageLoader("sf_ray.output.report", "templates")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_without_controls
+    )
     return environment.get_template(f"{template}.html.jinja").render(**values)
+
+
+def _without_controls(value: object) -> object:
+    """What of an expression's value gets into the page; it is escaped afterwards."""
+    is_text = isinstance(value, str) and not isinstance(value, Markup)
+    return printable_lines(str(value)) if is_text else value

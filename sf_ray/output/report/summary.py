@@ -6,21 +6,45 @@ Its size is bounded: long texts are cut. This module does not know where the fil
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter
 
 from sf_ray.errors import SfRayError
 from sf_ray.output.report.row_kinds import RowKind, kind_of
-from sf_ray.output.report.survey import GroupCounts, Survey
+from sf_ray.output.report.survey import (
+    IFD_BINS,
+    IFD_EDGES,
+    PPL_EDGES,
+    TOKEN_EDGES,
+    GroupCounts,
+    Survey,
+)
 from sf_ray.output.report.surveyed_rows import Points
+from sf_ray.storage.json_files import parse_json
+from sf_ray.text.printable import printable_json
 
 _VERSION = 1
 # The most that is kept of one row: characters of all texts, and texts.
 _MOST_CHARACTERS, _MOST_TEXTS = 2400, 8
-# Fields of a survey that are arrays of counts, and those that are numbers.
-_COUNTS = ("ok", "eligible", "kept", "ppl", "by_answer", "by_prompt")
+# A sum of all counts fits into 64 bits, as it does in a true summary.
+Count = Annotated[int, Field(ge=0, lt=2**48)]
+# Bytes of the largest summary.json that is read. Ours are of some MB at most.
+MOST_BYTES = 1 << 26
+# Fields of a survey that are arrays of counts, with their shapes, and those that are numbers.
+_BY_IFD = (IFD_BINS + 1,)
+_BY_PPL = (len(PPL_EDGES) - 1, len(PPL_EDGES) - 1)
+_BY_TOKENS = (len(TOKEN_EDGES) - 1, len(IFD_EDGES) - 1)
+_COUNTS = {
+    "ok": _BY_IFD,
+    "eligible": _BY_IFD,
+    "kept": _BY_IFD,
+    "ppl": _BY_PPL,
+    "by_answer": _BY_TOKENS,
+    "by_prompt": _BY_TOKENS,
+}
 _NUMBERS = ("prompt_tokens", "answer_tokens", "truncated")
 
 
@@ -128,7 +152,7 @@ class Summary:
             **{name: getattr(survey, name) for name in _NUMBERS},
             **{name: _sparse(getattr(survey, name)) for name in _COUNTS},
         }
-        return json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
+        return printable_json(json.dumps(payload, ensure_ascii=False, allow_nan=False)).encode()
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> "Summary":
@@ -142,42 +166,79 @@ class Summary:
             SfRayError: It is not a summary that this version can read.
         """
         try:
-            payload = json.loads(data)
-            if payload["summary_version"] != _VERSION:
-                raise ValueError
-            rows = tuple(_row_from_json(row) for row in payload["rows"])
-            unused = tuple(payload.get("unused_columns", ()))  # older versions have none
-            return cls(_survey_from_json(payload), payload["column"], rows, unused)
-        except (ValueError, KeyError, TypeError):
+            # Through a model, so that every value has its type: who shows it formats it.
+            read = _READ.validate_python(parse_json(data))
+            rows = tuple(_row_from_json(row) for row in read.rows)
+            return cls(_survey_from_json(read), read.column, rows, read.unused_columns)
+        except ValueError:  # a ValidationError is one
             raise SfRayError(
                 f"{where} is not a summary that this version of sf_ray can read; run the same "
                 "command again after removing it and manifest.json: no row is scored again"
             ) from None
 
 
+class _Row(BaseModel):
+    """A row as summary.json has it."""
+
+    kinds: tuple[str, ...]
+    shard: str
+    row: Count
+    status: str
+    reason: str
+    is_kept: bool
+    scores: dict[str, FiniteFloat]
+    texts: tuple[ShownText, ...]
+    omitted: Count = 0
+
+
+class _Sparse(BaseModel):
+    """Counts as `_sparse` writes them."""
+
+    shape: tuple[Count, ...]
+    steps: list[Count]
+    counts: list[Count]
+
+
+class _Read(BaseModel):
+    """The content of summary.json."""
+
+    summary_version: Literal[1]
+    column: str
+    unused_columns: tuple[str, ...] = ()  # older versions have none
+    rows: tuple[_Row, ...]
+    groups: dict[str, tuple[Count, Count, Count]] | None
+    points: list[tuple[(FiniteFloat,) * 6]]  # type: ignore[valid-type]
+    prompt_tokens: Count
+    answer_tokens: Count
+    truncated: Count
+    ok: _Sparse
+    eligible: _Sparse
+    kept: _Sparse
+    ppl: _Sparse
+    by_answer: _Sparse
+    by_prompt: _Sparse
+
+
+_READ = TypeAdapter(_Read)
+
+
 def _row_as_json(row: ShownRow) -> dict[str, Any]:
     return asdict(row) | {"kinds": [kind.value for kind in row.kinds]}
 
 
-def _row_from_json(row: Mapping[str, Any]) -> ShownRow:
-    kinds = tuple(kind_of(value) for value in row["kinds"])
-    texts = tuple(ShownText(**text) for text in row["texts"])
-    return ShownRow(**{**row, "kinds": kinds, "texts": texts})
+def _row_from_json(row: _Row) -> ShownRow:
+    kinds = tuple(map(kind_of, row.kinds))
+    return ShownRow(**{**dict(row), "kinds": kinds})
 
 
-def _survey_from_json(payload: Mapping[str, Any]) -> Survey:
-    points = np.array(payload["points"], np.float64).reshape(-1, 6)
-    groups = payload["groups"]
+def _survey_from_json(read: _Read) -> Survey:
+    arrays: dict[str, Any]
+    arrays = {name: _dense(getattr(read, name), shape) for name, shape in _COUNTS.items()}
+    points = np.array(read.points, np.float64).reshape(-1, 6)
+    groups = read.groups
     return Survey(
-        ok=_dense(payload["ok"]),
-        eligible=_dense(payload["eligible"]),
-        kept=_dense(payload["kept"]),
-        ppl=_dense(payload["ppl"]),
-        by_answer=_dense(payload["by_answer"]),
-        by_prompt=_dense(payload["by_prompt"]),
-        prompt_tokens=payload["prompt_tokens"],
-        answer_tokens=payload["answer_tokens"],
-        truncated=payload["truncated"],
+        **arrays,
+        **{name: getattr(read, name) for name in _NUMBERS},
         picks={},
         points=Points(np.arange(len(points), dtype=np.uint64), points),
         groups=None
@@ -205,7 +266,10 @@ def _sparse(counts: NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
-def _dense(sparse: Mapping[str, Any]) -> NDArray[np.int64]:
-    flat = np.zeros(int(np.prod(sparse["shape"])), np.int64)
-    flat[np.cumsum(np.array(sparse["steps"], np.int64))] = sparse["counts"]
-    return flat.reshape(sparse["shape"])
+def _dense(sparse: _Sparse, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    flat = np.zeros(shape, np.int64).reshape(-1)
+    at = np.cumsum(np.array(sparse.steps, np.float64))  # which overflows into no valid place
+    if sparse.shape != shape or len(at) != len(sparse.counts) or (at >= len(flat)).any():
+        raise ValueError("counts of other bins")
+    flat[at.astype(np.int64)] = sparse.counts
+    return flat.reshape(shape)

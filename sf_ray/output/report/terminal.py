@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -10,43 +9,42 @@ from sf_ray.corpus.planning import SkippedShard
 from sf_ray.output.manifest import Diversity, GroupResult, Manifest, SelectionResult
 from sf_ray.output.manifest_scores import Scores
 from sf_ray.output.report.summary import ShownRow
+from sf_ray.runtime.console import SafeConsole
 from sf_ray.runtime.log import duration
 from sf_ray.storage.location import Location
+from sf_ray.text.printable import printable, printable_lines
 
 # More shards, groups or values than these are counted instead of shown.
 _SKIPPED_SHOWN = 5
 _GROUPS_SHOWN = 12
 _VALUES_SHOWN = 5
+# Characters of a line, of which a name may be a part.
+_LINE = 2000
 
 
 def print_scores_summary(
     pieces: Location, rows: int, units: int, skipped: Sequence[SkippedShard]
 ) -> None:
     """Prints what `sf-ray score` leaves behind."""
-    console = Console()
+    console = SafeConsole()
     for shard in skipped:
         _print_line(console, f"skipped  {shard.relative}: {shard.reason}")
     _print_line(console, f"{rows:,} rows have scores, in {units:,} pieces: {pieces.public_uri}")
 
 
-def as_terminal_text(text: str) -> str:
-    """Text of a corpus, with a mark in place of every character that could steer the terminal."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
-
-
-def print_row(console: Console, row: ShownRow) -> None:
+def print_row(console: SafeConsole, row: ShownRow) -> None:
     """Prints a row: its IFD or status, its place, and its texts."""
     scores = row.scores
     head = f"IFD {scores['ifd']:.6f}" if "ifd" in scores else row.status
     kept = ", kept" if row.is_kept else ""
-    place = as_terminal_text(f"row {row.row:,} of {row.shard}")
-    console.print(f"{head}  {place}{kept}", soft_wrap=True, style="bold")
+    place = f"row {row.row:,} of {printable(row.shard)}"
+    console.print(f"{printable(head)}  {place}{kept}", soft_wrap=True, style="bold")
     if row.reason:
-        console.print(as_terminal_text(row.reason))
+        console.print(printable_lines(row.reason))
     for text in row.texts:
-        console.print(f"[{text.name}]", style="dim")
+        console.print(f"[{printable(text.name)}]", style="dim")
         more = f" ... and {text.omitted:,} more characters" if text.omitted else ""
-        console.print(as_terminal_text(text.text) + more)
+        console.print(printable_lines(text.text) + more)
     console.print()
 
 
@@ -57,14 +55,14 @@ def print_manifest(manifest: Manifest, output: Location) -> None:
         manifest: Of a finished run.
         output: OUTPUT of the run, as it is reached now.
     """
-    console = Console()
+    console = SafeConsole()
     selection = manifest.selection
     console.print(_counts(manifest))
     if selection.cutoff:
         last = selection.cutoff
         _print_line(console, f"cut-off  IFD {last.ifd:.6f} (row {last.row} of {last.shard})")
     if selection.quota is not None and selection.groups is not None:
-        (column,) = selection.quota
+        column = " and ".join(selection.quota)  # of which there is one
         _print_groups(console, column, selection.groups)
     elif note := _shortage(selection):
         _print_line(console, f"note     {note}")
@@ -81,7 +79,7 @@ def print_manifest(manifest: Manifest, output: Location) -> None:
     _print_places(console, manifest, output.public_uri.rstrip("/"))
 
 
-def _print_places(console: Console, manifest: Manifest, where: str) -> None:
+def _print_places(console: SafeConsole, manifest: Manifest, where: str) -> None:
     """Prints where the files of a run lie, and how long its stages took."""
     scores, export = manifest.scores, manifest.output.export
     if export and export.left_out_rows:
@@ -115,7 +113,7 @@ def _counts(manifest: Manifest) -> Table:
     line("in the corpus", rows)
     for status, count in manifest.status_counts.items():
         if count:
-            line(f"  {status}", count)
+            line(f"  {printable(status)}", count)
     dropped = selection.dropped_duplicates
     line(f"ok, with {_bounds_as_text(selection)}", selection.eligible_rows + (dropped or 0))
     if dropped is not None:
@@ -139,16 +137,16 @@ def _shortage(selection: SelectionResult) -> str:
     return ""
 
 
-def _print_groups(console: Console, column: str, groups: Mapping[str, GroupResult]) -> None:
+def _print_groups(console: SafeConsole, column: str, groups: Mapping[str, GroupResult]) -> None:
     """Prints a line for each of the largest groups, and notes on groups with too few rows."""
     largest_first = sorted(groups.items(), key=lambda item: (-item[1].kept, -item[1].rows, item[0]))
     table = Table(show_header=True, box=None, pad_edge=False)
-    table.add_column(Text(column), overflow="fold")
+    table.add_column(Text(printable(column)), overflow="fold")
     for name in ("asked", "rows", "eligible", "wanted", "kept", "cut-off"):
         table.add_column(name, justify="right")
     for value, group in largest_first[:_GROUPS_SHOWN]:
         table.add_row(
-            Text(value),
+            Text(printable(value)),
             "" if group.asked is None else str(group.asked),
             *(f"{n:,}" for n in (group.rows, group.eligible, group.wanted, group.kept)),
             f"{group.cutoff.ifd:.6f}" if group.cutoff else "",
@@ -163,7 +161,7 @@ def _print_groups(console: Console, column: str, groups: Mapping[str, GroupResul
         (short, "have fewer eligible rows than were asked for: all of those are kept"),
     ):
         if values:
-            shown = ", ".join(map(repr, values[:_VALUES_SHOWN]))
+            shown = ", ".join(f"'{printable(value)}'" for value in values[:_VALUES_SHOWN])
             more = len(values) - _VALUES_SHOWN
             shown += f" and {more:,} more" if more > 0 else ""
             _print_line(console, f"note     values of {column} that {what}: {shown}")
@@ -191,8 +189,9 @@ def _exact_as_text(scores: Scores, rows: int) -> str:
     """What `--exact` did about the errors of the fast type."""
     exact = scores.exact
     assert exact, "asked for only where it was done"
+    part = f" ({exact.rescored_rows / rows:.1%})" if rows else ""
     return (
-        f"exact    {exact.rescored_rows:,} rows ({exact.rescored_rows / rows:.1%}) scored again in "
+        f"exact    {exact.rescored_rows:,} rows{part} scored again in "
         f"{exact.dtype}; {scores.identity.dtype} is off by {exact.largest_error:.2%} of IFD at "
         f"most, on {exact.sampled_rows:,} sampled rows"
     )
@@ -214,5 +213,5 @@ def _bounds_as_text(selection: SelectionResult) -> str:
     return ", ".join(texts)
 
 
-def _print_line(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+def _print_line(console: SafeConsole, text: str) -> None:
+    console.print(printable(text, most=_LINE), soft_wrap=True)

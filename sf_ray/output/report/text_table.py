@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from sf_ray.runtime.console import SafeConsole
+from sf_ray.text.printable import printable
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,12 @@ class TextTable:
 
 def print_tables(tables: Sequence[TextTable]) -> None:
     """Prints tables, one below the other."""
-    console = Console()
+    console = SafeConsole()
     for number, table in enumerate(tables):
         if number:
             console.print()
         if table.title:
-            console.print(table.title, style="bold", highlight=False, markup=False, soft_wrap=True)
+            console.print(table.title, style="bold", soft_wrap=True)
         console.print(_rendered(table))
 
 
@@ -42,11 +44,11 @@ def _rendered(table: TextTable) -> Table:
     for number, name in enumerate(table.columns):
         is_figure = number > 0 and not table.is_text
         rendered.add_column(
-            Text(name),
+            Text(printable(name)),
             justify="right" if is_figure else "left",
             overflow="fold",
             no_wrap=is_figure or (table.is_text and not number),
         )
     for row in table.rows:
-        rendered.add_row(*map(Text, row))
+        rendered.add_row(*(Text(printable(cell)) for cell in row))
     return rendered

@@ -22,6 +22,7 @@ from sf_ray.scoring.stages.failures import UnitState
 from sf_ray.scoring.stages.tally import UnitCounts
 from sf_ray.storage.files import is_there
 from sf_ray.storage.location import Location
+from sf_ray.text.printable import printable
 
 # Starts of an actor that end before the model is loaded, after which the run fails.
 _STARTS = 3
@@ -110,8 +111,8 @@ class ScoreUnits:
         if state is UnitState.HOPELESS:
             raise SfRayError(
                 f"scoring rows {unit.start} to {unit.start + unit.rows.num_rows} of shard "
-                f"{unit.shard} ends the process, though none of them does alone; most often memory "
-                "runs out: lower --token-budget, or have more memory for each actor"
+                f"{printable(unit.shard)} ends the process, though none of them does alone; most "
+                "often memory runs out: lower --token-budget, or have more memory for each actor"
             )
         if state is UnitState.SUSPECT:
             return _BegunUnit(unit, state, None)
@@ -164,8 +165,8 @@ class ScoreUnits:
         bad: list[int] = self._ask("bad_rows", unit.piece)
         if bad:
             say(
-                f"note: the engine fails on {len(bad)} rows of {unit.shard}, first on row "
-                f"{unit.start + bad[0]} ({reason}); they get the status engine_error",
+                f"note: the engine fails on {len(bad)} rows of {printable(unit.shard)}, first on "
+                f"row {unit.start + bad[0]} ({reason}); they get the status engine_error",
                 stage="score",
                 shard=unit.shard,
                 unit=unit.piece,

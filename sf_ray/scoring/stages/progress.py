@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from sf_ray.errors import SfRayError
+from sf_ray.runtime.console import SafeConsole
 from sf_ray.runtime.log import duration, run_id, say
 from sf_ray.runtime.metrics import METRICS, instrument
 from sf_ray.runtime.signals import interrupt
@@ -186,8 +186,8 @@ class ScoringProgress:
             self._show_lines()
 
     def _show_bar(self) -> None:
-        columns = (BarColumn(), TextColumn("{task.description}"))
-        with Progress(*columns, console=Console(stderr=True)) as bar:
+        columns = (BarColumn(), TextColumn("{task.description}", markup=False))
+        with Progress(*columns, console=SafeConsole(stderr=True)) as bar:
             task = bar.add_task("starting the scoring actors", total=self._rows)
             while not self._done.wait(_LOOK_S):
                 self._look()

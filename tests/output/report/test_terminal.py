@@ -9,11 +9,11 @@ from sf_ray.corpus.planning import SkippedShard
 from sf_ray.output.manifest import Manifest
 from sf_ray.output.report.row_kinds import ScoreKind
 from sf_ray.output.report.terminal import (
-    as_terminal_text,
     print_manifest,
     print_row,
     print_scores_summary,
 )
+from sf_ray.runtime.console import SafeConsole
 from sf_ray.storage.location import Location
 from tests.support.manifests import EXACT, group_keys, manifest_keys
 from tests.support.surveys import MARKUP, shown
@@ -203,7 +203,26 @@ def test_a_row_is_printed_with_its_place_and_texts(capsys: pytest.CaptureFixture
     assert "\x1b" not in printed.text
 
 
-def test_text_of_a_corpus_cannot_steer_the_terminal() -> None:
-    assert (
-        as_terminal_text("a\x1b[31m\x07\r\u202eb\n\tü🎉") == "a\ufffd[31m\ufffd\ufffd\ufffdb\n\tü🎉"
-    )
+def test_text_of_a_corpus_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "a\x1b[31m\x07\r\u202eb\n\tü🎉 [red]x[/] :smile:"
+    row = shown(ScoreKind.BEST, text, shard="s\nkept\x1b[2J")
+    print_row(SafeConsole(), row)
+    printed = capsys.readouterr().out
+    assert "a\\x1b[31m\\x07\\r\\u202eb" in printed
+    assert "ü🎉 [red]x[/] :smile:" in printed
+    assert "s\\nkept\\x1b[2J" in printed
+
+
+def test_no_field_of_a_manifest_can_forge_a_line(of_manifest: Any) -> None:
+    forged = "x\nkept 9\r\x1b[1A\u202e[red]"
+    groups = {forged: group_keys(1, rows=9, wanted=2)}
+    keys = manifest_keys(9, 9, 1, quota={forged: {forged: 2}}, groups=groups, cutoff=None)
+    keys["status_counts"][forged] = 3
+    keys["scores"]["uri"] = forged
+    keys["wall_s"] = {forged: 1.0}
+    keys["input"]["skipped_shards"] = [{"path": forged, "reason": forged}]
+    keys["output"]["export"] = {"name": forged, "left_out_rows": 1, "files": []}
+    printed = of_manifest(keys)
+    assert printed.text.count("x\\nkept 9\\r\\x1b[1A\\u202e[red]") >= 6
+    assert not {"\x1b", "\r", "\u202e"} & {*printed.text}
+    assert not [line for line in printed.lines if line == "kept 9"]
