@@ -19,8 +19,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sf_ray.corpus.contained import contained
 from sf_ray.corpus.examples import Example, Message, Problem
 from sf_ray.corpus.status import Status
+from sf_ray.encoding.long_texts import LongTexts
 from sf_ray.encoding.text_encoder import TextEncoder, TokenLists
 from sf_ray.engine.sequences import Ints
 from sf_ray.errors import SfRayError
@@ -105,15 +107,34 @@ class PlainRenderer:
     As in the paper's code, each text is tokenised in one piece.
     """
 
-    def __init__(self, texts: TextEncoder) -> None:
-        self._texts = texts
+    def __init__(self, texts: TextEncoder, window: int) -> None:
+        """
+        Args:
+            texts: Encodes texts.
+            window: Tokens that the model sees.
+        """
+        self._texts = LongTexts(texts, window + 1)  # an answer alone may be cut one token later
 
     def turns(self, pairs: Sequence[tuple[Example, int]]) -> RenderedTurns:
         """See `Renderer`."""
-        befores = [example.before(turn) for example, turn in pairs]
-        answers = [example.messages[turn].text for example, turn in pairs]
-        wholes = [before + answer for before, answer in zip(befores, answers, strict=True)]
-        return RenderedTurns.of(self._texts.encode([*befores, *wholes, *answers]), {})
+        texts = [contained(_before_and_answer, example, turn) for example, turn in pairs]
+        problems = {i: pair for i, pair in enumerate(texts) if isinstance(pair, Problem)}
+        rendered = [("", "") if isinstance(pair, Problem) else pair for pair in texts]
+        befores, answers = ([pair[i] for pair in rendered] for i in range(2))
+        wholes = [before + answer for before, answer in rendered]
+        lists, of_texts = self._texts.encode([*befores, *wholes, *answers])
+        problems |= {i % len(pairs): problem for i, problem in of_texts.items()}
+        if problems:
+            none: Ids = []
+            ids = range(len(lists.starts) - 1)
+            lists = TokenLists.of(
+                [none if i % len(pairs) in problems else lists.part(i).tolist() for i in ids]
+            )
+        return RenderedTurns.of(lists, problems)
+
+
+def _before_and_answer(example: Example, turn: int) -> tuple[str, str]:
+    return example.before(turn), example.messages[turn].text
 
 
 class _TurnIds(NamedTuple):
