@@ -212,7 +212,7 @@ def may_be_deep(source: str) -> bool:
 def is_deep(value: object) -> bool:
     """Whether a JSON value is nested deeper than `DEEPEST`."""
     level = [value]
-    for _ in range(DEEPEST + 1):
+    for _ in range(DEEPEST):
         level = [
             inner
             for outer in level

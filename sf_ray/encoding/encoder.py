@@ -85,7 +85,7 @@ class Encoder:
             texts = texts or choose_text_encoder(backend).encoder
             self._renderer = PlainRenderer(texts, max_length)
         else:
-            self._renderer = JinjaRenderer(tokenizer, template, before)
+            self._renderer = JinjaRenderer(tokenizer, template, before, max_length)
             after = []  # the template decides how a text ends
         special = len(before) + len(after)
         self._window = Window(max_length, aligned, special, after, before or [start])

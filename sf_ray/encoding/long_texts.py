@@ -24,7 +24,7 @@ _FEWEST_CHARACTERS = 1 << 18
 # Characters to a token of the window: tokens of long texts have four or five.
 _CHARACTERS_A_TOKEN = 64
 # Tokens that must lie between the window and a cut.
-_MARGIN = 1024
+MARGIN = 1024
 # Characters that are tokenised at a time: `tokenizers` takes about 150 bytes for each.
 _CHARACTERS_AT_ONCE = 1 << 21
 FEW_TOKENS = "a beginning that is long enough for any window gives too few tokens"
@@ -101,14 +101,14 @@ class LongTexts:
             self._texts.encode([text[:characters]]).ids
             for characters in (self._most // 2 + 1, self._most)
         )
-        if len(near) < self._window + _MARGIN:
+        if len(near) < self._window + MARGIN:
             refuse(f"its text has {len(text):,} characters, and {FEW_TOKENS}")
         if not np.array_equal(near[: self._window], far[: self._window]):
             refuse(
-                f"its text has {len(text):,} characters, and the tokenizer's first ids of it depend "
-                "on its end"
+                f"its text has {len(text):,} characters, and the tokenizer's first ids of it "
+                "depend on its end"
             )
-        return TokenLists.of([far[: self._window + _MARGIN]])
+        return TokenLists.of([far[: self._window + MARGIN]])
 
 
 def _joined(lists: Sequence[TokenLists]) -> TokenLists:

@@ -9,8 +9,8 @@ import hashlib
 import importlib.util
 import json
 import os
-import re
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from sf_ray.engine.model_names import MODULE_FOLDER, check_names, read_object
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say
 from sf_ray.storage.files import File, copy_here, list_files
@@ -26,8 +27,6 @@ from sf_ray.storage.location import Location
 
 # Files that decide what a model computes: its fingerprint is of them, and no others are fetched.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")
-# Folders in which sentence-transformers keeps the modules behind the transformer, as `1_Pooling`.
-_MODULE = re.compile(r"\d+_\w+")
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -77,7 +76,8 @@ def resolve_model(name: str, storage_options: Mapping[str, Any] | None = None) -
             f"model {name}: no *.safetensors in it; sf_ray loads no pickled weights: convert it "
             "with save_pretrained"
         )
-    folders = [source, *(path for path in source.iterdir() if _MODULE.fullmatch(path.name))]
+    check_names(name, source)
+    folders = [source, *(path for path in source.iterdir() if MODULE_FOLDER.fullmatch(path.name))]
     files = sorted({p for folder in folders for glob in _MODEL_FILES for p in folder.glob(glob)})
     return Model(name, source, _content_hash(files))
 
@@ -102,7 +102,7 @@ def load_tokenizer(model: Model, trust_remote_code: bool = False, kind: str | No
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(model.path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+    except Exception as error:  # its files may be anybody's, and raise anything
         raise SfRayError(f"model {model.name}: its tokenizer cannot be loaded: {error}") from error
 
 
@@ -132,11 +132,12 @@ def chat_template(model: Model, tokenizer: Any) -> str:
 
 def context_window(model: Model) -> int | None:
     """The longest input of the model in tokens; None where its configuration does not say."""
-    config = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
-    for part in (config, config.get("text_config") or {}):
+    config = read_object(model.name, model.path / "config.json")
+    for part in (config, config.get("text_config")):
         for key in ("max_position_embeddings", "n_positions"):
-            if part.get(key):
-                return int(part[key])
+            window = part.get(key) if isinstance(part, dict) else None
+            if isinstance(window, int | float) and window > 0:
+                return int(window)
     return None
 
 
@@ -220,7 +221,7 @@ def _fetch(location: Location) -> Path:
 def _is_model_file(file: File) -> bool:
     folder, _, name = file.relative.rpartition("/")
     is_wanted = any(Path(name).match(pattern) for pattern in _MODEL_FILES)
-    return is_wanted and (not folder or bool(_MODULE.fullmatch(folder)))
+    return is_wanted and (not folder or bool(MODULE_FOLDER.fullmatch(folder)))
 
 
 def _from_gguf(name: str, gguf: Path) -> Model:
@@ -235,12 +236,17 @@ def _from_gguf(name: str, gguf: Path) -> Model:
 
         disable_progress_bar()
         try:
-            source: dict[str, Any] = {
-                "pretrained_model_name_or_path": str(gguf.parent),
-                "gguf_file": gguf.name,
-            }
-            AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
-            model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+            # In a folder of its own: what lies beside the file (a configuration, code) is no part
+            # of the fingerprint.
+            with tempfile.TemporaryDirectory() as alone:
+                Path(alone, "model.gguf").symlink_to(gguf.resolve())
+                source: dict[str, Any] = {
+                    "pretrained_model_name_or_path": alone,
+                    "gguf_file": "model.gguf",
+                    "trust_remote_code": False,  # else transformers asks, and waits for an answer
+                }
+                AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+                model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
         except ImportError as error:
             raise SfRayError(
                 f"model {name}: reading GGUF needs two more packages; "
