@@ -139,7 +139,7 @@ def test_a_template_that_fails_on_a_row_gives_it_a_status(tiny_model: Path) -> N
     scores = Scorer(str(tiny_model), template=jinja, max_length=256).score([long, short])
     assert [score.status for score in scores] == ["template_error", "ok"]
     _, tokenizer = load(tiny_model)
-    renderer = JinjaRenderer(tokenizer, Template("chat", jinja), [])
+    renderer = JinjaRenderer(tokenizer, Template("chat", jinja), [], 99)
     example = chat_of(long)
     assert isinstance(example, Example)
     assert renderer.turns([(example, 3)]).problems[0] == Problem(

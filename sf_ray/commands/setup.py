@@ -19,6 +19,7 @@ from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.corpus.sampling import field_names
 from sf_ray.corpus.units import Footer
 from sf_ray.encoding.specs import EncodingSpec, ModelSpec
+from sf_ray.encoding.template_process import PROCESS
 from sf_ray.encoding.templates import Template
 from sf_ray.engine.model_files import (
     Model,
@@ -209,8 +210,12 @@ def join_cluster(options: CorpusOptions, encoding: EncodingSpec) -> None:
     with ThreadPoolExecutor(1) as threads:
         # Side by side: the check imports for seconds, and Ray's processes take seconds to start.
         checked = threads.submit(encoding.check)
-        start_ray(options.ray_address)
-        checked.result()
+        try:
+            start_ray(options.ray_address)
+            checked.result()
+        except BaseException:
+            PROCESS.stop()  # else the end of the run waits for a template that never ends
+            raise
 
 
 def scoring_spec_of(options: ScoringOptions, encoding: EncodingSpec, specs: Specs) -> ScoringSpec:

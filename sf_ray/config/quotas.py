@@ -5,6 +5,7 @@ source:{code: 0.2, chat: 5000}    a fraction of the value's rows, or a count; no
 source:{code: 0.2, "*": 0.05}     "*" is the quota of every other value
 """
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -14,8 +15,12 @@ from numbers import Number
 
 import yaml
 
+from sf_ray.config.yaml_text import yaml_value
+
 # Key of the quota of all values that have none of their own.
 OTHERS = "*"
+# A longer name of a value is cut: groups have short names, but a column may hold anything.
+_MOST_CHARACTERS, _SHOWN_CHARACTERS = 200, 100
 # Name of a value that is null or missing, in a quota and in the report.
 NULL = "null"
 
@@ -99,10 +104,22 @@ def text_of(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, bytes):  # text that is not valid UTF-8
-        return value.decode(errors="backslashreplace")
+        value = value.decode(errors="backslashreplace")
     if isinstance(value, str | Number):
-        return str(value)
+        return _short(str(value))
     raise ValueError(f"is of type {type(value).__name__}; expected text, numbers or truth values")
+
+
+def _short(text: str) -> str:
+    """The name of a value, which is shown in many places; a long one is cut.
+
+    Two long values stay two: behind the beginning stands a hash of all. The name of a name is
+    itself, so that a quota can be given for it.
+    """
+    if len(text) <= _MOST_CHARACTERS:
+        return text
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return f"{text[:_SHOWN_CHARACTERS]}... ({len(text):,} characters, {digest})"
 
 
 def _mapping_of(text: str) -> dict[str, object]:
@@ -114,7 +131,7 @@ def _mapping_of(text: str) -> dict[str, object]:
         try:
             # BaseLoader reads every scalar as text: YAML's usual loader would read the language
             # `no` as a truth value.
-            shares = yaml.load("{" + inside, yaml.BaseLoader)
+            shares = yaml_value("{" + inside, yaml.BaseLoader)
         except yaml.YAMLError as error:
             problem = getattr(error, "problem", None) or "no YAML"
             raise ValueError(f"cannot be read ({problem}); {_FORMS}") from None

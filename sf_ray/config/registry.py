@@ -30,6 +30,7 @@ from sf_ray.config.options import (
     ShowOptions,
 )
 from sf_ray.config.quotas import Quota
+from sf_ray.config.yaml_text import yaml_value
 from sf_ray.errors import UsageError
 
 
@@ -184,11 +185,13 @@ def load(command: Command, flags: Mapping[str, object], config_path: str | None)
 
 def _from_yaml(path: str) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        document = yaml_value(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"--config {path}: cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:
         raise UsageError(f"--config {path}: not valid YAML: {_slip(error)}") from None
+    except ValueError as error:  # too much, too deep, no UTF-8, a number of thousands of digits
+        raise UsageError(f"--config {path}: cannot be used: {error}") from None
     if not isinstance(document, dict):
         raise UsageError(f"--config {path}: expected option names with values, e.g. 'model: demo'")
     known = {name for command in COMMANDS.values() for name in command.options.model_fields}

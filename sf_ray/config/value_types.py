@@ -28,7 +28,9 @@ def _json_object_from_text(value: object) -> object:
         return value
     try:
         return json.loads(value)
-    except json.JSONDecodeError as error:
+    except RecursionError:
+        raise ValueError("expected a JSON object (it is nested too deeply)") from None
+    except ValueError as error:  # also a number of thousands of digits
         raise ValueError(f"expected a JSON object ({error})") from None
 
 

@@ -20,6 +20,10 @@ from sf_ray.corpus.status import Status
 
 # Valid UTF-8 holds half of a surrogate pair only as a JSON escape.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+# JSON nested deeper than this is refused. Python's own limit is about 1,000 calls, and how many of
+# them are left differs from place to place: a row that could be read could not be exported.
+DEEPEST = 128
+_TOO_DEEP = f"nested more than {DEEPEST} levels deep"
 # What JSON has no form for, but where one text is the usual one.
 _WRITTEN_AS_TEXT = (date, datetime, time, timedelta, Decimal, UUID)
 
@@ -39,6 +43,14 @@ class FieldError(Exception):
 
 class BrokenJson(bytes):
     """Stands for a value of the type arrow.json whose text is no JSON."""
+
+
+class TooDeep(bytes):
+    """Stands for a value of a JSON row that is nested deeper than `DEEPEST`."""
+
+    def __new__(cls) -> "TooDeep":
+        """Makes a value that is neither blank nor text."""
+        return super().__new__(cls, _TOO_DEEP.encode())
 
 
 class WrittenObject(dict[str, Any]):
@@ -186,8 +198,31 @@ def load_json(source: str) -> Any:
     try:
         value = json.loads(source, object_hook=WrittenObject, parse_constant=_constant)
     except RecursionError:
-        raise ValueError("too deeply nested") from None
+        raise ValueError(_TOO_DEEP) from None
+    if may_be_deep(source) and is_deep(value):
+        raise ValueError(_TOO_DEEP)
     return with_bytes(value) if _SURROGATE.search(source) else value
+
+
+def may_be_deep(source: str) -> bool:
+    """Whether JSON text has enough brackets to be nested deeper than `DEEPEST`; few texts have."""
+    return source.count("[") + source.count("{") > DEEPEST
+
+
+def is_deep(value: object) -> bool:
+    """Whether a JSON value is nested deeper than `DEEPEST`."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _constant(name: str) -> None:
@@ -265,6 +300,8 @@ def type_name(value: object) -> str:
         return "null"
     if isinstance(value, BrokenJson):
         return "arrow.json that is no JSON"
+    if isinstance(value, TooDeep):
+        return _TOO_DEEP
     return "not valid UTF-8" if isinstance(value, bytes) else type(value).__name__
 
 

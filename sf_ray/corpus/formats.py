@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from sf_ray.corpus.contained import contained
 from sf_ray.corpus.examples import Example, Problem
 from sf_ray.corpus.fields import (
-    FieldError,
     holds_anything,
     holds_list,
     holds_text,
@@ -21,7 +21,6 @@ from sf_ray.corpus.fields import (
 from sf_ray.corpus.media import MEDIA, refuse_media
 from sf_ray.corpus.messages import chat_of
 from sf_ray.corpus.pairs import prompt_and_completion, question_and_answer
-from sf_ray.corpus.status import Status
 from sf_ray.errors import SfRayError, UsageError
 from sf_ray.text.printable import printable
 
@@ -85,12 +84,7 @@ class Format:
 
     def render(self, row: Row) -> Example | Problem:
         """The example of a row, or why the row has none."""
-        try:
-            return self.make(self.values_of(row))
-        except FieldError as error:
-            return Problem(error.status, error.reason)
-        except RecursionError:
-            return Problem(Status.BAD_ROW, "its values are nested too deeply")
+        return contained(lambda: self.make(self.values_of(row)))
 
     def values_of(self, row: Row) -> dict[str, Any]:
         """Field -> value of a row; no key where it is absent, but "" for a text.

@@ -13,8 +13,10 @@ other one. Knows no columns, no tokens and no files.
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import isinf
+from sys import float_info
 from typing import Any
 
+from sf_ray.corpus.contained import contained
 from sf_ray.corpus.examples import Example, Message, Problem, ToolCall
 from sf_ray.corpus.fields import (
     FieldError,
@@ -62,14 +64,15 @@ def chat_of(
         system: A system prompt beside the messages; None for none.
         functions: Definitions in the older form of OpenAI's API, where there are no `tools`.
     """
-    try:
-        if is_absent(value):
-            refuse("the messages are null, expected a list")
-        prompt = text(system, "the system prompt is")
-        before = (Message("system", prompt),) if prompt else ()
-        return checked_chat(Example(before + messages_of(value), tools_of(tools, functions)))
-    except FieldError as error:
-        return Problem(error.status, error.reason)
+    return contained(_chat_of, value, tools, system, functions)
+
+
+def _chat_of(value: object, tools: object, system: object, functions: object) -> Example:
+    if is_absent(value):
+        refuse("the messages are null, expected a list")
+    prompt = text(system, "the system prompt is")
+    before = (Message("system", prompt),) if prompt else ()
+    return checked_chat(Example(before + messages_of(value), tools_of(tools, functions)))
 
 
 def checked_chat(example: Example) -> Example:
@@ -209,10 +212,15 @@ def _weight(fields: Mapping[str, Any]) -> float:
             continue
         if not isinstance(value, bool | int | float):
             refuse(f"its {name} is {type_name(value)}, expected true, false or a number")
-        if isinf(value):  # JSON, and so an export, has no form for it
-            refuse(f"its {name} is infinite")
-        weight *= value
-    return weight
+        weight *= _finite(value, name)
+    return _finite(weight, "weight")
+
+
+def _finite(value: float, name: str) -> float:
+    """The number; JSON, and so an export, has no form for infinity, nor floats for 10**400."""
+    if isinf(value) if isinstance(value, float) else abs(value) > float_info.max:
+        refuse(f"its {name} is infinite")
+    return value
 
 
 def _calls(fields: Mapping[str, Any]) -> tuple[ToolCall, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sf_ray.corpus.fields import BrokenJson, load_json, with_bytes
+from sf_ray.corpus.fields import BrokenJson, TooDeep, is_deep, load_json, may_be_deep, with_bytes
 from sf_ray.corpus.formats import Row
 from sf_ray.corpus.readers.file_types import FileType, file_type_of
 from sf_ray.corpus.readers.json_lines import LINE, LINES, JsonReader
@@ -123,7 +123,7 @@ def values_of(column: pa.ChunkedArray) -> list[object]:
     values: list[object]
     try:
         values = column.to_pylist()
-    except (ValueError, OverflowError):  # UnicodeDecodeError is a ValueError
+    except Exception:  # noqa: BLE001 - one cell of all that raises anything: each on its own
         values = [_value_of(cell) for cell in column]
     if has_json(column.type):
         return [_parsed(value, column.type) for value in values]
@@ -177,7 +177,7 @@ def _parsed_json(source: str | bytes) -> object:
 def _value_of(cell: pa.Scalar) -> object:
     try:
         return cell.as_py()
-    except (ValueError, OverflowError):
+    except Exception:  # noqa: BLE001 - UnicodeDecodeError, a time zone that nobody knows, ...
         pass  # the cell itself is broken, or one inside it
     if isinstance(cell, pa.DictionaryScalar | pa.ExtensionScalar | pa.RunEndEncodedScalar):
         return _value_of(cell.value)
@@ -192,7 +192,8 @@ def _value_of(cell: pa.Scalar) -> object:
 
 def _row_of_line(line: bytes) -> Row | BadLine:
     try:
-        row = json.loads(line.decode())
+        text = line.decode()
+        row = json.loads(text)
     except UnicodeDecodeError as error:
         return BadLine(f"not valid UTF-8 (byte {line[error.start]:#04x} at {error.start})")
     except json.JSONDecodeError as error:
@@ -204,6 +205,8 @@ def _row_of_line(line: bytes) -> Row | BadLine:
         return BadLine(f"not readable JSON ({error})")
     if not isinstance(row, dict):
         return BadLine(f"a JSON {_json_type(row)}, expected an object")
+    if may_be_deep(text):
+        row = {name: TooDeep() if is_deep(value) else value for name, value in row.items()}
     if _SURROGATE.search(line):
         return {name: with_bytes(value) for name, value in row.items()}
     return row

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sf_ray.corpus.contained import contained
 from sf_ray.corpus.examples import Example, Problem
 from sf_ray.encoding.encoded_rows import EncodedRows
 from sf_ray.encoding.fast_text_encoder import choose_text_encoder
@@ -81,9 +82,10 @@ class Encoder:
             )
         self._renderer: Renderer
         if template.is_plain:
-            self._renderer = PlainRenderer(texts or choose_text_encoder(backend).encoder)
+            texts = texts or choose_text_encoder(backend).encoder
+            self._renderer = PlainRenderer(texts, max_length)
         else:
-            self._renderer = JinjaRenderer(tokenizer, template, before)
+            self._renderer = JinjaRenderer(tokenizer, template, before, max_length)
             after = []  # the template decides how a text ends
         special = len(before) + len(after)
         self._window = Window(max_length, aligned, special, after, before or [start])
@@ -96,6 +98,9 @@ class Encoder:
         """
         problems = {i: e for i, e in enumerate(examples) if isinstance(e, Problem)}
         rendered = {i: e for i, e in enumerate(examples) if isinstance(e, Example)}
+        digests = {i: contained(getattr, e, "digest") for i, e in rendered.items()}
+        problems |= {i: digest for i, digest in digests.items() if isinstance(digest, Problem)}
+        rendered = {i: e for i, e in rendered.items() if i not in problems}
         turns, numbers, failed = self._encode_turns(rendered)
         problems |= failed
 
@@ -125,7 +130,7 @@ class Encoder:
             sequences=rows.sequences,
             starts=offsets(spread(rows.sequence_counts)),
             turns=counts,
-            digests=[rendered[i].digest if i in numbers else None for i in range(len(examples))],
+            digests=[digests[i] if i in numbers else None for i in range(len(examples))],
             reasons={i: problem.reason for i, problem in problems.items()},
         )
 

@@ -13,7 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sf_ray.encoding.text_encoder import PlainTextEncoder, TextEncoder, TokenLists
+from sf_ray.encoding.text_encoder import (
+    PlainTextEncoder,
+    TextEncoder,
+    TokenLists,
+    raise_unless_refusal,
+)
 from sf_ray.encoding.trial_texts import trial_texts
 from sf_ray.engine.sequences import offsets
 from sf_ray.runtime.log import say
@@ -53,7 +58,7 @@ def choose_text_encoder(backend: Any, sample: Sequence[str] = ()) -> Chosen:
     except ImportError:
         return Chosen(plain)
     except BaseException as error:  # noqa: BLE001 - it may refuse a tokenizer in any way
-        _raise_unless_refusal(error)
+        raise_unless_refusal(error)
         return Chosen(plain, why=f"it does not take this tokenizer ({error})")
     added = [token.content for token in backend.get_added_tokens_decoder().values()]
     texts = [*sample, *trial_texts(added[:_SPECIAL])]
@@ -126,7 +131,7 @@ def _encode(fast: TextEncoder, plain: TextEncoder, texts: Sequence[str]) -> Toke
     try:
         return fast.encode(texts)
     except BaseException as error:  # noqa: BLE001 - may be anything, see below
-        _raise_unless_refusal(error)
+        raise_unless_refusal(error)
     if len(texts) == 1:
         return plain.encode(texts)
     # It does not say which text it was. SmolLM2 has no token for some control characters, so in a
@@ -134,15 +139,6 @@ def _encode(fast: TextEncoder, plain: TextEncoder, texts: Sequence[str]) -> Toke
     lists = [_encode(fast, plain, [text]) for text in texts]
     starts = offsets([len(one.ids) for one in lists])
     return TokenLists(np.concatenate([one.ids for one in lists]), starts)
-
-
-def _raise_unless_refusal(error: BaseException) -> None:
-    """Raises what is no refusal to encode: an interrupt, or the end of the process.
-
-    A panic of Rust code is a BaseException too, of a class that cannot be imported.
-    """
-    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-        raise error
 
 
 def _first_difference(

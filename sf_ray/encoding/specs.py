@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
+from sf_ray.corpus.contained import contained
 from sf_ray.corpus.examples import Example, Problem
 from sf_ray.corpus.formats import Format, Row, SampleRow, mixed_formats, other_format
 from sf_ray.corpus.rows import BadLine, rows_of
@@ -169,8 +170,8 @@ class EncodingSpec:
             return Problem(Status.BAD_ROW, row.reason)
         example = self.format.render(row)
         if isinstance(example, Problem) and example.status is Status.BAD_ROW:
-            other = other_format(self.format, row)
-            if other:
+            other = contained(other_format, self.format, row)
+            if isinstance(other, Format):
                 where = SampleRow(shard, number, row)
                 raise mixed_formats(where, other, f"others are {self.format}")
         return example

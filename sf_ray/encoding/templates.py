@@ -10,8 +10,7 @@ The answer starts in `whole` at the length of `before`.
 """
 
 import hashlib
-import json
-import traceback
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -19,8 +18,18 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sf_ray.corpus.contained import contained, problem
 from sf_ray.corpus.examples import Example, Message, Problem
+from sf_ray.corpus.fields import refuse
 from sf_ray.corpus.status import Status
+from sf_ray.encoding.long_texts import FEW_TOKENS, MARGIN, LongTexts, most_characters
+from sf_ray.encoding.template_process import (
+    PROCESS,
+    TemplateError,
+    TemplateJob,
+    TemplateProcess,
+    Turn,
+)
 from sf_ray.encoding.text_encoder import TextEncoder, TokenLists
 from sf_ray.engine.sequences import Ints
 from sf_ray.errors import SfRayError
@@ -105,15 +114,34 @@ class PlainRenderer:
     As in the paper's code, each text is tokenised in one piece.
     """
 
-    def __init__(self, texts: TextEncoder) -> None:
-        self._texts = texts
+    def __init__(self, texts: TextEncoder, window: int) -> None:
+        """
+        Args:
+            texts: Encodes texts.
+            window: Tokens that the model sees.
+        """
+        self._texts = LongTexts(texts, window + 1)  # an answer alone may be cut one token later
 
     def turns(self, pairs: Sequence[tuple[Example, int]]) -> RenderedTurns:
         """See `Renderer`."""
-        befores = [example.before(turn) for example, turn in pairs]
-        answers = [example.messages[turn].text for example, turn in pairs]
-        wholes = [before + answer for before, answer in zip(befores, answers, strict=True)]
-        return RenderedTurns.of(self._texts.encode([*befores, *wholes, *answers]), {})
+        texts = [contained(_before_and_answer, example, turn) for example, turn in pairs]
+        problems = {i: pair for i, pair in enumerate(texts) if isinstance(pair, Problem)}
+        rendered = [("", "") if isinstance(pair, Problem) else pair for pair in texts]
+        befores, answers = ([pair[i] for pair in rendered] for i in range(2))
+        wholes = [before + answer for before, answer in rendered]
+        lists, of_texts = self._texts.encode([*befores, *wholes, *answers])
+        problems |= {i % len(pairs): problem for i, problem in of_texts.items()}
+        if problems:
+            none: Ids = []
+            ids = range(len(lists.starts) - 1)
+            lists = TokenLists.of(
+                [none if i % len(pairs) in problems else lists.part(i).tolist() for i in ids]
+            )
+        return RenderedTurns.of(lists, problems)
+
+
+def _before_and_answer(example: Example, turn: int) -> tuple[str, str]:
+    return example.before(turn), example.messages[turn].text
 
 
 class _TurnIds(NamedTuple):
@@ -135,17 +163,27 @@ class JinjaRenderer:
     scored.
     """
 
-    def __init__(self, tokenizer: Any, template: Template, start: Ids) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: Template,
+        start: Ids,
+        window: int,
+        process: TemplateProcess = PROCESS,
+    ) -> None:
         """
         Args:
             tokenizer: A fast tokenizer of transformers.
             template: Has the text of a Jinja template.
             start: Ids that the tokenizer puts before every text, so before an answer on its own.
+            window: Tokens that the model sees.
+            process: Where the template is rendered.
 
         Raises:
             SfRayError: The text is not a template, or cannot render a question and its answer.
         """
-        self._tokenizer, self._template, self._start = tokenizer, template, start
+        self._process, self._start, self._window = process, start, window
+        self._job = TemplateJob(pickle.dumps(tokenizer), template.jinja, window + MARGIN)
         probe = Example((Message("user", "Hi"), Message("assistant", "Ho")))
         rendered = self._turn(probe, 1)
         if isinstance(rendered, Problem) or len(rendered.whole) <= len(rendered.before):
@@ -161,25 +199,24 @@ class JinjaRenderer:
 
     def turns(self, pairs: Sequence[tuple[Example, int]]) -> RenderedTurns:
         """See `Renderer`."""
-        rendered = [self._turn(example, turn) for example, turn in pairs]
+        rendered = [contained(self._turn, example, turn) for example, turn in pairs]
         problems = {i: turn for i, turn in enumerate(rendered) if isinstance(turn, Problem)}
         turns = [_NOTHING if isinstance(turn, Problem) else turn for turn in rendered]
         befores, wholes, answers = ([turn[i] for turn in turns] for i in range(3))
         return RenderedTurns.of(TokenLists.of([*befores, *wholes, *answers]), problems)
 
     def _turn(self, example: Example, turn: int) -> _TurnIds | Problem:
+        most = most_characters(self._window)
+        messages = [_for_jinja(message, most) for message in example.messages[: turn + 1]]
+        # An open answer ends with its text, without the template's end of the turn. An answer that
+        # calls tools, or only thinks, has no text at its end where the rendering could be cut.
+        last = example.messages[turn]
+        is_open = not last.calls and bool(last.content or not last.reasoning)
         try:
-            messages = [_for_jinja(message) for message in example.messages[: turn + 1]]
-            tools = json.loads(example.tools) if example.tools else None
-            # An open answer ends with its text, without the template's end of the turn. An answer
-            # that calls tools, or only thinks, has no text at its end where the rendering could be
-            # cut.
-            last = example.messages[turn]
-            is_open = not last.calls and bool(last.content or not last.reasoning)
-            before = self._ids(messages[:-1], tools, add_generation_prompt=True)
-            whole = self._ids(messages, tools, continue_final_message=is_open)
-        except Exception as error:  # noqa: BLE001 - a template may do anything with what it gets
-            return Problem(Status.TEMPLATE_ERROR, f"message {turn}: {_description(error)}")
+            ids = self._process.ids(self._job, Turn(messages, example.tools, is_open))
+        except TemplateError as error:
+            return problem(f"message {turn}: {error}", Status.TEMPLATE_ERROR)
+        before, whole = ids.before.tolist(), ids.whole.tolist()
         # The last token before the answer may differ: a token may straddle the boundary, as in the
         # plain rendering.
         if before[:-1] != whole[: len(before) - 1]:
@@ -188,39 +225,18 @@ class JinjaRenderer:
                 f"message {turn}: the template renders what stands before it in another way when "
                 "it is there",
             )
+        is_cut = any(len(m.content) > most for m in example.messages[: turn + 1])
+        if is_cut and len(whole) < self._window + MARGIN:
+            refuse(f"it has a text of more than {most:,} characters, and {FEW_TOKENS}")
         return _TurnIds(before, whole, self._start + whole[len(before) :])
 
-    def _ids(self, messages: list[dict[str, Any]], tools: Any, **options: bool) -> Ids:
-        ids: Ids = self._tokenizer.apply_chat_template(
-            messages,
-            tools=tools,
-            chat_template=self._template.jinja,
-            sanitize_control_tokens=True,
-            return_dict=False,
-            **options,
-        )
-        return ids
 
-
-def _for_jinja(message: Message) -> dict[str, Any]:
-    """A message in the form that chat templates expect."""
-    fields: dict[str, Any] = {"role": message.role, "content": message.content}
+def _for_jinja(message: Message, most: int) -> dict[str, Any]:
+    """A message as chat templates expect it, each text with `most` characters at most."""
+    fields: dict[str, Any] = {"role": message.role, "content": message.content[:most]}
     if message.reasoning:
-        fields["reasoning_content"] = message.reasoning
+        fields["reasoning_content"] = message.reasoning[:most]
     if message.calls:
         functions = [{"name": c.name, "arguments": c.arguments} for c in message.calls]
         fields["tool_calls"] = [{"type": "function", "function": call} for call in functions]
     return fields
-
-
-def _description(error: Exception) -> str:
-    """Says what went wrong, and in which line of the template."""
-    lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename in ("<template>", "<unknown>")  # names that Jinja gives to templates
-    ]
-    line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
-    where = f"line {line} of the template: " if line else ""
-    text = str(error).strip().partition("\n")[0]
-    return f"{where}{type(error).__name__}: {text}"

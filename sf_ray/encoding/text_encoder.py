@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sf_ray.engine.sequences import Ints, offsets
-from sf_ray.errors import SfRayError
+from sf_ray.errors import SfRayError, first_line
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,21 @@ class PlainTextEncoder:
 
     def encode(self, texts: Sequence[str]) -> TokenLists:
         """See `TextEncoder`."""
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=True)
+        try:
+            encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=True)
+        except BaseException as error:  # noqa: BLE001 - may be anything, see below
+            raise_unless_refusal(error)
+            raise ValueError(f"the tokenizer refuses it: {first_line(error)}") from None
         return TokenLists.of([encoding.ids for encoding in encodings])
+
+
+def raise_unless_refusal(error: BaseException) -> None:
+    """Raises what is no refusal to encode: an interrupt, or the end of the process.
+
+    A panic of Rust code is a BaseException too, of a class that cannot be imported.
+    """
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
 
 
 def backend_of(tokenizer: Any) -> Any:

@@ -8,9 +8,10 @@ GGUF, imported when that happens.
 import hashlib
 import importlib.util
 import json
+import math
 import os
-import re
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -19,18 +20,14 @@ from typing import Any
 
 from filelock import FileLock
 
+from sf_ray.engine.model_names import MODULE_FOLDER, check_names, read_object
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say
 from sf_ray.storage.files import File, copy_here, list_files
-from sf_ray.storage.json_files import read_json
 from sf_ray.storage.location import Location
 
 # Files that decide what a model computes: its fingerprint is of them, and no others are fetched.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")
-# Folders in which sentence-transformers keeps the modules behind the transformer, as `1_Pooling`.
-_MODULE = re.compile(r"\d+_\w+")
-# Bytes that a config.json may have; large ones have some KB.
-_MOST_CONFIG_BYTES = 1 << 24
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -80,7 +77,8 @@ def resolve_model(name: str, storage_options: Mapping[str, Any] | None = None) -
             f"model {name}: no *.safetensors in it; sf_ray loads no pickled weights: convert it "
             "with save_pretrained"
         )
-    folders = [source, *(path for path in source.iterdir() if _MODULE.fullmatch(path.name))]
+    check_names(name, source)
+    folders = [source, *(path for path in source.iterdir() if MODULE_FOLDER.fullmatch(path.name))]
     files = sorted({p for folder in folders for glob in _MODEL_FILES for p in folder.glob(glob)})
     return Model(name, source, _content_hash(files))
 
@@ -105,7 +103,7 @@ def load_tokenizer(model: Model, trust_remote_code: bool = False, kind: str | No
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(model.path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+    except Exception as error:  # its files may be anybody's, and raise anything
         raise SfRayError(f"model {model.name}: its tokenizer cannot be loaded: {error}") from error
 
 
@@ -134,22 +132,13 @@ def chat_template(model: Model, tokenizer: Any) -> str:
 
 
 def context_window(model: Model) -> int | None:
-    """The longest input of the model in tokens; None where its configuration does not say.
-
-    Raises:
-        SfRayError: The configuration is no JSON object.
-    """
-    advice = "expected the config.json of a transformers model"
-    where = Location(str(model.path / "config.json"))
-    # Some models have bounds of infinity there.
-    config = read_json(where, _MOST_CONFIG_BYTES, advice, only_finite=False)
-    if not isinstance(config, dict):
-        raise SfRayError(f"model {model.name}: its config.json is no object; {advice}")
-    text_config = config.get("text_config")
-    for part in (config, text_config if isinstance(text_config, dict) else {}):
+    """The longest input of the model in tokens; None where its configuration does not say."""
+    config = read_object(model.name, model.path / "config.json")
+    for part in (config, config.get("text_config")):
         for key in ("max_position_embeddings", "n_positions"):
-            if isinstance(part.get(key), int) and part[key] > 0:
-                return int(part[key])
+            window = part.get(key) if isinstance(part, dict) else None
+            if isinstance(window, int | float) and 0 < window < math.inf:
+                return int(window)
     return None
 
 
@@ -233,7 +222,7 @@ def _fetch(location: Location) -> Path:
 def _is_model_file(file: File) -> bool:
     folder, _, name = file.relative.rpartition("/")
     is_wanted = any(Path(name).match(pattern) for pattern in _MODEL_FILES)
-    return is_wanted and (not folder or bool(_MODULE.fullmatch(folder)))
+    return is_wanted and (not folder or bool(MODULE_FOLDER.fullmatch(folder)))
 
 
 def _from_gguf(name: str, gguf: Path) -> Model:
@@ -248,12 +237,17 @@ def _from_gguf(name: str, gguf: Path) -> Model:
 
         disable_progress_bar()
         try:
-            source: dict[str, Any] = {
-                "pretrained_model_name_or_path": str(gguf.parent),
-                "gguf_file": gguf.name,
-            }
-            AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
-            model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+            # In a folder of its own: what lies beside the file (a configuration, code) is no part
+            # of the fingerprint.
+            with tempfile.TemporaryDirectory() as alone:
+                Path(alone, "model.gguf").symlink_to(gguf.resolve())
+                source: dict[str, Any] = {
+                    "pretrained_model_name_or_path": alone,
+                    "gguf_file": "model.gguf",
+                    "trust_remote_code": False,  # else transformers asks, and waits for an answer
+                }
+                AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+                model: Any = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
         except ImportError as error:
             raise SfRayError(
                 f"model {name}: reading GGUF needs two more packages; "

@@ -5,14 +5,16 @@ Reads the filtered shards, of any file type and in any order; knows neither scor
 
 import functools
 import json
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from sf_ray.corpus.formats import Format
+from sf_ray.corpus.contained import contained
+from sf_ray.corpus.formats import Format, Row
 from sf_ray.corpus.readers.shard import open_shard
 from sf_ray.corpus.rows import BadLine, rows_of
-from sf_ray.output.export_formats import LLAMA_FACTORY_INFO, Export, exporter
+from sf_ray.output.export_formats import LLAMA_FACTORY_INFO, Export, ExportedRow, exporter
 from sf_ray.output.shard_writer import WrittenShard
 from sf_ray.runtime.tasks import parallel_map
 from sf_ray.storage.files import File, list_files, put_bytes, put_whole, remove
@@ -87,18 +89,25 @@ def _export_shard(
         with path.open("wb") as lines, open_shard(data, file) as reader:
             for batch in reader.batches(_BATCH_ROWS):
                 for row in rows_of(pa.Table.from_batches([batch])):
-                    exported = None if isinstance(row, BadLine) else export_row(row)
-                    if exported is None:
+                    line = row if isinstance(row, BadLine) else contained(_line, export_row, row)
+                    if not isinstance(line, bytes):
                         left_out += 1
                         continue
-                    text = json.dumps(exported, ensure_ascii=False, allow_nan=False)
-                    # Half of a surrogate pair, which escapes in JSON can hold, has no UTF-8.
-                    lines.write(text.encode("utf-8", "replace") + b"\n")
+                    lines.write(line)
                     rows += 1
         size = path.stat().st_size
     if not rows:
         remove(place)  # several readers fail on a file without rows
     return _ExportedShard(WrittenShard(relative, rows, size), left_out)
+
+
+def _line(export_row: Callable[[Row], ExportedRow | None], row: Row) -> bytes | None:
+    exported = export_row(row)
+    if exported is None:
+        return None
+    text = json.dumps(exported, ensure_ascii=False, allow_nan=False)
+    # Half of a surrogate pair, which escapes in JSON can hold, has no UTF-8.
+    return text.encode("utf-8", "replace") + b"\n"
 
 
 def _put_info(target: Location, relative: str) -> WrittenShard:

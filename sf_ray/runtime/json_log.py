@@ -16,9 +16,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from sf_ray.runtime.child_python import child_command, child_environment
 from sf_ray.runtime.log import LogSettings, json_line, new_run_id, use_log_settings
 from sf_ray.text.printable import printable_json
 
@@ -122,13 +122,11 @@ class _JsonLog:
     def __init__(self, run_id: str) -> None:
         sys.stderr.flush()
         self._before = os.dup(2)
-        root = str(Path(__file__).parents[2])  # the folder that holds the package `sf_ray`
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, run_id],
+            child_command(__name__, run_id),
             stdin=subprocess.PIPE,
             stdout=self._before,
-            env=os.environ | {"PYTHONPATH": path},
+            env=child_environment(),
             # Outside the driver's process group, whose signals (Ctrl-C) would end it too early.
             start_new_session=True,
         )

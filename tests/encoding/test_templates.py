@@ -50,4 +50,4 @@ def test_a_template_that_lets_the_answer_join_a_space_says_so() -> None:
     spaced += "{% if add_generation_prompt %}assistant: {% endif %}"
     tokenizer = load_tokenizer(resolve_model("demo"))
     with pytest.raises(SfRayError, match="ends with a space, which becomes one token"):
-        JinjaRenderer(tokenizer, Template("spaced.jinja", spaced), [])
+        JinjaRenderer(tokenizer, Template("spaced.jinja", spaced), [], 99)

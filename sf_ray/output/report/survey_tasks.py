@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sf_ray.corpus.examples import Example
+from sf_ray.corpus.contained import contained
+from sf_ray.corpus.examples import Example, Problem
 from sf_ray.corpus.formats import Format, Row
 from sf_ray.corpus.rows import BadLine, read_units, rows_of
 from sf_ray.corpus.units import Place, group_reads
@@ -232,15 +233,11 @@ def _shown(
     picked: _PickedRow,
 ) -> ShownRow:
     """A row as a report shows it: its messages, or its fields where it does not render."""
-    reason = ""
-    if isinstance(row, BadLine):
-        texts, reason = [], row.reason
-    elif isinstance(example := row_format.render(row), Example):
-        texts = [ShownText("tools", example.tools)] if example.tools else []
-        texts += [ShownText(message.role, message.text) for message in example.messages]
-    else:
-        reason = example.reason
-        texts = [ShownText(name, _as_text(value)) for name, value in row.items()]
+    rendered = row if isinstance(row, BadLine) else row_format.render(row)
+    texts = contained(_texts, rendered, row)
+    reason = "" if isinstance(rendered, Example) else rendered.reason
+    if isinstance(texts, Problem):
+        texts, reason = [], texts.reason
     return ShownRow.of(
         texts,
         kinds=picked.kinds,
@@ -255,6 +252,15 @@ def _shown(
             if isinstance(value := score[name], (int, float))
         },
     )
+
+
+def _texts(rendered: Example | Problem | BadLine, row: Row | BadLine) -> list[ShownText]:
+    if isinstance(row, BadLine):
+        return []
+    if not isinstance(rendered, Example):
+        return [ShownText(name, _as_text(value)) for name, value in row.items()]
+    tools = [ShownText("tools", rendered.tools)] if rendered.tools else []
+    return tools + [ShownText(message.role, message.text) for message in rendered.messages]
 
 
 def _as_text(value: object) -> str:

@@ -43,8 +43,10 @@ class Embedder:
         if threads is not None:
             torch.set_num_threads(threads)
         try:
-            self._encoder = SentenceTransformer(str(path), device=device, local_files_only=True)
-        except (OSError, ValueError, KeyError, ImportError) as error:
+            self._encoder = SentenceTransformer(
+                str(path), device=device, local_files_only=True, trust_remote_code=False
+            )
+        except Exception as error:  # its files may be anybody's, and raise anything
             raise SfRayError(f"encoder {path} cannot be loaded: {error}") from error
         self._batch_rows = _BATCH_ROWS[device]
         window = self._encoder.get_max_seq_length()

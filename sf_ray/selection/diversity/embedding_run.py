@@ -21,6 +21,7 @@ import ray.data
 
 from sf_ray.config.options import SelectionOptions
 from sf_ray.corpus.bundles import UnitRows, bundle_of, bundles_of, units_of_bundle
+from sf_ray.corpus.contained import contained
 from sf_ray.corpus.examples import Example
 from sf_ray.corpus.formats import Format
 from sf_ray.corpus.rows import BadLine, read_units, rows_of
@@ -231,12 +232,14 @@ def _texts(row_format: Format, rows: pa.Table) -> list[str]:
     texts = []
     for row in rows_of(rows):
         example = row if isinstance(row, BadLine) else row_format.render(row)
-        if not isinstance(example, Example):
+        is_example = isinstance(example, Example)
+        text = contained(getattr, example, "text") if is_example else example
+        if not isinstance(text, str):
             raise SfRayError(
-                f"a row that has a score cannot be read any more ({example.reason}): its score is "
+                f"a row that has a score cannot be read any more ({text.reason}): its score is "
                 "of an older version; score the corpus again"
             )
-        texts.append(example.text)
+        texts.append(text)
     return texts
 
 
