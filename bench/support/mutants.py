@@ -260,8 +260,12 @@ class Ends:
             self.bad.setdefault(way, data)
 
 
-def use(path: Path) -> None:
+def use(path: Path, unit_rows: int = UNIT_ROWS) -> None:
     """Does with a file of a corpus all that a run does, apart from scoring.
+
+    Args:
+        path: The only file in its folder.
+        unit_rows: Rows that are read together, at most.
 
     Raises:
         SfRayError: The file is bad.
@@ -269,7 +273,7 @@ def use(path: Path) -> None:
     corpus = plan_corpus(Location(str(path.parent)))
     sample_rows(corpus)
     (shard,) = corpus.shards
-    plans = group_reads(shard, units_of(shard.row_groups, UNIT_ROWS))
+    plans = group_reads(shard, units_of(shard.row_groups, unit_rows))
     columns = None if corpus.file_type is FileType.JSON else corpus.column_names
     is_row: list[bool] = []  # whether it could have a score, and so be kept
     for plan in plans:
@@ -354,7 +358,7 @@ def _child(path: Path, batch: list[bytes], answers: int) -> None:
             way = _REFUSED if path.name in str(error) or str(path.parent) in str(error) else (
                 f"refused without a name: {str(error)[:80]!r}"
             )  # fmt: skip
-        except BaseException as error:  # whatever it is: it would be a traceback
+        except BaseException as error:  # noqa: BLE001 - whatever it is would be a traceback
             way = f"{type(error).__name__}: {str(error)[:80]!r}"
         peak = _peak_bytes() - base
         if peak > MOST_BYTES:

@@ -36,11 +36,11 @@ _PIECE_BYTES = 4 << 20
 # each row; so rows may be far larger in memory than the footer says. A batch has so few rows that
 # they take no more than this even if each is all of that page; which few writers make larger than
 # a mebibyte.
-_REPEATED_BYTES, _REPEATED_PAGE_BYTES = 1 << 30, 1 << 20
+_REPEATED_BYTES, _REPEATED_PAGE_BYTES = 512 << 20, 1 << 20
 # What a value takes in a list, however few bytes are stored for it.
 _VALUE_BYTES = 8
-# A footer of fewer bytes cannot nest its columns so deep that Arrow runs out of stack.
-_SHALLOW_BYTES = 64 << 10
+# Larger than any real footer; a larger one would take gigabytes as Python values.
+_MOST_FOOTER_BYTES = 256 << 20
 # How values become Arrow values by their meaning. INT96 reaches year 9999 in microseconds, and only
 # 2262 in nanoseconds.
 _MEANING = {"coerce_int96_timestamp_unit": "us", "arrow_extensions_enabled": True}
@@ -129,6 +129,7 @@ class StoredParquetReader:
             footer = _footer_bytes(file, lambda start, end: _read_at(handle, start, end))
         with _unreadable_footer_is_bad(file):
             plain, stored = without_meaning(footer)
+            _ = stored.leaves  # which the writer needs
         self.stored: StoredColumns = stored
         self._metadata = _metadata(file, plain)
         self._types = _storage(_categories(_metadata(file, footer), self._metadata))
@@ -338,10 +339,12 @@ def _footer_bytes(file: File, read: Callable[[int, int], bytes]) -> bytes:
     if file.size > 12:  # two magic numbers and a length; servers refuse an empty range
         tail = read(max(file.size - _FOOTER_BYTES, 0), file.size)
         length = int.from_bytes(tail[-8:-4], "little") + 8
-        if tail[-4:] == b"PAR1" and length > len(tail) and length + 4 <= file.size:
+        if tail[-4:] == b"PAR1" and len(tail) < length <= min(file.size - 4, _MOST_FOOTER_BYTES):
             tail = read(file.size - length, file.size)
     if tail[-4:] == b"PARE":
         raise _encrypted(file)
+    if length > _MOST_FOOTER_BYTES:
+        raise BadShardError(file.relative, f"its Parquet footer claims to have {length:,} bytes")
     if tail[-4:] != b"PAR1" or length > len(tail):
         raise BadShardError(
             file.relative, f"not a whole Parquet file ({file.size} bytes without a valid footer)"

@@ -76,18 +76,28 @@ class PageGuard(io.RawIOBase):
         self.problem: Exception | None = None  # Arrow may raise it as another class
 
     def readable(self) -> bool:
+        """Yes."""
         return True
 
     def seekable(self) -> bool:
+        """Yes."""
         return True
 
     def tell(self) -> int:
+        """The position in the file."""
         return self._handle.tell()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Goes to a position."""
         return self._handle.seek(offset, whence)
 
     def read(self, size: int = -1) -> bytes:
+        """Reads, and looks at the headers of the pages that come by.
+
+        Raises:
+            pa.ArrowInvalid: Pages unpack to too much.
+            TooRepeatedError: A dictionary is too large for the rows of a batch.
+        """
         start = self._handle.tell()
         left = max(0, self._size - start)  # Python takes the memory that is asked for first
         parts, missing = [], left if size < 0 else min(size, left)

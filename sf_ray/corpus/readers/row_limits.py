@@ -76,9 +76,7 @@ def split(
     """
     if batch.num_rows > _MOST_FREE_VALUES * _OBJECT_BYTES:
         raise pa.ArrowInvalid(f"a record batch in it has {batch.num_rows:,} rows")
-    sizes = np.zeros(batch.num_rows, np.int64)
-    for column in batch.columns:
-        sizes += _sizes(column)
+    sizes = _sizes_of_rows(batch)
     if len(sizes) and (largest := int(sizes.max())) > max_row_bytes:
         raise pa.ArrowInvalid(
             f"row {first_row + int(sizes.argmax())} takes {size_text(largest)}, more than "
@@ -93,6 +91,18 @@ def split(
         start = stop
 
 
+def size_of(batch: pa.RecordBatch) -> int:
+    """About the bytes that all rows of a batch take as Python values."""
+    return int(_sizes_of_rows(batch).sum())
+
+
+def _sizes_of_rows(batch: pa.RecordBatch) -> _Sizes:
+    sizes = np.zeros(batch.num_rows, np.int64)
+    for column in batch.columns:
+        sizes += _sizes(column)
+    return sizes
+
+
 def _sizes(array: pa.Array) -> _Sizes:
     """[len(array)] about the bytes that each value takes as a Python value."""
     value_type = array.type
@@ -104,15 +114,18 @@ def _sizes(array: pa.Array) -> _Sizes:
     if types.is_run_end_encoded(value_type):
         ends = array.run_ends.to_numpy()
         run = np.searchsorted(ends, np.arange(len(array)) + array.offset, side="right")
-        return _sizes(array.values)[run]
+        of_runs: _Sizes = _sizes(array.values)[run]
+        return of_runs
     if types.is_dictionary(value_type):
         values = np.append(_sizes(array.dictionary), _OBJECT_BYTES)
         places = array.indices.cast(pa.int64()).fill_null(len(array.dictionary))
-        return values[places.to_numpy()]
+        of_places: _Sizes = values[places.to_numpy()]
+        return of_places
     if types.is_string_view(value_type) or types.is_binary_view(value_type):
         views = np.frombuffer(array.buffers()[1] or b"", np.int32)
         lengths = views[::_VIEW_NUMBERS][array.offset : array.offset + len(array)]
-        return np.where(_is_valid(array), lengths, 0) + _OBJECT_BYTES
+        of_views: _Sizes = np.where(_is_valid(array), lengths.astype(np.int64), 0) + _OBJECT_BYTES
+        return of_views
     return _sizes_of_offsets(array)
 
 
@@ -139,7 +152,8 @@ def _sizes_of_offsets(array: pa.Array) -> _Sizes:
     if types.is_fixed_size_list(value_type):
         inside = np.concatenate([[0], np.cumsum(_sizes(array.values))])
         starts = (np.arange(count) + array.offset) * value_type.list_size
-        return inside[starts + value_type.list_size] - inside[starts] + _OBJECT_BYTES
+        of_lists: _Sizes = inside[starts + value_type.list_size] - inside[starts] + _OBJECT_BYTES
+        return of_lists
     if types.is_nested(value_type):
         return _sizes_of_lists(array)
     return np.full(count, max(_OBJECT_BYTES, _width(value_type)), np.int64)
