@@ -5,7 +5,7 @@ left beside its score pieces: footers, and marks of bad shards.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sf_ray.commands.locations import location_of
@@ -119,9 +119,8 @@ def list_corpus(
     """
     with timed("plan", wall_s):
         known = read_footers(scores) if scores else {}
-        corpus = plan_corpus(
-            location_of(options, options.input), known, options.on_bad_shard == "skip"
-        )
+        place = replace(location_of(options, options.input), max_row_bytes=options.max_row_bytes)
+        corpus = plan_corpus(place, known, options.on_bad_shard == "skip")
         size_mb = corpus.bytes / 1e6
         say(f"plan: {len(corpus.shards):,} shards, {corpus.rows:,} rows, {size_mb:,.1f} MB")
         if corpus.passed_over:

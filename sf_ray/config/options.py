@@ -73,6 +73,12 @@ class CorpusOptions(StorageOptions):
         description="What to do with a line of a JSON shard that is not a JSON object: fail, or "
         "give its row the status bad_row and never keep it.",
     )
+    max_row_bytes: int = Field(
+        default=32 << 20,
+        ge=1024,
+        description="Largest row, in bytes, once it is unpacked; a shard with a larger one is bad. "
+        "Bounds what a small file can make of the memory.",
+    )
     max_bad_fraction: float = Field(
         default=0.05,
         ge=0,

@@ -16,6 +16,7 @@ from sf_ray.corpus.fields import BrokenJson, TooDeep, is_deep, load_json, may_be
 from sf_ray.corpus.formats import Row
 from sf_ray.corpus.readers.file_types import FileType, file_type_of
 from sf_ray.corpus.readers.json_lines import LINE, LINES, JsonReader
+from sf_ray.corpus.readers.row_limits import size_of, size_text
 from sf_ray.corpus.readers.shard import ShardReader, open_shard
 from sf_ray.corpus.units import ReadPlan
 from sf_ray.corpus.used_columns import top_level
@@ -24,7 +25,9 @@ from sf_ray.storage.files import File
 from sf_ray.storage.location import Location
 
 _BATCH_ROWS = 4096
-_ROWS_AT_ONCE = 512
+_ROWS_AT_ONCE, _BYTES_AT_ONCE = 512, 16 << 20
+# A unit may take as much as so many of the largest rows.
+_ROWS_TOGETHER = 64
 # Valid UTF-8 holds half of a surrogate pair only as a JSON escape.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -65,10 +68,13 @@ def read_units(
         there = None if names is None else _names_in(reader.schema, names)
         batches = reader.batches(_BATCH_ROWS, there, plan.row_groups, plan.offset)
         held: list[pa.RecordBatch] = []  # `position` is the first row in them
+        held_bytes: list[int] = []
+        most_bytes = _ROWS_TOGETHER * location.max_row_bytes
         for unit in plan.units:
             while position + sum(batch.num_rows for batch in held) < unit.stop:
                 try:
                     held.append(next(batches))
+                    held_bytes.append(size_of(held[-1]))
                 except StopIteration:
                     raise BadShardError(
                         plan.file.relative, f"ends before row {unit.stop} that its footer promises"
@@ -76,6 +82,13 @@ def read_units(
                 # Rows before this unit are not needed: free their memory.
                 while held and position + held[0].num_rows <= unit.start:
                     position += held.pop(0).num_rows
+                    held_bytes.pop(0)
+                if sum(held_bytes) > most_bytes:
+                    raise BadShardError(
+                        plan.file.relative,
+                        f"rows {unit.start} to {unit.stop} take over {size_text(most_bytes)} "
+                        "together; lower --unit-rows, or raise --max-row-bytes",
+                    )
             rows = pa.Table.from_batches(held).slice(unit.start - position, unit.rows)
             yield rows if names == there else _with_nulls(rows, names or ())
 
@@ -105,7 +118,8 @@ def rows_of(table: pa.Table) -> Iterator[Row | BadLine]:
         yield from ({} for _ in range(table.num_rows))
     is_json = table.schema.equals(LINES)
     # Few rows at a time: Python's values take many times the memory of Arrow's.
-    for batch in table.to_batches(_ROWS_AT_ONCE):
+    average = table.nbytes // max(table.num_rows, 1)
+    for batch in table.to_batches(max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // (average + 1)))):
         if is_json:
             yield from map(_row_of_line, batch[LINE].to_pylist())
             continue

@@ -76,7 +76,9 @@ def _first_rows(location: Location, shard: Shard, rows: int, columns: Sequence[s
     offset = shard.starts[group] if shard.starts else 0
     with open_shard(location, shard.file) as reader:
         batches = reader.batches(rows, columns, range(group, group + 1), offset)
-        return pa.Table.from_batches([next(batches)])
+        for batch in batches:
+            return pa.Table.from_batches([batch])
+    raise BadShardError(shard.file.relative, "ends before the first row that its footer promises")
 
 
 def _columns_to_sample(schema: pa.Schema) -> list[str]:

@@ -24,6 +24,8 @@ from sf_ray.runtime.log import say
 from sf_ray.text.redaction import public_uri, remember_secrets
 
 RETRY_S = 300.0
+# What one row of a shard there may take, once unpacked.
+MAX_ROW_BYTES = 32 << 20
 # The time-out of one attempt: a fixed part, and the time that the bytes need at the slowest rate
 # (bytes/s) that is still worth waiting for.
 _TRY_S, _SLOWEST_BYTES_S = 30.0, 250_000
@@ -70,19 +72,23 @@ class Location:
         uri: A local path, or a URI of any file system that fsspec knows, e.g. "s3://bucket/key".
         storage_options: Arguments of that file system, e.g. credentials; local paths ignore them.
         retry_s: How long a request that fails for a passing reason is repeated, in seconds.
+        max_row_bytes: The most that whoever reads shards there takes for one row. Here, because it
+            goes to every process that reads, as the rest does.
     """
 
     uri: str
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     retry_s: float = RETRY_S
+    max_row_bytes: int = MAX_ROW_BYTES
 
     def __post_init__(self) -> None:
         # Here, so that every process that reaches a storage knows what no text of it may show.
         remember_secrets(self.uri, self.storage_options)
 
-    def __reduce__(self) -> tuple[type["Location"], tuple[str, Mapping[str, Any], float]]:
+    def __reduce__(self) -> tuple[type["Location"], tuple[str, Mapping[str, Any], float, int]]:
         """Pickles a relative path as an absolute one: other processes run in other directories."""
-        return Location, (whole_path(self.uri), self.storage_options, self.retry_s)
+        state = whole_path(self.uri), self.storage_options, self.retry_s, self.max_row_bytes
+        return Location, state
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from sf_ray.corpus.readers.arrow_checks import check_batch, check_schema
 from sf_ray.corpus.readers.ipc_messages import (
     FILE_MAGIC,
     FIRST_MESSAGE,
@@ -19,6 +20,13 @@ from sf_ray.corpus.readers.ipc_messages import (
     blocks,
     messages,
     parse,
+)
+from sf_ray.corpus.readers.row_limits import (
+    MAX_ROW_BYTES,
+    most_unpacked,
+    rows_problem,
+    size_text,
+    split,
 )
 from sf_ray.corpus.units import Footer
 from sf_ray.errors import BadShardError, first_line
@@ -52,9 +60,11 @@ STREAM = IpcForm()
 class ArrowReader:
     """The rows of Arrow IPC; a `ShardReader` whose row groups are record batches."""
 
-    def __init__(self, file: File, handle: io.RawIOBase) -> None:
-        self._file = file
-        self._bytes = io.BufferedReader(handle, _BUFFER_BYTES)
+    def __init__(
+        self, file: File, handle: io.RawIOBase, max_row_bytes: int = MAX_ROW_BYTES
+    ) -> None:
+        self._file, self._max_row_bytes = file, max_row_bytes
+        self._bytes = _Buffered(handle, file.size)
         self._source = pa.PythonFile(self._bytes, mode="r")
         self._is_file = self._bytes.read(FIRST_MESSAGE).startswith(FILE_MAGIC)
         if self._is_file:
@@ -62,8 +72,9 @@ class ArrowReader:
         self._first = FIRST_MESSAGE if self._is_file else 0
         try:
             self.schema: pa.Schema = self._open().schema
-            self._names: list[str] = self.schema.names  # raises where one is no valid UTF-8
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            check_schema(self.schema)
+            self._names: list[str] = self.schema.names
+        except (pa.ArrowException, OSError) as error:
             expected = "file" if self._is_file else "stream"
             raise BadShardError(
                 file.relative, f"cannot be read as an Arrow IPC {expected} ({first_line(error)})"
@@ -90,6 +101,8 @@ class ArrowReader:
                     f"{self._file.size}",
                 )
         rows = tuple(message.rows or 0 for message in found)
+        if problem := rows_problem(rows, self._file.size):
+            raise BadShardError(self._file.relative, problem)
         starts = () if self._is_file else tuple(message.start for message in found)
         return Footer(rows, self.schema, starts)
 
@@ -106,6 +119,7 @@ class ArrowReader:
         """
         # By place, because a column that is not asked for may be there twice.
         places = None if columns is None else [self._names.index(name) for name in columns]
+        row = 0  # of the first row group that is read
         with unreadable_is_bad(self._file):
             if self._is_file:
                 stored = self._batches_of_file(places, groups)
@@ -114,18 +128,21 @@ class ArrowReader:
                 if places is not None:
                     stored = (batch.select(places) for batch in stored)
             for batch in stored:
-                batch.validate()  # otherwise a damaged batch may crash the process
-                size = max(1, batch.nbytes)
-                step = min(rows, max(1, _BATCH_BYTES * batch.num_rows // size))
-                for start in range(0, batch.num_rows, step):
-                    yield batch.slice(start, step)
+                check_batch(batch)
+                yield from split(batch, row, self._max_row_bytes, rows, _BATCH_BYTES)
+                row += batch.num_rows
 
     def _batches_of_file(
         self, places: list[int] | None, groups: range | None
     ) -> Iterator[pa.RecordBatch]:
         read = sorted(set(places or []))  # no others are fetched; none stands for all
+        dictionaries, blocks = self._blocks()
+        for block in dictionaries:
+            self._refuse_large_content(self._message_of(block))
         reader = self._open(read)
         for index in groups if groups is not None else range(reader.num_record_batches):
+            if index < len(blocks):
+                self._refuse_large_content(self._message_of(blocks[index]))
             batch = reader.get_batch(index)
             if places is not None:
                 batch = batch.select([read.index(place) for place in places])
@@ -137,6 +154,8 @@ class ArrowReader:
         if not is_native or any(has_dictionary(field.type) for field in self.schema):
             # Dictionaries stand between the batches and hold for the batches after them, so the
             # stream must be read from its beginning; and only there Arrow turns bytes around.
+            for message in self._messages():
+                self._refuse_large_content(message)
             stored = iter(self._open())
             for _ in range(first):
                 next(stored, None)
@@ -155,10 +174,32 @@ class ArrowReader:
             pa.ipc.read_message(self._source)  # the schema
         while True:
             try:
+                start = self._source.tell()
                 message = pa.ipc.read_message(self._source)
             except EOFError:
                 return
+            end = self._source.tell()
+            body = end - (message.body.size if message.body else 0)
+            self._refuse_large_content(parse(message.metadata.to_pybytes(), start, body))
+            self._source.seek(end)
             yield pa.ipc.read_record_batch(message, self.schema)
+
+    def _refuse_large_content(self, message: Message) -> None:
+        """Refuses compressed values that unpack to far more than they are, before any is unpacked.
+
+        Raises:
+            pa.ArrowInvalid: Says of which record batch.
+        """
+        unpacked = 0
+        for place in message.buffers:
+            self._bytes.seek(place)
+            # -1 stands for a buffer that is not compressed.
+            unpacked += max(0, int.from_bytes(self._bytes.read(8), "little", signed=True))
+        if unpacked > most_unpacked(message.end - message.start, self._max_row_bytes):
+            raise pa.ArrowInvalid(
+                f"the record batch at byte {message.start} claims to unpack to "
+                f"{size_text(unpacked)}, more than --max-row-bytes allows"
+            )
 
     def _open(
         self, places: Sequence[int] = ()
@@ -172,17 +213,20 @@ class ArrowReader:
 
     def _messages(self) -> Iterator[Message]:
         """The messages of a stream, or those of a file's record batches."""
-        if not self._is_file:
+        if self._is_file:
+            yield from map(self._message_of, self._blocks()[1])
+        else:
             yield from messages(self._bytes, self._first)
-            return
-        for block in self._blocks():
-            self._bytes.seek(block.offset)
-            # A mark and the length stand before it; files older than Arrow 0.15 have no mark.
-            metadata = self._bytes.read(block.metadata_bytes)
-            prefix = 8 if metadata.startswith(b"\xff\xff\xff\xff") else 4
-            yield parse(metadata[prefix:], block.offset, block.offset + block.metadata_bytes)
 
-    def _blocks(self) -> list[Block]:
+    def _message_of(self, block: Block) -> Message:
+        self._bytes.seek(block.offset)
+        # A mark and the length stand before it; files older than Arrow 0.15 have no mark.
+        metadata = self._bytes.read(block.metadata_bytes)
+        prefix = 8 if metadata.startswith(b"\xff\xff\xff\xff") else 4
+        return parse(metadata[prefix:], block.offset, block.offset + block.metadata_bytes)
+
+    def _blocks(self) -> tuple[list[Block], list[Block]]:
+        """The dictionaries of a file, and its record batches."""
         self._bytes.seek(-_TAIL_BYTES, io.SEEK_END)
         length = int.from_bytes(self._bytes.read(4), "little")
         self._bytes.seek(max(0, self._file.size - _TAIL_BYTES - length))
@@ -196,6 +240,18 @@ class ArrowReader:
                 self._file.relative,
                 f"is an Arrow IPC file that is cut off ({size} bytes without a footer)",
             )
+
+
+class _Buffered(io.BufferedReader):
+    """Reads no more at once than the file has: Python takes the memory that is asked for first."""
+
+    def __init__(self, handle: io.RawIOBase, size: int) -> None:
+        super().__init__(handle, _BUFFER_BYTES)
+        self._size = size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def has_dictionary(column_type: pa.DataType) -> bool:

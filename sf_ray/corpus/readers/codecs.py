@@ -23,6 +23,8 @@ _PACKED_BYTES = 1 << 17
 _MAGIC = {"gzip": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\0"}
 # Faster than the usual 6 by far, for files larger by some percent.
 _XZ_PRESET = 2
+# Four times what `xz -9` needs; a file may claim to need gigabytes.
+_XZ_MEMORY_BYTES = 256 << 20
 
 
 class ByteSink(Protocol):
@@ -107,7 +109,7 @@ class _Members:
         makers: dict[str, Callable[[], _Member]] = {
             "gzip": _GzipMember,
             "bz2": bz2.BZ2Decompressor,
-            "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
+            "xz": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY_BYTES),
         }
         self._make = makers[codec]
         self._member: _Member | None = None

@@ -5,6 +5,7 @@ of any size is counted without its values. Decodes the few fields that are neede
 in Arrow's format/Message.fbs, Schema.fbs and File.fbs. Opens no file.
 """
 
+import itertools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ FILE_MAGIC = b"ARROW1"
 # The first message begins here, at a multiple of 8.
 FIRST_MESSAGE = 8
 
-_SCHEMA, _RECORD_BATCH = 1, 3  # values of `MessageHeader`
+_SCHEMA, _DICTIONARY, _RECORD_BATCH = 1, 2, 3  # values of `MessageHeader`
 _CODECS = ["lz4", "zstd"]  # values of `CompressionType`
 _CONTINUATION = 0xFFFFFFFF
 # Longer than any real schema; a length beyond is rubbish, and must not be asked of the memory.
@@ -47,6 +48,7 @@ class Message:
         end: Byte behind its values.
         rows: Of a record batch; None for other messages.
         codec: How its values are compressed: "lz4", "zstd" or None.
+        buffers: Bytes at which the compressed buffers begin, each with the length of its content.
         is_native: False for a schema whose values are in the other byte order.
     """
 
@@ -55,6 +57,7 @@ class Message:
     rows: int | None = None
     codec: str | None = None
     is_native: bool = True
+    buffers: tuple[int, ...] = ()
 
 
 def messages(stream: BinaryIO, start: int) -> Iterator[Message]:
@@ -87,8 +90,8 @@ def messages(stream: BinaryIO, start: int) -> Iterator[Message]:
         start = stream.seek(message.end)
 
 
-def blocks(footer: bytes) -> list[Block]:
-    """Where the record batches of an IPC file lie.
+def blocks(footer: bytes) -> tuple[list[Block], list[Block]]:
+    """Where the dictionaries of an IPC file lie, and its record batches.
 
     Args:
         footer: The flatbuffer in front of the last ten bytes.
@@ -98,17 +101,14 @@ def blocks(footer: bytes) -> list[Block]:
     """
     try:
         root = _Table.root(footer)
-        at = root.at(3)
-        if not at:
-            return []
-        vector = at + _unpack("<I", footer, at)
-        count = _unpack("<I", footer, vector)
-        found = [struct.unpack_from("<qixxxxq", footer, vector + 4 + 24 * i) for i in range(count)]
+        found = [root.structs(field, "<qixxxxq") for field in (2, 3)]
     except struct.error as error:
         raise pa.ArrowInvalid("its footer is damaged") from error
-    if any(not 0 <= number < _NO_FILE for block in found for number in block):
-        raise pa.ArrowInvalid("its footer is damaged")
-    return [Block(*block) for block in found]
+    for block in itertools.chain(*found):
+        if any(not 0 <= number < _NO_FILE for number in block):
+            raise pa.ArrowInvalid("its footer is damaged")
+    dictionaries, batches = ([Block(*block) for block in blocks] for blocks in found)
+    return dictionaries, batches
 
 
 def parse(metadata: bytes, start: int, body: int) -> Message:
@@ -131,14 +131,21 @@ def parse(metadata: bytes, start: int, body: int) -> Message:
             raise pa.ArrowInvalid("a message in it is damaged")
         if header_type == _SCHEMA:
             return Message(start, end, is_native=header.number(0, "<h") == 0)
-        if header_type != _RECORD_BATCH:
+        batch = header if header_type == _RECORD_BATCH else None
+        if header_type == _DICTIONARY:
+            batch = header.table(1)
+        if not batch:
             return Message(start, end)
-        compression = header.table(3)
-        codec = _CODECS[compression.number(0, "<b")] if compression else None
-        rows = header.number(0, "<q")
-        if rows < 0:
+        compression = batch.table(3)
+        codec, buffers = None, []
+        if compression:
+            codec = _CODECS[compression.number(0, "<B")]
+            buffers = [body + at for at, length in batch.structs(2, "<qq") if length]
+        rows = batch.number(0, "<q")
+        if rows < 0 or not all(body <= at <= end for at in buffers):
             raise pa.ArrowInvalid("a message in it is damaged")
-        return Message(start, end, rows=rows, codec=codec)
+        counted = rows if header_type == _RECORD_BATCH else None
+        return Message(start, end, rows=counted, codec=codec, buffers=tuple(buffers))
     except (struct.error, IndexError) as error:
         raise pa.ArrowInvalid("a message in it is damaged") from error
 
@@ -167,6 +174,16 @@ class _Table:
         """A number; 0 for an absent field, which is the default of all that are read here."""
         at = self.at(field)
         return _unpack(form, self.data, at) if at else 0
+
+    def structs(self, field: int, form: str) -> list[tuple[int, ...]]:
+        """The structs of a vector; none for an absent field."""
+        at = self.at(field)
+        if not at:
+            return []
+        vector = at + _unpack("<I", self.data, at)
+        count = _unpack("<I", self.data, vector)
+        size = struct.calcsize(form)
+        return [struct.unpack_from(form, self.data, vector + 4 + size * i) for i in range(count)]
 
     def table(self, field: int) -> "_Table | None":
         at = self.at(field)

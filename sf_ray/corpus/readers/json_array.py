@@ -33,12 +33,15 @@ class ArrayError(ValueError):
         self.reason = reason
 
 
-def array_elements(stream: io.BufferedReader, offset: int) -> Iterator[tuple[int, bytes]]:
+def array_elements(
+    stream: io.BufferedReader, offset: int, max_bytes: int
+) -> Iterator[tuple[int, bytes]]:
     """Reads the elements of an array, from any of them to the end.
 
     Args:
         stream: Stands at the first element to read, or at the blanks or the bracket before it.
         offset: Byte of the unpacked file at which the stream stands.
+        max_bytes: The longest element, and the most blanks between two.
 
     Yields:
         (byte at which an element begins, the element).
@@ -46,7 +49,7 @@ def array_elements(stream: io.BufferedReader, offset: int) -> Iterator[tuple[int
     Raises:
         ArrayError: The text is not a valid array, or something follows it.
     """
-    text = _Text(stream, offset)
+    text = _Text(stream, offset, max_bytes)
     try:
         while (following := text.next_character()) != "]":
             start, element = text.offset, text.value()
@@ -73,8 +76,8 @@ class _Text:
         offset: Byte of the unpacked file at which the text not yet taken begins.
     """
 
-    def __init__(self, stream: io.BufferedReader, offset: int) -> None:
-        self.offset = offset
+    def __init__(self, stream: io.BufferedReader, offset: int, max_bytes: int) -> None:
+        self.offset, self._max_bytes = offset, max_bytes
         self._stream = stream
         # Bytes that are not UTF-8 become surrogates here, and the same bytes again in `value`.
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
@@ -82,10 +85,13 @@ class _Text:
 
     def next_character(self) -> str:
         """Skips blanks; returns the character after them without taking it, or "" at the end."""
+        start = self.offset
         while True:
             blanks = _BLANK.match(self._text, self._at)
             assert blanks is not None, "the pattern matches the empty string too"
             self.skip(blanks.end() - self._at)
+            if self.offset - start > self._max_bytes:
+                raise self._too_long()
             if self._at < len(self._text):
                 return self._text[self._at]
             if not self._read_more():
@@ -110,14 +116,21 @@ class _Text:
                 # every other cut near the end of the text.
                 is_cut = error.msg.startswith("Unterminated string")
                 is_cut |= error.pos >= len(self._text) - _NEAR_CHARS
+                if is_cut and len(self._text) - self._at > self._max_bytes:
+                    raise self._too_long() from error
                 if not (is_cut and self._read_more()):
                     raise
                 continue
+            if end - self._at > self._max_bytes:
+                raise self._too_long()
             if end < len(self._text) or not self._read_more():  # a number may go on
                 value = self._text[self._at : end].encode("utf-8", "surrogateescape")
                 self._at = end
                 self.offset += len(value)
                 return value
+
+    def _too_long(self) -> ValueError:
+        return ValueError(f"a row longer than --max-row-bytes {self._max_bytes} begins there")
 
     def _read_more(self) -> bool:
         """Reads on, and drops the text that was taken; returns False at the end of the stream."""

@@ -17,6 +17,7 @@ from sf_ray.corpus.readers.content import HEAD_BYTES, Content, content_of, is_js
 from sf_ray.corpus.readers.file_types import codec_of, may_be_array
 from sf_ray.corpus.readers.json_array import ArrayError, array_elements
 from sf_ray.corpus.readers.json_shapes import LOOK_BYTES, problem_of
+from sf_ray.corpus.readers.row_limits import MAX_ROW_BYTES
 from sf_ray.corpus.units import Footer
 from sf_ray.errors import BadShardError
 from sf_ray.storage.files import File
@@ -44,9 +45,12 @@ class JsonReader:
 
     schema = LINES
 
-    def __init__(self, file: File, handle: io.RawIOBase) -> None:
+    def __init__(
+        self, file: File, handle: io.RawIOBase, max_row_bytes: int = MAX_ROW_BYTES
+    ) -> None:
         # By its name. Servers may have unpacked it on the way: then it is text all the same.
         self._file, self._codec = file, codec_of(file.relative)
+        self._max_row_bytes = max_row_bytes
         self._packed: io.BufferedReader = io.BufferedReader(handle, _BUFFER_BYTES)
         self._is_array: bool | None = None  # not known before the file is read
 
@@ -54,7 +58,11 @@ class JsonReader:
         """Whether the rows are the elements of an array."""
         if self._is_array is None:
             with unreadable_is_bad(self._file):
-                first = _skip_blanks(self._unpacked()) if may_be_array(self._file.relative) else b""
+                first = (
+                    self._skip_blanks(self._unpacked())
+                    if may_be_array(self._file.relative)
+                    else b""
+                )
             self._is_array = first == b"["
         return self._is_array
 
@@ -110,7 +118,7 @@ class JsonReader:
             return f"element {row + 1}"
         last_row = -1
         with unreadable_is_bad(self._file):
-            for number, line in enumerate(self._unpacked(), start=1):
+            for number, line in enumerate(self._lines(self._unpacked()), start=1):
                 last_row += not _is_blank(_without_mark(line) if number == 1 else line)
                 if last_row == row:
                     return f"line {number}"
@@ -126,20 +134,67 @@ class JsonReader:
         stream = self._unpacked()
         if not is_array:
             stream.seek(offset)
-            yield from _lines(stream, offset)
+            yield from self._filled_lines(stream, offset)
             return
         if offset:
             stream.seek(offset)
         else:
-            _skip_blanks(stream)  # and takes the bracket
+            self._skip_blanks(stream)  # and takes the bracket
             offset = stream.tell()
         try:
-            yield from array_elements(stream, offset)
+            yield from array_elements(stream, offset, self._max_row_bytes)
         except ArrayError as error:
             raise BadShardError(
                 self._file.relative,
                 f"no valid JSON array at byte {error.offset:,} ({error.reason})",
             ) from error
+
+    def _filled_lines(self, stream: io.BufferedReader, offset: int) -> Iterator[tuple[int, bytes]]:
+        """The lines that are not blank, and where each begins; the stream stands at `offset`."""
+        for line in self._lines(stream, offset):
+            start, offset = offset, offset + len(line)
+            text = line if start else _without_mark(line)
+            if not _is_blank(text):
+                # A carriage return stays: JSON takes it for a blank, and a row is written as it
+                # was read.
+                yield start, text.removesuffix(b"\n")
+
+    def _lines(self, stream: io.BufferedReader, offset: int = 0) -> Iterator[bytes]:
+        """The lines of a stream, none of which is longer than a row may be.
+
+        Blank lines count for the row behind them: a packed file may have any number of them.
+        """
+        most = self._max_row_bytes
+        blank, number, at = 0, 0, offset
+        while line := stream.readline(most + 1):
+            number += 1
+            blank = blank + len(line) if line.isspace() else 0
+            if (len(line) > most and not line.endswith(b"\n")) or blank > most:
+                # Numbers are those of an editor where all lines before were read too.
+                raise self._too_long(f"the line at byte {at}" if offset else f"line {number}")
+            at += len(line)
+            yield line
+
+    def _skip_blanks(self, stream: io.BufferedReader) -> bytes:
+        """Takes the first byte that is neither blank nor part of a byte order mark; returns it."""
+        if stream.peek(3).startswith(codecs.BOM_UTF8):
+            stream.read(3)
+        skipped = 0
+        while ahead := stream.peek():
+            filled = ahead.lstrip(_BLANKS)
+            stream.read(len(ahead) - len(filled))
+            if filled:
+                return stream.read(1)
+            skipped += len(ahead)
+            if skipped > self._max_row_bytes:
+                raise self._too_long("its beginning, of blanks only,")
+        return b""
+
+    def _too_long(self, place: str) -> BadShardError:
+        return BadShardError(
+            self._file.relative,
+            f"{place} is longer than --max-row-bytes {self._max_row_bytes}",
+        )
 
     def _refuse_shape(self, first: bytes, rows: int) -> None:
         """Refuses a file whose first line shows that its rows do not stand one a line."""
@@ -214,32 +269,12 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _lines(stream: io.BufferedReader, offset: int) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, and where each begins; `offset` is where the stream stands."""
-    for line in stream:
-        start, offset = offset, offset + len(line)
-        text = line if start else _without_mark(line)
-        if not _is_blank(text):
-            # A carriage return stays: JSON takes it for a blank, and a row is written as it was
-            # read.
-            yield start, text.removesuffix(b"\n")
-
-
 def _is_blank(line: bytes) -> bool:
     return not line or line.isspace()
 
 
 def _without_mark(line: bytes) -> bytes:
     return line.removeprefix(codecs.BOM_UTF8)
-
-
-def _skip_blanks(stream: io.BufferedReader) -> bytes:
-    """Takes the first byte that is neither blank nor part of a byte order mark, and returns it."""
-    if stream.peek(3).startswith(codecs.BOM_UTF8):
-        stream.read(3)
-    while (byte := stream.read(1)) and byte in _BLANKS:
-        pass
-    return byte
 
 
 def _batch(texts: list[bytes]) -> pa.RecordBatch:

@@ -16,9 +16,10 @@ from sf_ray.text.printable import printable
 LOOK_BYTES = 16 << 20
 _DECODER = json.JSONDecoder()
 _NEAR_CHARS = 16
-# The beginning of an object with an array of objects, after fields with simple values.
+# The beginning of an object with an array of objects, after fields with simple values. `++` and
+# `*+` never go back: for each place that a pattern may go back to, `re` holds a hundred bytes.
 _WRAPPED = re.compile(
-    r'\{\s*(?:"[^"]*"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[-+.\w]+)\s*,\s*)*"([^"]+)"\s*:\s*\[\s*\{'
+    r'\{\s*(?:"[^"]*"\s*:\s*(?:"(?:[^"\\]++|\\.)*+"|[-+.\w]++)\s*,\s*)*+"([^"]+)"\s*:\s*\[\s*\{'
 )
 _LINE_ENDS = re.compile(r"[\r\n]")
 # The keys of a message: an array of messages is a chat, which is one row.

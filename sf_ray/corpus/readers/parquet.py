@@ -7,11 +7,16 @@ those of another. Knows no Ray and no model.
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sf_ray.corpus.readers.arrow import has_dictionary
+from sf_ray.corpus.readers.arrow_checks import check_batch, check_schema
 from sf_ray.corpus.readers.parquet_footer import StoredColumns, is_encrypted, without_meaning
+from sf_ray.corpus.readers.parquet_pages import PageGuard, TooRepeatedError
+from sf_ray.corpus.readers.row_limits import MAX_ROW_BYTES, rows_problem, split
 from sf_ray.corpus.readers.thrift_compact import CompactError
 from sf_ray.corpus.units import Footer
 from sf_ray.errors import BadShardError, first_line
@@ -28,9 +33,14 @@ _BATCH_BYTES = 32 << 20
 _TOGETHER_BYTES = 128 << 20
 _PIECE_BYTES = 4 << 20
 # A value that is repeated is stored once, in a page of its own, and a few bytes stand for it in
-# each row; so rows may be far larger in memory than the footer says. Where that page is not small,
-# a batch has no more rows than these.
-_REPEATED_ROWS, _REPEATED_PAGE_BYTES, _NUMBER_BYTES = 4096, 16 << 10, 16
+# each row; so rows may be far larger in memory than the footer says. A batch has so few rows that
+# they take no more than this even if each is all of that page; which few writers make larger than
+# a mebibyte.
+_REPEATED_BYTES, _REPEATED_PAGE_BYTES = 512 << 20, 1 << 20
+# What a value takes in a list, however few bytes are stored for it.
+_VALUE_BYTES = 8
+# Larger than any real footer; a larger one would take gigabytes as Python values.
+_MOST_FOOTER_BYTES = 256 << 20
 # How values become Arrow values by their meaning. INT96 reaches year 9999 in microseconds, and only
 # 2262 in nanoseconds.
 _MEANING = {"coerce_int96_timestamp_unit": "us", "arrow_extensions_enabled": True}
@@ -50,11 +60,14 @@ def read_parquet_footer(location: Location, file: File) -> Footer:
             if is_encrypted(footer):
                 raise _encrypted(file)
     rows = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    if problem := rows_problem(rows, file.size):
+        raise BadShardError(file.relative, problem)
     try:
         # Opened as for reading, so that the types are those of the rows that will be read.
         with pq.ParquetFile(
             pa.BufferReader(_as_file(footer)), metadata=metadata, **_MEANING
         ) as parquet:
+            check_schema(parquet.schema_arrow)
             return Footer(rows, parquet.schema_arrow)
     except (pa.ArrowException, OSError) as error:
         raise BadShardError(
@@ -65,11 +78,14 @@ def read_parquet_footer(location: Location, file: File) -> Footer:
 class ParquetReader:
     """The rows of a Parquet file; a `ShardReader`."""
 
-    def __init__(self, file: File, handle: io.RawIOBase) -> None:
-        self._file, self._handle = file, handle
+    def __init__(
+        self, file: File, handle: io.RawIOBase, max_row_bytes: int = MAX_ROW_BYTES
+    ) -> None:
+        self._file, self._handle, self._max_row_bytes = file, handle, max_row_bytes
         with unreadable_is_bad(file), pq.ParquetFile(handle, **_MEANING) as parquet:
             self.schema: pa.Schema = parquet.schema_arrow
             self._metadata = parquet.metadata
+            check_schema(self.schema)
 
     def batches(
         self,
@@ -81,7 +97,8 @@ class ParquetReader:
         """See `ShardReader.batches`. Ignores `offset`: the footer says where row groups begin."""
         names = None if columns is None else list(dict.fromkeys(columns))
         with unreadable_is_bad(self._file):
-            for batch in _batches(self._handle, self._metadata, _MEANING, rows, names, groups):
+            read = _Read(self._file, self._handle, self._metadata, _MEANING, self._max_row_bytes)
+            for batch in read.batches(rows, names, groups):
                 if names is not None:
                     # Asked for a column "a", Parquet also reads a column "a.b". A name may be
                     # there twice, so columns are chosen by their places.
@@ -104,12 +121,15 @@ class StoredParquetReader:
         stored: What the values mean.
     """
 
-    def __init__(self, file: File, handle: io.RawIOBase) -> None:
-        self._file, self._handle = file, handle
+    def __init__(
+        self, file: File, handle: io.RawIOBase, max_row_bytes: int = MAX_ROW_BYTES
+    ) -> None:
+        self._file, self._handle, self._max_row_bytes = file, handle, max_row_bytes
         with unreadable_is_bad(file):
             footer = _footer_bytes(file, lambda start, end: _read_at(handle, start, end))
         with _unreadable_footer_is_bad(file):
             plain, stored = without_meaning(footer)
+            _ = stored.leaves  # which the writer needs
         self.stored: StoredColumns = stored
         self._metadata = _metadata(file, plain)
         self._types = _storage(_categories(_metadata(file, footer), self._metadata))
@@ -128,7 +148,8 @@ class StoredParquetReader:
         """See `ShardReader.batches`; reads all columns, because rows are copied whole."""
         assert columns is None, "rows are copied whole"
         with unreadable_is_bad(self._file):
-            yield from _batches(self._handle, self._metadata, self._types, rows, None, groups)
+            read = _Read(self._file, self._handle, self._metadata, self._types, self._max_row_bytes)
+            yield from read.batches(rows, None, groups)
 
 
 def _storage(categories: Sequence[str]) -> dict[str, object]:
@@ -163,56 +184,114 @@ def _categories(meaning: pq.FileMetaData, plain: pq.FileMetaData) -> list[str]:
     ]
 
 
-def _batches(
-    handle: io.RawIOBase,
-    metadata: pq.FileMetaData,
-    types: dict[str, object],
-    rows: int,
-    columns: list[str] | None,
-    groups: range | None,
-) -> Iterator[pa.RecordBatch]:
-    """Reads row groups one after the other, and small ones together."""
-    leaves = _leaves_below(metadata, columns)
-    together: list[int] = []
-    together_bytes, together_rows = 0, rows
-    for group in range(metadata.num_row_groups) if groups is None else groups:
-        group_bytes, group_rows = _size(metadata.row_group(group), leaves, rows)
-        if together and together_bytes + group_bytes > _TOGETHER_BYTES:
-            yield from _read(
-                handle, metadata, types, together_rows, columns, together, together_bytes
-            )
-            together, together_bytes, together_rows = [], 0, rows
-        together.append(group)
-        together_bytes += group_bytes
-        together_rows = min(together_rows, group_rows)
-    if together:
-        yield from _read(handle, metadata, types, together_rows, columns, together, together_bytes)
+@dataclass(frozen=True)
+class _Read:
+    """What is read from, and how.
+
+    Attributes:
+        file, handle: The shard.
+        metadata: Its footer.
+        types: How values become Arrow values.
+        max_row_bytes: The largest row.
+    """
+
+    file: File
+    handle: io.RawIOBase
+    metadata: pq.FileMetaData
+    types: dict[str, object]
+    max_row_bytes: int
+
+    def batches(
+        self, rows: int, columns: list[str] | None, groups: range | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Reads row groups one after the other, and small ones together."""
+        leaves = _leaves_below(self.metadata, columns)
+        row = 0
+        together: list[int] = []
+        together_bytes, together_rows = 0, rows
+        for group in range(self.metadata.num_row_groups) if groups is None else groups:
+            group_bytes, group_rows = _size(self.metadata, group, leaves, rows)
+            if together and together_bytes + group_bytes > _TOGETHER_BYTES:
+                yield from self._some(row, together_rows, columns, together, together_bytes)
+                row += sum(self.metadata.row_group(read).num_rows for read in together)
+                together, together_bytes, together_rows = [], 0, rows
+            together.append(group)
+            together_bytes += group_bytes
+            together_rows = min(together_rows, group_rows)
+        if together:
+            yield from self._some(row, together_rows, columns, together, together_bytes)
+
+    def _some(
+        self,
+        first_row: int,
+        rows: int,
+        columns: list[str] | None,
+        groups: list[int],
+        unpacked_bytes: int,
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of some row groups, in batches that are safe to look at."""
+        done = 0
+        while True:
+            guard = self._guard(columns, groups, rows)
+            try:
+                read = 0
+                for batch in self._arrow_batches(guard, rows, columns, groups, unpacked_bytes):
+                    new = batch.slice(max(0, done - read))
+                    read += batch.num_rows
+                    if new.num_rows:
+                        _check_dictionaries(new)
+                        yield from split(
+                            new, first_row + done, self.max_row_bytes, rows, _BATCH_BYTES
+                        )
+                        done += new.num_rows
+                return
+            except (pa.ArrowException, OSError, TooRepeatedError):
+                if not isinstance(guard.problem, TooRepeatedError):
+                    raise
+                rows = max(1, _REPEATED_BYTES // guard.problem.dictionary_bytes)
+
+    def _guard(self, columns: list[str] | None, groups: list[int], rows: int) -> PageGuard:
+        chunks = []
+        for group in groups:
+            for leaf in _leaves_below(self.metadata, columns):
+                column = self.metadata.row_group(group).column(leaf)
+                start = column.data_page_offset
+                if column.has_dictionary_page and column.dictionary_page_offset is not None:
+                    start = min(start, column.dictionary_page_offset)
+                chunks.append((start, start + column.total_compressed_size))
+        most = _REPEATED_BYTES // rows if rows > 1 else self.file.size * _REPEATED_BYTES
+        return PageGuard(self.handle, self.file.size, chunks, self.max_row_bytes, most)
+
+    def _arrow_batches(
+        self,
+        guard: PageGuard,
+        rows: int,
+        columns: list[str] | None,
+        groups: list[int],
+        unpacked_bytes: int,
+    ) -> Iterator[pa.RecordBatch]:
+        is_large = unpacked_bytes > _TOGETHER_BYTES
+        parquet = pq.ParquetFile(
+            guard,
+            metadata=self.metadata,
+            pre_buffer=not is_large,
+            buffer_size=_PIECE_BYTES if is_large else 0,
+            page_checksum_verification=True,
+            **self.types,
+        )
+        yield from parquet.iter_batches(
+            rows,
+            row_groups=groups,
+            columns=columns,
+            use_threads=False,  # many tasks read at the same time
+        )
 
 
-def _read(
-    handle: io.RawIOBase,
-    metadata: pq.FileMetaData,
-    types: dict[str, object],
-    rows: int,
-    columns: list[str] | None,
-    groups: list[int],
-    unpacked_bytes: int,
-) -> Iterator[pa.RecordBatch]:
-    is_large = unpacked_bytes > _TOGETHER_BYTES
-    parquet = pq.ParquetFile(
-        handle,
-        metadata=metadata,
-        pre_buffer=not is_large,
-        buffer_size=_PIECE_BYTES if is_large else 0,
-        page_checksum_verification=True,
-        **types,
-    )
-    yield from parquet.iter_batches(
-        rows,
-        row_groups=groups,
-        columns=columns,
-        use_threads=False,  # many tasks read at the same time
-    )
+def _check_dictionaries(batch: pa.RecordBatch) -> None:
+    """Checks columns that Arrow did not decode value by value; what it decoded is sound."""
+    places = [i for i, field in enumerate(batch.schema) if has_dictionary(field.type)]
+    if places:
+        check_batch(batch.select(places))
 
 
 def _leaves_below(metadata: pq.FileMetaData, columns: list[str] | None) -> list[int]:
@@ -225,18 +304,24 @@ def _leaves_below(metadata: pq.FileMetaData, columns: list[str] | None) -> list[
     return [leaf for leaf, path in enumerate(paths) if f"{path}.".startswith(starts)]
 
 
-def _size(group: pq.RowGroupMetaData, leaves: Iterable[int], most_rows: int) -> tuple[int, int]:
+def _size(
+    metadata: pq.FileMetaData, group: int, leaves: Iterable[int], most_rows: int
+) -> tuple[int, int]:
     """(bytes of the columns of a row group before compression, rows of a batch)."""
-    unpacked = 0
+    unpacked, row_group = 0, metadata.row_group(group)
     for leaf in leaves:
-        column = group.column(leaf)
-        unpacked += column.total_uncompressed_size
+        column, described = row_group.column(leaf), metadata.schema.column(leaf)
+        size = max(0, column.total_uncompressed_size)
+        if described.max_repetition_level:
+            size = max(size, _VALUE_BYTES * column.num_values)
+        unpacked += size
+        repeated = 0
         if column.has_dictionary_page and column.physical_type == "BYTE_ARRAY":
-            page = column.data_page_offset - (column.dictionary_page_offset or 0)
-            rest = column.total_compressed_size - page
-            if page > _REPEATED_PAGE_BYTES and rest < _NUMBER_BYTES * column.num_values:
-                most_rows = min(most_rows, _REPEATED_ROWS)
-    fitting = _BATCH_BYTES * group.num_rows // max(unpacked, 1)
+            repeated = min(size, _REPEATED_PAGE_BYTES)
+        elif column.physical_type == "FIXED_LEN_BYTE_ARRAY":
+            repeated = described.length  # a null takes as much
+        most_rows = min(most_rows, _REPEATED_BYTES // max(repeated, 1))
+    fitting = _BATCH_BYTES * max(0, row_group.num_rows) // max(unpacked, 1)
     return unpacked, max(1, min(most_rows, fitting))
 
 
@@ -254,10 +339,12 @@ def _footer_bytes(file: File, read: Callable[[int, int], bytes]) -> bytes:
     if file.size > 12:  # two magic numbers and a length; servers refuse an empty range
         tail = read(max(file.size - _FOOTER_BYTES, 0), file.size)
         length = int.from_bytes(tail[-8:-4], "little") + 8
-        if tail[-4:] == b"PAR1" and length > len(tail) and length + 4 <= file.size:
+        if tail[-4:] == b"PAR1" and len(tail) < length <= min(file.size - 4, _MOST_FOOTER_BYTES):
             tail = read(file.size - length, file.size)
     if tail[-4:] == b"PARE":
         raise _encrypted(file)
+    if length > _MOST_FOOTER_BYTES:
+        raise BadShardError(file.relative, f"its Parquet footer claims to have {length:,} bytes")
     if tail[-4:] != b"PAR1" or length > len(tail):
         raise BadShardError(
             file.relative, f"not a whole Parquet file ({file.size} bytes without a valid footer)"

@@ -10,6 +10,8 @@ https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thr
 of all fields.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -74,6 +76,17 @@ _STORAGE = (
 )
 
 
+@contextmanager
+def _damage_is_told() -> Iterator[None]:
+    """Turns what becomes of a footer whose fields are absent, or of other types, into one error."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CompactError("its columns are damaged") from error
+    except ValueError as error:
+        raise CompactError(f"its columns are damaged ({error})") from error
+
+
 @dataclass(frozen=True)
 class Leaf:
     """A column of values in a file.
@@ -108,7 +121,8 @@ class StoredColumns:
     def leaves(self) -> list[Leaf]:
         """The leaves, in the order of the file."""
         leaves: list[Leaf] = []
-        end = _walk(self.elements, 0, (), (0, 0), leaves)
+        with _damage_is_told():
+            end = _walk(self.elements, 0, (), (0, 0), leaves)
         if end != len(self.elements):
             raise CompactError("its schema has more elements than children")
         return leaves
@@ -146,6 +160,11 @@ def without_meaning(footer: bytes) -> tuple[bytes, StoredColumns]:
         CompactError: The footer cannot be read.
     """
     fields, stored = decode_footer(footer)
+    with _damage_is_told():
+        return _encoded_without_meaning(fields, stored), stored
+
+
+def _encoded_without_meaning(fields: Struct, stored: StoredColumns) -> bytes:
     elements: list[Struct] = []
     for number, element in enumerate(stored.elements):
         plain: Struct = {field: element[field] for field in _STORAGE if field in element}
@@ -164,7 +183,7 @@ def without_meaning(footer: bytes) -> tuple[bytes, StoredColumns]:
                 chunk[ChunkField.TYPE] = (I32, FIXED)
                 chunk.pop(ChunkField.STATISTICS, None)
         fields[FileField.ROW_GROUPS] = (LIST, (STRUCT, row_groups))
-    return encode(fields), stored
+    return encode(fields)
 
 
 def decode_row_groups(fields: Struct) -> list[Struct]:

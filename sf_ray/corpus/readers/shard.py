@@ -66,12 +66,12 @@ def read_footer(location: Location, file: File) -> Footer:
     file_type = file_type_of(file.relative)
     if file_type is FileType.JSON:
         with open_bytes(location, file) as handle:
-            return JsonReader(file, handle).footer()
+            return JsonReader(file, handle, location.max_row_bytes).footer()
     try:
         if file_type is FileType.PARQUET:
             return read_parquet_footer(location, file)
         with open_bytes(location, file) as handle:
-            return ArrowReader(file, handle).footer()
+            return ArrowReader(file, handle, location.max_row_bytes).footer()
     except BadShardError as error:
         raise _explained(location, file, error) from error
 
@@ -110,8 +110,9 @@ def open_shard(location: Location, file: File, to_copy: bool = False) -> Iterato
     file_type = file_type_of(file.relative)
     with open_bytes(location, file) as handle:
         if file_type is FileType.PARQUET:
-            yield StoredParquetReader(file, handle) if to_copy else ParquetReader(file, handle)
+            reader = StoredParquetReader if to_copy else ParquetReader
+            yield reader(file, handle, location.max_row_bytes)
         elif file_type is FileType.ARROW:
-            yield ArrowReader(file, handle)
+            yield ArrowReader(file, handle, location.max_row_bytes)
         else:
-            yield JsonReader(file, handle)
+            yield JsonReader(file, handle, location.max_row_bytes)

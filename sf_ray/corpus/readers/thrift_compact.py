@@ -12,6 +12,7 @@ from typing import Any
 # Types of the protocol. A boolean field has no bytes of its own: its type is its value.
 TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = range(1, 13)
 _INTEGERS = (I16, I32, I64)
+_MOST_SHIFT = 63  # of the tenth byte of 64 bits
 
 # {number of a field: (type, value)}. A value is an int; bytes for BINARY, and for DOUBLE and BYTE
 # as they are encoded; None for a boolean field; (type of the elements, elements) for LIST and SET;
@@ -141,6 +142,8 @@ def _read_list_header(data: bytes, at: int) -> tuple[int, int, int]:
     length = header >> 4
     if length == 15:
         length, at = _read_varint(data, at)
+    if length > len(data) - at:  # every element has a byte at least
+        raise CompactError("a list in it is longer than it is")
     return length, header & 15, at
 
 
@@ -150,6 +153,8 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 127) << shift
         shift += 7
         at += 1
+        if shift > _MOST_SHIFT:
+            raise CompactError("a number in it has too many bits")
     return value | byte << shift, at + 1
 
 
