@@ -81,13 +81,13 @@ def _checked(address: str | None) -> str | None:
     if found is None:
         check_token_file()
         return "local"
-    recorded = address is None and not os.environ.get("RAY_ADDRESS")
-    if address in (None, "auto"):
+    found_here = address in (None, "auto") and not os.environ.get("RAY_ADDRESS")
+    if found_here:
         use_token_of_this_machine()
     try:
         check_cluster(found, source)
     except NoClusterError:
-        if not recorded:
+        if not found_here or address == "auto":
             raise
         # `ray start` records the address, and only `ray stop` removes it.
         say("note: the Ray cluster last started on this machine is gone; starting a local one")

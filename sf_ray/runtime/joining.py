@@ -19,9 +19,11 @@ from sf_ray.errors import SfRayError, first_line
 
 _CONNECT_S = 5.0
 # A cluster under load is slow; what never says a word is none.
-_FIRST_BYTES_S = 10.0
+_FIRST_BYTES_S = 15.0
+# As long as the client itself waits for the cluster's control service.
+_ANSWER_S = 30.0
 # The node that `ray start` has just started here may not be listed yet.
-_LISTED_S = 5
+_LISTED_S = 15
 # What a client of HTTP/2 begins with, which gRPC runs on: the preface and a frame of no settings.
 # A server answers with a frame of its own settings: three bytes of length, then its type.
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -149,8 +151,8 @@ def _check_speaks_grpc(host: str, port: int, where: str) -> None:
         raise NoClusterError(f"{where}: {problem}, or give an IP address") from None
     except TimeoutError:
         raise NoClusterError(
-            f"{where}: no answer within seconds: the host is down, a firewall drops what is sent "
-            f"there, or what listens there hangs or is no Ray cluster; {_INSTEAD}"
+            f"{where}: no answer within seconds: the host is down, or a firewall drops what is "
+            f"sent there; {_INSTEAD}"
         ) from None
     except OSError as error:
         raise NoClusterError(
@@ -158,6 +160,11 @@ def _check_speaks_grpc(host: str, port: int, where: str) -> None:
             f"cluster is gone, or it has another address; {_INSTEAD}, start a cluster with `ray "
             "start --head`, or give --ray-address local"
         ) from None
+    if answer is None:  # it may be a cluster, so no other one is taken in its place
+        raise SfRayError(
+            f"{where}: what listens there says nothing within {_FIRST_BYTES_S:.0f} s: it hangs, or "
+            f"is no Ray cluster; look at `ray status` on the head, or {_INSTEAD}"
+        )
     if len(answer) == _HTTP2_FRAME and answer[3] == _HTTP2_SETTINGS:
         return
     if answer.startswith((b"HTTP/", b"<")):
@@ -172,11 +179,11 @@ def _check_speaks_grpc(host: str, port: int, where: str) -> None:
     )
 
 
-def _first_bytes(host: str, port: int) -> bytes:
-    """What a server answers to a client of HTTP/2; nothing where it hangs up.
+def _first_bytes(host: str, port: int) -> bytes | None:
+    """What a server answers to a client of HTTP/2: b"" where it hangs up, None where it waits.
 
     Raises:
-        OSError: Nothing listens there, or it says nothing.
+        OSError: Nothing listens there.
     """
     # For localhost Ray takes another address of this machine, at which a dashboard does not listen.
     # What does listen at localhost explains more than that nothing is where Ray would look.
@@ -192,7 +199,9 @@ def _first_bytes(host: str, port: int) -> bytes:
             try:
                 connection.sendall(_HTTP2_HELLO)
                 return connection.recv(_HTTP2_FRAME, socket.MSG_WAITALL)
-            except (ConnectionResetError, BrokenPipeError):
+            except TimeoutError:
+                return None
+            except OSError:  # reset
                 return b""
     raise AssertionError("the loop returns or raises")
 
@@ -205,7 +214,7 @@ def _connect(address: str, where: str) -> Any:
     """
     try:
         client = services.GcsClient(address=address)
-        client.internal_kv_get(b"sf_ray", None, timeout=_FIRST_BYTES_S)
+        client.internal_kv_get(b"sf_ray", None, timeout=_ANSWER_S)
     except AuthenticationError:
         has_token = _auth_mode() == "token"
         problem = (

@@ -21,7 +21,7 @@ class FakeRay:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.inits: list[dict[str, Any]] = []
         self.checked: list[str] = []
-        self.workers_checked = 0
+        self.workers_checked = self.tokens_used = 0
         self.recorded: str | None = None
         self.refused: SfRayError | None = None
         self.error: Exception | None = None
@@ -33,7 +33,7 @@ class FakeRay:
         monkeypatch.setattr(services, "find_gcs_addresses", set)
         monkeypatch.setattr(cluster, "check_cluster", self._check)
         monkeypatch.setattr(cluster, "check_workers", self._check_workers)
-        monkeypatch.setattr(cluster, "use_token_of_this_machine", lambda: None)
+        monkeypatch.setattr(cluster, "use_token_of_this_machine", self._use_token)
 
     def _init(self, **arguments: Any) -> None:
         self.inits.append(arguments)
@@ -45,6 +45,9 @@ class FakeRay:
         self.checked.append(f"{source} {address}")
         if self.refused:
             raise self.refused
+
+    def _use_token(self) -> None:
+        self.tokens_used += 1
 
     def _check_workers(self) -> None:
         self.workers_checked += 1
@@ -102,7 +105,7 @@ def test_a_recorded_cluster_that_answers_is_joined(fake_ray: FakeRay) -> None:
     start_ray(None)
     assert fake_ray.inits[0]["address"] is None
     assert fake_ray.checked == ["the cluster last started on this machine, 10.0.0.7:6379"]
-    assert fake_ray.workers_checked == 1
+    assert fake_ray.workers_checked == fake_ray.tokens_used == 1
 
 
 def test_a_recorded_cluster_that_differs_is_refused_and_not_replaced(fake_ray: FakeRay) -> None:
@@ -121,6 +124,7 @@ def test_an_address_in_the_environment_is_checked_before_ray_waits_for_it(
     with pytest.raises(SfRayError, match="nothing there"):
         start_ray(address)
     assert fake_ray.checked == ["RAY_ADDRESS ray-head:6379"]
+    assert fake_ray.tokens_used == 0  # an address may be anybody's: Ray sends no token there either
     assert fake_ray.inits == []
 
 

@@ -93,14 +93,19 @@ def test_what_is_no_address_of_a_cluster_is_said(address: str, words: str) -> No
         (b"SSH-2.0-OpenSSH_9.6\r\n", "answers b'SSH-2.0-O', so it is no Ray cluster"),
         (b"\x15\x03\x01\x00\x02\x02\x46", "one with TLS"),
         (b"", "closes the connection"),
-        (None, "no answer within seconds"),
     ],
 )
 def test_what_listens_there_and_is_no_cluster_is_said(
-    serve: Serve, answer: bytes | None, words: str
+    serve: Serve, answer: bytes, words: str
 ) -> None:
     with pytest.raises(NoClusterError, match=words):
         check_cluster(serve(answer), "RAY_ADDRESS")
+
+
+def test_what_says_nothing_may_be_a_cluster_and_is_not_taken_for_gone(serve: Serve) -> None:
+    with pytest.raises(SfRayError, match="says nothing within 1 s: it hangs, or") as raised:
+        check_cluster(serve(None), "--ray-address")
+    assert not isinstance(raised.value, NoClusterError)
 
 
 def test_an_address_where_nothing_listens_is_said() -> None:
