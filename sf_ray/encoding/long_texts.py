@@ -108,7 +108,7 @@ class LongTexts:
                 f"its text has {len(text):,} characters, and the tokenizer's first ids of it "
                 "depend on its end"
             )
-        return TokenLists.of([far[: self._window + MARGIN]])
+        return TokenLists.of([far[: self._window + MARGIN].tolist()])
 
 
 def _joined(lists: Sequence[TokenLists]) -> TokenLists:
