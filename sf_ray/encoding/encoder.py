@@ -98,9 +98,10 @@ class Encoder:
         """
         problems = {i: e for i, e in enumerate(examples) if isinstance(e, Problem)}
         rendered = {i: e for i, e in enumerate(examples) if isinstance(e, Example)}
-        digests = {i: contained(getattr, e, "digest") for i, e in rendered.items()}
-        problems |= {i: digest for i, digest in digests.items() if isinstance(digest, Problem)}
-        rendered = {i: e for i, e in rendered.items() if i not in problems}
+        hashed = {i: contained(_digest, e) for i, e in rendered.items()}
+        problems |= {i: digest for i, digest in hashed.items() if isinstance(digest, Problem)}
+        digests = {i: digest for i, digest in hashed.items() if isinstance(digest, bytes)}
+        rendered = {i: rendered[i] for i in digests}
         turns, numbers, failed = self._encode_turns(rendered)
         problems |= failed
 
@@ -175,3 +176,7 @@ class Encoder:
             number += len(left)
             left = going_on
         return Turns.of(parts), numbers, problems
+
+
+def _digest(example: Example) -> bytes:
+    return example.digest

@@ -3,10 +3,10 @@
 Of a text of 20 MB the window shows some kilobytes, and tokenising the rest takes gigabytes. What
 lies behind the window decides no id in it, as long as it is far enough away: splits look at the
 characters around them, and merges reach a few tokens far. That is an argument and no proof for
-every tokenizer, so it is tried on each long text: it is cut at two places, of which one is about
-twice as far away. A tokenizer whose first ids depend on how a text ends (one that counts digits
-from the right, or a Unigram model on one repeated character) gives two answers, and the row has no
-score. Knows no messages and no template.
+every tokenizer, so it is tried on each long text: it is cut at several places, of which one is
+twice as far away as the others. A tokenizer whose first ids depend on how a text ends (one that
+counts digits from the right, or a Unigram model on one repeated word) gives several answers, and
+the row has no score. Knows no messages and no template.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +25,9 @@ _FEWEST_CHARACTERS = 1 << 18
 _CHARACTERS_A_TOKEN = 64
 # Tokens that must lie between the window and a cut.
 MARGIN = 1024
+# The nearer cuts, behind half of those characters: what depends on the end of a text that repeats
+# itself depends on the rest that is left of the last repetition.
+_PLACES = (0, 1, 2, 3, 5)
 # Characters that are tokenised at a time: `tokenizers` takes about 150 bytes for each.
 _CHARACTERS_AT_ONCE = 1 << 21
 FEW_TOKENS = "a beginning that is long enough for any window gives too few tokens"
@@ -97,18 +100,18 @@ class LongTexts:
         if len(group) > 1 or len(group[0]) <= self._most:
             return self._texts.encode(group)
         text = group[0]
-        near, far = (
-            self._texts.encode([text[:characters]]).ids
-            for characters in (self._most // 2 + 1, self._most)
-        )
-        if len(near) < self._window + MARGIN:
-            refuse(f"its text has {len(text):,} characters, and {FEW_TOKENS}")
-        if not np.array_equal(near[: self._window], far[: self._window]):
+        far = self._texts.encode([text[: self._most]]).ids
+        for more in _PLACES:
+            near = self._texts.encode([text[: self._most // 2 + more]]).ids
+            if len(near) < self._window + MARGIN:
+                refuse(f"its text has {len(text):,} characters, and {FEW_TOKENS}")
+            if np.array_equal(near[: self._window], far[: self._window]):
+                continue
             refuse(
                 f"its text has {len(text):,} characters, and the tokenizer's first ids of it "
                 "depend on its end"
             )
-        return TokenLists.of([far[: self._window + MARGIN]])
+        return TokenLists.of([far[: self._window + MARGIN].tolist()])
 
 
 def _joined(lists: Sequence[TokenLists]) -> TokenLists:

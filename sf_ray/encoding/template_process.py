@@ -199,7 +199,10 @@ class _Rendering:
         from transformers.dynamic_module_utils import init_hf_modules
 
         init_hf_modules()  # where a tokenizer's class comes with the model, and may run
-        self._job, self._tokenizer = job, pickle.loads(job.tokenizer)
+        self._tokenizer = pickle.loads(job.tokenizer)
+        # Imports Jinja and all that rendering needs, at no turn's expense.
+        self._ids([{"role": "user", "content": ""}], None, "{{ 1 }}")
+        self._job = job
         _limit_memory(job.memory_bytes)
 
     def ids(self, turn: Turn) -> bytes:
@@ -209,17 +212,20 @@ class _Rendering:
         seconds = self._job.cpu_s + characters * _CPU_S_A_CHARACTER
         signal.setitimer(signal.ITIMER_PROF, seconds)
         tools = json.loads(turn.tools) if turn.tools else None
-        before = self._ids(turn.messages[:-1], tools, add_generation_prompt=True)
-        whole = self._ids(turn.messages, tools, continue_final_message=turn.is_open)
+        jinja = self._job.jinja
+        before = self._ids(turn.messages[:-1], tools, jinja, add_generation_prompt=True)
+        whole = self._ids(turn.messages, tools, jinja, continue_final_message=turn.is_open)
         signal.setitimer(signal.ITIMER_PROF, 0)
         whole = whole[: len(before) + self._job.most_ids]
         return np.array([len(before), *before, *whole], np.int32).tobytes()
 
-    def _ids(self, messages: Sequence[dict[str, Any]], tools: Any, **options: bool) -> list[int]:
+    def _ids(
+        self, messages: Sequence[dict[str, Any]], tools: Any, jinja: str, **options: bool
+    ) -> list[int]:
         ids: list[int] = self._tokenizer.apply_chat_template(
             list(messages),
             tools=tools,
-            chat_template=self._job.jinja,
+            chat_template=jinja,
             sanitize_control_tokens=True,
             return_dict=False,
             **options,

@@ -1,5 +1,8 @@
 import json
+import pickle
 import shutil
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sf_ray.commands import setup
 from sf_ray.commands.locations import location_of
 from sf_ray.commands.setup import (
     Specs,
@@ -27,10 +31,12 @@ from sf_ray.corpus.formats import SampleRow
 from sf_ray.corpus.plan_cache import Sample, keep_footers, sample_of
 from sf_ray.corpus.planning import Corpus, plan_corpus
 from sf_ray.encoding.specs import EncodingSpec
-from sf_ray.errors import SfRayError, UsageError
+from sf_ray.encoding.template_process import PROCESS, TemplateError, TemplateJob, Turn
+from sf_ray.errors import SfRayError, TerminatedError, UsageError
 from sf_ray.scoring.score_set import mark_bad, score_set_of
 from sf_ray.storage.location import Location
 from tests.support.arrow_types import interval_field
+from tests.support.engines import load
 
 
 def options(**values: Any) -> RunOptions:
@@ -276,3 +282,32 @@ def test_a_model_that_is_not_there_is_named(corpus: Path, tmp_path: Path) -> Non
     shutil.rmtree(corpus)
     with pytest.raises(SfRayError, match="no shards found"):
         list_corpus(options(input=str(corpus)), None, {})
+
+
+def test_a_stop_does_not_wait_for_a_template_that_never_ends(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    _, tokenizer = load(tiny_model)
+    job = TemplateJob(pickle.dumps(tokenizer), loop, 99, cpu_s=3600)
+    ended: list[Exception] = []
+
+    class Endless:
+        def check(self) -> None:
+            asked.set()
+            try:
+                PROCESS.ids(job, Turn([{"role": "user", "content": ""}] * 2, "", is_open=False))
+            except TemplateError as error:
+                ended.append(error)
+
+    def stopped(address: str | None) -> None:
+        asked.wait()
+        while PROCESS._child is None:
+            time.sleep(0.01)
+        raise TerminatedError("stopped by SIGTERM")
+
+    monkeypatch.setattr(setup, "start_ray", stopped)
+    with pytest.raises(TerminatedError):
+        setup.join_cluster(options(), Endless())  # type: ignore[arg-type]
+    assert len(ended) == 1

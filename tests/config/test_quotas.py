@@ -81,3 +81,17 @@ def test_values_are_named_as_they_are_written() -> None:
     assert [text_of(value) for value in values] == ["web", "3", "2.5", "true", "null", "\\xff"]
     with pytest.raises(ValueError, match="is of type list"):
         text_of([1])
+
+
+def test_the_name_of_a_long_value_is_short_and_its_own() -> None:
+    long = "same beginning " * 200_000
+    names = [text_of(long + end) for end in ("", "a", "b")]
+    assert len(set(names)) == 3
+    assert all(len(name) < 200 for name in names)
+    assert all(name.startswith("same beginning") for name in names)
+    assert [text_of(name) for name in names] == names
+    quota = quota_from({"source": {long + "a": 5}})
+    assert isinstance(quota, Quota)
+    assert quota.share(names[1]) == 5
+    assert text_of("x" * 200) == "x" * 200
+    assert len(text_of(b"\xff" * 10**6)) < 200

@@ -53,7 +53,10 @@ def _byte_bpe() -> Tokenizer:
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=600,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+        max_token_length=16,
     )
     made.train_from_iterator(CORPUS, trainer)
     return made
@@ -67,7 +70,10 @@ def _llama_bpe() -> Tokenizer:
     )
     fallback = [f"<0x{byte:02X}>" for byte in range(256)]
     trainer = trainers.BpeTrainer(
-        vocab_size=900, special_tokens=["<unk>", *fallback], show_progress=False
+        vocab_size=900,
+        special_tokens=["<unk>", *fallback],
+        show_progress=False,
+        max_token_length=16,
     )
     made.train_from_iterator([text[:400] for text in CORPUS], trainer)
     return made
@@ -105,7 +111,10 @@ def _digits_from_the_right() -> Tokenizer:
         ]
     )
     trainer = trainers.BpeTrainer(
-        vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=600,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+        max_token_length=16,
     )
     made.train_from_iterator([*CORPUS, " ".join(map(str, range(1000)))], trainer)
     return made

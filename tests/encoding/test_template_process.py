@@ -1,5 +1,5 @@
-import os
 import pickle
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +12,13 @@ from sf_ray.encoding.template_process import TemplateError, TemplateJob, Templat
 from sf_ray.encoding.templates import JinjaRenderer, Template
 from tests.support.engines import load
 
-ANSWER = "{{ messages[-1].content }}"
+ANSWER = "{% for m in messages %}{{ m.content + '</s>' }}{% endfor %}"
 # What a template does with a question of this name.
 LOOP = (
     "{% if messages[0].content == 'loop' %}{% for i in range(99999) %}{% for j in range(99999) %}"
     "{% endfor %}{% endfor %}{% endif %}"
 )
-POWER = "{% if messages[0].content == 'power' %}{{ 7 ** (7 ** 11) }}{% endif %}"
+POWER = "{% if messages[0].content == 'power' %}{{ 7 ** (messages|length * 10**9) }}{% endif %}"
 LARGE = (
     "{% if messages[0].content == 'large' %}{% for i in range(99999) %}{{ 'x' * 9999999 }}"
     "{% endfor %}{% endif %}"
@@ -42,14 +42,14 @@ def process() -> Iterator[TemplateProcess]:
 @pytest.fixture(scope="module")
 def job(tiny_model: Path) -> TemplateJob:
     _, tokenizer = load(tiny_model)
-    return TemplateJob(pickle.dumps(tokenizer), JINJA, 99, cpu_s=0.3, memory_bytes=256 << 20)
+    return TemplateJob(pickle.dumps(tokenizer), JINJA, 99, cpu_s=1.0, memory_bytes=256 << 20)
 
 
 @pytest.mark.parametrize("question", ["loop", "power"])
 def test_a_template_that_never_ends_is_stopped(
     process: TemplateProcess, job: TemplateJob, question: str
 ) -> None:
-    with pytest.raises(TemplateError, match=r"took more than 0\.3 s, and was stopped"):
+    with pytest.raises(TemplateError, match=r"took more than 1 s, and was stopped"):
         process.ids(job, turn(question))
     assert len(process.ids(job, turn("a")).whole)  # a new process
 
@@ -61,6 +61,14 @@ def test_a_template_that_fills_the_memory_is_stopped(
     with pytest.raises(TemplateError, match="MemoryError|took more|process ended"):
         process.ids(job, turn(question))
     assert len(process.ids(job, turn("a")).whole)
+
+
+def test_a_template_that_never_gets_compiled_is_stopped(
+    process: TemplateProcess, job: TemplateJob
+) -> None:
+    folded = TemplateJob(job.tokenizer, "{{ 7 ** (7 ** 11) }}" + ANSWER, 99, cpu_s=1.0)
+    with pytest.raises(TemplateError, match="was stopped"):
+        process.ids(folded, turn("a"))
 
 
 def test_a_wait_ends_when_another_thread_stops_it(tiny_model: Path) -> None:
@@ -101,9 +109,11 @@ def test_the_process_takes_turns_of_several_templates(
 
 
 def test_a_template_sees_no_files_and_no_environment(
-    process: TemplateProcess, job: TemplateJob, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, job: TemplateJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", "canary")
+    _, tokenizer = load(tiny_model)
+    process = TemplateProcess()
     for jinja in (
         "{{ messages.__class__.__mro__[1].__subclasses__() }}",
         "{{ self.__init__.__globals__ }}",
@@ -112,10 +122,13 @@ def test_a_template_sees_no_files_and_no_environment(
         "{{ cycler.__init__.__globals__.os.environ }}",
         "{{ ('%s' | attr('format'))(1) }}{{ ''|attr('__class__') }}",
     ):
-        with pytest.raises(TemplateError) as error:
-            process.ids(TemplateJob(job.tokenizer, jinja + ANSWER, 99), turn("a"))
-        assert "canary" not in str(error.value)
-    assert os.environ["SECRET"] == "canary"
+        try:
+            ids = process.ids(TemplateJob(job.tokenizer, jinja + ANSWER, 9999), turn("a"))
+            seen = tokenizer.decode(ids.whole.tolist())
+        except TemplateError as error:
+            seen = str(error)
+        assert not re.search("canary|root:|<class|environ\\(", seen)
+    process.stop()
 
 
 def test_a_row_on_which_a_template_never_ends_gets_a_status(
@@ -138,9 +151,10 @@ def test_of_a_long_answer_the_template_gets_what_the_window_can_show(
     _, tokenizer = load(tiny_model)
     renderer = JinjaRenderer(tokenizer, Template("t.jinja", ANSWER), [], 64, process)
     long = "some words of an answer " * 40_000
-    (known,) = renderer.turns([(Example.pair("a", long[:20_000]), 1)]).whole_lengths
-    turns = renderer.turns([(Example.pair("a", long), 1)])
+    turns, known = (
+        renderer.turns([(Example.pair("a", answer), 1)]) for answer in (long, long[:20_000])
+    )
     assert not turns.problems
-    whole = turns.ids[turns.whole_starts[0] :][:64].tolist()
-    assert known > 64
-    assert whole == tokenizer.encode(long[:20_000], add_special_tokens=False)[:64]
+    shown = [one.ids[one.whole_starts[0] :][:64].tolist() for one in (turns, known)]
+    assert shown[0] == shown[1]
+    assert turns.whole_lengths[0] > 64

@@ -9,9 +9,11 @@ from pathlib import Path
 import fsspec
 import pytest
 import ray
+import transformers
 
 from sf_ray.corpus.formats import resolve_format
 from sf_ray.encoding.specs import EncodingSpec, ModelSpec
+from sf_ray.engine.flops import cost_of_config
 from sf_ray.engine.model_files import (
     context_window,
     load_tokenizer,
@@ -143,3 +145,50 @@ def test_a_model_beside_the_driver_is_found_from_another_directory(
     there: ModelSpec = pickle.loads(sent)
     assert there.resolve().fingerprint == model.fingerprint
     assert pickle.loads(hub).name == "org/name"
+
+
+def test_what_lies_beside_a_gguf_file_is_not_read_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    (tmp_path / "config.json").write_text('{"auto_map": {"AutoConfig": "evil.Config"}}')
+    (tmp_path / "evil.py").write_text("raise SystemExit(9)\n")
+    seen: list[tuple[list[str], object]] = []
+
+    def from_pretrained(pretrained_model_name_or_path: str, **given: object) -> None:
+        beside = sorted(path.name for path in Path(pretrained_model_name_or_path).iterdir())
+        seen.append((beside, given["trust_remote_code"]))
+        raise ValueError("not a model")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", from_pretrained)
+    with pytest.raises(SfRayError, match="cannot be converted from GGUF: not a model"):
+        resolve_model(str(tmp_path / "x.gguf"))
+    assert seen == [(["model.gguf"], False)]
+
+
+def test_weights_outside_of_the_folder_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_model, tmp_path / "model")
+    (copy / "model.safetensors").rename(tmp_path / "outside.safetensors")
+    (copy / "other.safetensors").write_bytes(b"")
+    index = {"metadata": {}, "weight_map": {"x": "../outside.safetensors"}}
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(SfRayError, match="no file in the model's own folder"):
+        resolve_model(str(copy))
+
+
+def test_code_beside_a_model_is_never_imported_unless_allowed(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(tiny_model, tmp_path / "model")
+    (copy / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    for name, auto in (("tokenizer_config.json", "AutoTokenizer"), ("config.json", "AutoConfig")):
+        value = json.loads((copy / name).read_text())
+        value["auto_map"] = {auto: ["evil.X", "evil.X"] if auto == "AutoTokenizer" else "evil.X"}
+        value |= {"tokenizer_class": "X"} if auto == "AutoTokenizer" else {"model_type": "evil"}
+        (copy / name).write_text(json.dumps(value))
+    model = resolve_model(str(copy))
+    with pytest.raises(SfRayError, match="its tokenizer cannot be loaded"):
+        load_tokenizer(model)
+    with pytest.raises(SfRayError):
+        cost_of_config(model.path)
+    assert not (tmp_path / "ran").exists()

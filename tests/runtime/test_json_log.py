@@ -112,3 +112,22 @@ def test_an_error_is_an_object_too(
     assert code == last["exit_code"] == 1
     assert last["level"] == "ERROR"
     assert str(missing) in last["message"]
+
+
+def test_the_log_runs_nothing_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "logging", "signal", "sf_ray"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w').close()\nraise SystemExit(9)\n")
+    root = Path(__file__).parents[2]
+    code = (
+        f"import sys; sys.path.insert(0, {str(root)!r})\n"
+        "from sf_ray.runtime.json_log import begin_log, end_log\n"
+        "begin_log('json'); print('hello', file=sys.stderr); end_log()"
+    )
+    monkeypatch.setenv("PYTHONPATH", ":")  # an empty entry is the working directory too
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    command = [sys.executable, "-I", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert json.loads(done.stderr)["message"] == "hello"
+    assert not (tmp_path / "ran").exists()

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -84,3 +85,21 @@ def test_why_a_column_makes_no_groups_is_said() -> None:
     assert "has the type list" in group_problem(schema, "a")
     assert "2 columns of the name 'b'" in group_problem(schema, "b")
     assert group_problem(schema, "absent") == group_problem(LINES, "a") == ""
+
+
+@pytest.mark.parametrize("is_json", [True, False])
+def test_long_values_have_short_names_and_stay_groups_of_their_own(
+    tmp_path: Path, is_json: bool
+) -> None:
+    values = ["x" * 100_000 + str(i % 4) for i in range(12)]
+    if is_json:
+        lines = [json.dumps({"source": value}) for value in values]
+        (tmp_path / "x.jsonl").write_text("\n".join(lines) + "\n")
+    else:
+        pq.write_table(pa.table({"source": values}), tmp_path / "x.parquet")
+    plan = plan_corpus(Location(str(tmp_path)))
+    column = column_of(plan, "source")
+    places = [Place(shard, unit) for shard in plan.shards for unit in units_of(shard.row_groups, 5)]
+    counts = column.count(plan.location, places)
+    assert sorted(counts.values()) == [3, 3, 3, 3]
+    assert all(len(name) < 200 for name in counts)

@@ -234,10 +234,10 @@ def _shown(
 ) -> ShownRow:
     """A row as a report shows it: its messages, or its fields where it does not render."""
     rendered = row if isinstance(row, BadLine) else row_format.render(row)
-    texts = contained(_texts, rendered, row)
+    texts: list[ShownText] | Problem = contained(_texts, rendered, row)
     reason = "" if isinstance(rendered, Example) else rendered.reason
     if isinstance(texts, Problem):
-        texts, reason = [], texts.reason
+        reason, texts = texts.reason, []
     return ShownRow.of(
         texts,
         kinds=picked.kinds,

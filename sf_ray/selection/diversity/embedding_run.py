@@ -232,8 +232,7 @@ def _texts(row_format: Format, rows: pa.Table) -> list[str]:
     texts = []
     for row in rows_of(rows):
         example = row if isinstance(row, BadLine) else row_format.render(row)
-        is_example = isinstance(example, Example)
-        text = contained(getattr, example, "text") if is_example else example
+        text = contained(_text, example) if isinstance(example, Example) else example
         if not isinstance(text, str):
             raise SfRayError(
                 f"a row that has a score cannot be read any more ({text.reason}): its score is "
@@ -241,6 +240,10 @@ def _texts(row_format: Format, rows: pa.Table) -> list[str]:
             )
         texts.append(text)
     return texts
+
+
+def _text(example: Example) -> str:
+    return example.text
 
 
 class EmbedUnits:
