@@ -18,6 +18,9 @@ from sf_ray.corpus.formats import SampleRow
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.sampling import sample_rows, sampled_shards
 from sf_ray.corpus.units import Footer
+from sf_ray.errors import SfRayError
+from sf_ray.runtime.log import say
+from sf_ray.storage.failures import may_pass
 from sf_ray.storage.files import put_bytes, read_bytes_or_none
 from sf_ray.storage.location import Location
 
@@ -53,7 +56,7 @@ def read_footers(scores: Location) -> dict[str, Footer]:
     Raises:
         SfRayError: Storage failed.
     """
-    data = read_bytes_or_none(scores.join(_FOOTERS_NAME))
+    data = _kept(scores.join(_FOOTERS_NAME))
     if data is None:
         return {}
     try:
@@ -85,9 +88,6 @@ def keep_footers(scores: Location, corpus: Corpus, known: Mapping[str, Footer]) 
         scores: The folder of the scores.
         corpus: The corpus, as planned.
         known: The kept footers, from `read_footers`.
-
-    Raises:
-        SfRayError: Storage failed.
     """
     if known.keys() == {shard.shard_id for shard in corpus.shards}:
         return
@@ -106,7 +106,7 @@ def keep_footers(scores: Location, corpus: Corpus, known: Mapping[str, Footer]) 
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with pa.ipc.new_file(buffer, table.schema, options=options) as writer:
         writer.write_table(table)
-    put_bytes(scores.join(_FOOTERS_NAME), buffer.getvalue().to_pybytes())
+    _keep(scores.join(_FOOTERS_NAME), buffer.getvalue().to_pybytes())
 
 
 def sample_of(scores: Location | None, corpus: Corpus) -> Sample:
@@ -129,11 +129,7 @@ def sample_of(scores: Location | None, corpus: Corpus) -> Sample:
 
 
 def keep_sample(scores: Location, sample: Sample) -> None:
-    """Writes a sample beside the scores, over an older one; does nothing if it was read from there.
-
-    Raises:
-        SfRayError: Storage failed.
-    """
+    """Writes a sample beside the scores, over an older one, unless it was read from there."""
     if sample.is_kept:
         return
     payload = {
@@ -141,12 +137,12 @@ def keep_sample(scores: Location, sample: Sample) -> None:
         "shard_ids": sample.shard_ids,
         "rows": [vars(row) for row in sample.rows],
     }
-    put_bytes(scores.join(_SAMPLE_NAME), json.dumps(payload).encode())
+    _keep(scores.join(_SAMPLE_NAME), json.dumps(payload).encode())
 
 
 def _read_sample(scores: Location, shard_ids: tuple[str, ...]) -> Sample | None:
     """The kept sample; None where it is absent, is of other shards, or cannot be understood."""
-    data = read_bytes_or_none(scores.join(_SAMPLE_NAME))
+    data = _kept(scores.join(_SAMPLE_NAME))
     if data is None:
         return None
     try:
@@ -160,3 +156,26 @@ def _read_sample(scores: Location, shard_ids: tuple[str, ...]) -> Sample | None:
 
 def _sample_rows(payload: list[dict[str, object]]) -> tuple[SampleRow, ...]:
     return tuple(SampleRow(**fields) for fields in payload)  # type: ignore[arg-type]
+
+
+def _keep(place: Location, data: bytes) -> None:
+    """Writes a file that saves requests; a run whose storage takes no more goes on without it."""
+    try:
+        put_bytes(place, data)
+    except SfRayError as error:
+        say(f"note: the next run has to read the corpus's footers or sample again: {error}")
+
+
+def _kept(place: Location) -> bytes | None:
+    """Reads such a file; None where it is absent or cannot be read.
+
+    Raises:
+        SfRayError: Storage did not answer: the run would fail at the next request.
+    """
+    try:
+        return read_bytes_or_none(place)
+    except SfRayError as error:
+        if may_pass(error):
+            raise
+        say(f"note: the corpus's footers or sample are read again: {error}")
+        return None
