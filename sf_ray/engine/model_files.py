@@ -272,16 +272,15 @@ def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
         failure = disk_failure(error.__cause__ or error)
         if failure is None:
             raise
-        spare = _spare_dir()
-        say(
-            f"note: the model cache {folder.parent} cannot be used ({failure.answer}); going on "
-            f"with {spare}; SF_RAY_CACHE names another folder"
-        )
+    say(
+        f"note: the model cache {folder.parent} cannot be used ({failure.answer}); going on with "
+        f"the temporary folder {tempfile.gettempdir()}; SF_RAY_CACHE names another one"
+    )
     try:
-        return _made_there(spare / folder.name, make)
+        return _made_there(_spare_dir() / folder.name, make)
     except (OSError, SafetensorError) as error:
-        failure = judge(error)
-        raise SfRayError(failure.sentence(str(spare), is_remote=False)) from error
+        where = f"{tempfile.gettempdir()} (TMPDIR, because the model cache cannot be used)"
+        raise SfRayError(judge(error).sentence(where, is_remote=False)) from error
 
 
 def _spare_dir() -> Path:
