@@ -32,7 +32,7 @@ _MAY_PASS = {
 }  # fmt: skip
 _OF_WRITING = {Kind.NO_SPACE, Kind.QUOTA, Kind.READ_ONLY, Kind.LIMIT, Kind.DISK}
 # Lines of an answer that only the store's support can use.
-_FOR_SUPPORT = ("RequestId:", "Time:", "ErrorCode:", "Content:", "Error:None", "<?xml")
+_FOR_SUPPORT = ("RequestId:", "Time:", "ErrorCode:", "Content:", "Error:None", "<")
 _MOST_CHARACTERS = 300
 
 
@@ -257,8 +257,8 @@ def _answer(error: BaseException, named: bool) -> str:
         # Of a rename, the unfinished file's name would be noise.
         text = str(getattr(error, "strerror", None) or error)
     lines = [line.strip() for line in text.splitlines()]
-    text = " ".join(line for line in lines if line and not line.startswith(_FOR_SUPPORT))
-    text = text[:_MOST_CHARACTERS]
+    wanted = [line for line in lines if line and not line.startswith(_FOR_SUPPORT)]
+    text = " ".join(wanted or lines[:1])[:_MOST_CHARACTERS]
     name = type(error).__name__
     if isinstance(error, TimeoutError) and not text:
         return "no answer in time"

@@ -52,6 +52,15 @@ class Gcs:
         self._api.start()
         self._api.is_running.wait()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it accepts connections."""
+        return self._api.is_running.is_set()
+
+    def new_bucket(self, name: str) -> None:
+        """Makes a bucket."""
+        create_bucket(name, self._storage)
+
     def close(self) -> None:
         """Accepts no more connections."""
         self._api.join()
