@@ -43,7 +43,7 @@ def test_a_run_from_bucket_to_bucket_is_whole_and_is_not_done_twice(
     for number, file in enumerate(copies):
         output.call("get_file", file.path, str(tmp_path / f"{number}.parquet"))
         rows += pq.read_metadata(tmp_path / f"{number}.parquet").num_rows
-    assert rows == manifest["rows"]["kept"] == 60
+    assert rows == manifest["selection"]["kept_rows"] == 60
     assert list_files(output.join("_lease")) == []
     code, _, said = sf_ray_cli(*command)
     assert (code, "nothing to do" in said) == (0, True), said
