@@ -18,6 +18,7 @@ from tests.support.storage import S3
 if TYPE_CHECKING:
     from sf_ray.storage.location import Location
     from tests.support.cli import Cli
+    from tests.support.gcs import Gcs
 
 # OpenMP reads this when torch is loaded, here and in every child process. Threads that spin while
 # they wait take CPUs from the processes that they wait for; without spinning a model starts 4 times
@@ -146,6 +147,40 @@ def s3(s3_options: dict[str, object]) -> S3:
     name = f"sf-ray-test-{uuid.uuid4().hex[:12]}"
     s3fs.S3FileSystem(**s3_options).mkdir(name)
     return S3(f"s3://{name}", s3_options)
+
+
+@pytest.fixture(scope="session")
+def gcs() -> "Iterator[Gcs]":
+    """A stand-in for Google Cloud Storage, with an empty bucket named `bucket`."""
+    from tests.support.gcs import Gcs
+
+    server = Gcs()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def azurite() -> str:
+    """The connection string of an Azurite: SF_RAY_TEST_AZURITE."""
+    text = os.environ.get("SF_RAY_TEST_AZURITE")
+    if not text:
+        pytest.skip("needs an Azurite: set SF_RAY_TEST_AZURITE to its connection string")
+    return text
+
+
+@pytest.fixture(params=["gs", pytest.param("az", marks=pytest.mark.azurite)])
+def bucket(request: pytest.FixtureRequest) -> "Location":
+    """A new bucket in each kind of store that is not S3."""
+    from sf_ray.storage.location import Location
+
+    name = f"sf-ray-test-{uuid.uuid4().hex[:12]}"
+    if request.param == "gs":
+        server: Gcs = request.getfixturevalue("gcs")
+        server.new_bucket(name)
+        return Location(f"gs://{name}", server.options)
+    place = Location(f"az://{name}", {"connection_string": request.getfixturevalue("azurite")})
+    place.fs.mkdir(name)
+    return place
 
 
 @pytest.fixture

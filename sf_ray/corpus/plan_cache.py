@@ -19,6 +19,9 @@ from sf_ray.corpus.formats import SampleRow
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.sampling import sample_rows, sampled_shards
 from sf_ray.corpus.units import Footer
+from sf_ray.errors import SfRayError
+from sf_ray.runtime.log import say
+from sf_ray.storage.failures import may_pass
 from sf_ray.storage.files import TooLargeError, put_bytes, read_bounded_or_none
 from sf_ray.storage.json_files import parse_json
 from sf_ray.storage.location import Location
@@ -91,11 +94,20 @@ def _counts(values: list[object]) -> tuple[int, ...]:
     return counts
 
 
-def _kept(location: Location, limit: int) -> bytes | None:
-    """What an earlier run has kept; None where it is absent, or larger than any that is ours."""
+def _kept(place: Location, limit: int) -> bytes | None:
+    """What an earlier run has kept; None where it is absent, cannot be read, or is too large.
+
+    Raises:
+        SfRayError: Storage did not answer: the run would fail at the next request.
+    """
     try:
-        return read_bounded_or_none(location, limit)
+        return read_bounded_or_none(place, limit)
     except TooLargeError:
+        return None
+    except SfRayError as error:
+        if may_pass(error):
+            raise
+        say(f"note: the corpus's footers or sample are read again: {error}")
         return None
 
 
@@ -106,9 +118,6 @@ def keep_footers(scores: Location, corpus: Corpus, known: Mapping[str, Footer]) 
         scores: The folder of the scores.
         corpus: The corpus, as planned.
         known: The kept footers, from `read_footers`.
-
-    Raises:
-        SfRayError: Storage failed.
     """
     if known.keys() == {shard.shard_id for shard in corpus.shards}:
         return
@@ -127,7 +136,7 @@ def keep_footers(scores: Location, corpus: Corpus, known: Mapping[str, Footer]) 
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with pa.ipc.new_file(buffer, table.schema, options=options) as writer:
         writer.write_table(table)
-    put_bytes(scores.join(_FOOTERS_NAME), buffer.getvalue().to_pybytes())
+    _keep(scores.join(_FOOTERS_NAME), buffer.getvalue().to_pybytes())
 
 
 def sample_of(scores: Location | None, corpus: Corpus) -> Sample:
@@ -150,11 +159,7 @@ def sample_of(scores: Location | None, corpus: Corpus) -> Sample:
 
 
 def keep_sample(scores: Location, sample: Sample) -> None:
-    """Writes a sample beside the scores, over an older one; does nothing if it was read from there.
-
-    Raises:
-        SfRayError: Storage failed.
-    """
+    """Writes a sample beside the scores, over an older one, unless it was read from there."""
     if sample.is_kept:
         return
     payload = {
@@ -162,7 +167,7 @@ def keep_sample(scores: Location, sample: Sample) -> None:
         "shard_ids": sample.shard_ids,
         "rows": [vars(row) for row in sample.rows],
     }
-    put_bytes(scores.join(_SAMPLE_NAME), json.dumps(payload).encode())
+    _keep(scores.join(_SAMPLE_NAME), json.dumps(payload).encode())
 
 
 def _read_sample(scores: Location, shard_ids: tuple[str, ...]) -> Sample | None:
@@ -184,3 +189,11 @@ def _sample_rows(payload: object) -> tuple[SampleRow, ...]:
 
 
 _SAMPLE_ROWS = TypeAdapter(tuple[SampleRow, ...])
+
+
+def _keep(place: Location, data: bytes) -> None:
+    """Writes a file that saves requests; a run whose storage takes no more goes on without it."""
+    try:
+        put_bytes(place, data)
+    except SfRayError as error:
+        say(f"note: the next run has to read the corpus's footers or sample again: {error}")

@@ -14,15 +14,18 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from sf_ray.engine.model_names import MODULE_FOLDER, check_names, read_object
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say
+from sf_ray.storage.failures import disk_failure, failed_to_write, judge
 from sf_ray.storage.files import File, copy_here, list_files
 from sf_ray.storage.location import Location
 
@@ -192,6 +195,9 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(_MODEL_FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        if failed_to_write(error):
+            where = f"model {name}: the hub's cache (HF_HOME)"
+            raise SfRayError(judge(error).sentence(where, is_remote=False)) from error
         raise SfRayError(
             f"model {name}: no such directory or file here, and the model hub did not give it "
             f"({str(error).strip().splitlines()[0]}). Hub names need a network (or a filled hub "
@@ -265,7 +271,39 @@ def _from_gguf(name: str, gguf: Path) -> Model:
 
 
 def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Makes a folder of the cache, unless it is there.
+    """Makes a folder of the cache, unless it is there; elsewhere where the cache takes nothing."""
+    try:
+        return _made_there(folder, make)
+    except (OSError, SfRayError, SafetensorError) as error:
+        failure = disk_failure(error.__cause__ or error)
+        if failure is None:
+            raise
+    say(
+        f"note: the model cache {folder.parent} cannot be used ({failure.answer}); going on with "
+        f"the temporary folder {tempfile.gettempdir()}; SF_RAY_CACHE names another one"
+    )
+    try:
+        return _made_there(_spare_dir() / folder.name, make)
+    except (OSError, SafetensorError) as error:
+        where = f"{tempfile.gettempdir()} (TMPDIR, because the model cache cannot be used)"
+        raise SfRayError(judge(error).sentence(where, is_remote=False)) from error
+
+
+def _spare_dir() -> Path:
+    """A folder of this user below the temporary one, which all processes of a node share."""
+    folder = Path(tempfile.gettempdir()) / f"sf_ray-models-{os.getuid()}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700)
+    # Anybody may make folders there: what another user can write to could hold another model.
+    if folder.is_symlink() or not folder.is_dir():
+        return Path(tempfile.mkdtemp())
+    status = folder.stat()
+    is_mine = status.st_uid == os.getuid() and not status.st_mode & 0o077
+    return folder if is_mine else Path(tempfile.mkdtemp())
+
+
+def _made_there(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Makes a folder, unless it is there.
 
     Only one process of this node makes it, and under another name until it is whole.
     """
@@ -276,9 +314,12 @@ def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
         if not folder.is_dir():
             unfinished = folder.with_name(folder.name + ".unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir()
-            make(unfinished)
-            unfinished.rename(folder)
+            try:
+                unfinished.mkdir()
+                make(unfinished)
+                unfinished.rename(folder)
+            finally:  # a disk that is full would stay so
+                shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -20,6 +21,8 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from sf_ray.errors import SfRayError
+from sf_ray.storage.clients import hides_missing_buckets
+from sf_ray.storage.failures import failed_to_write, is_missing
 from sf_ray.storage.globs import depth_of, matcher, split_glob, whole_pattern
 from sf_ray.storage.local_tree import is_hidden, walk
 from sf_ray.storage.location import Location, storage_errors
@@ -123,7 +126,10 @@ def list_input(location: Location) -> Listing:
         SfRayError: The bucket does not exist, a link leads nowhere, or storage failed.
     """
     root, pattern = split_glob(location)
-    return _listing(location, root, pattern, "")
+    listing = _listing(location, root, pattern, "")
+    if not listing.files and hides_missing_buckets(location.fs):
+        location.call("info", root.partition("/")[0])
+    return listing
 
 
 def _listing(location: Location, root: str, pattern: str | None, suffix: str) -> Listing:
@@ -155,8 +161,12 @@ def _local_infos(
     fs: LocalFileSystem, root: str, pattern: str | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Path -> fsspec's details of the files below a local folder; path -> why it is left out."""
-    if not os.path.isdir(root):  # an absent directory has no files
-        return ({root: fs.info(root)} if os.path.exists(root) and pattern is None else {}), {}
+    try:
+        is_folder = S_ISDIR(os.stat(root).st_mode)
+    except FileNotFoundError:  # an absent directory has no files
+        return {}, {}
+    if not is_folder:
+        return ({root: fs.info(root)} if pattern is None else {}), {}
     tree = walk(root, depth_of(pattern))
     paths = tree.files
     if pattern is not None:
@@ -241,7 +251,7 @@ def read_bytes(location: Location, size: int = 0) -> bytes:
         size: Bytes of the file, where known: the time-out of an attempt grows with them.
 
     Raises:
-        SfRayError: The file does not exist (`FileNotFoundError` is the cause), or storage failed.
+        SfRayError: The file does not exist (`is_missing` says so), or storage failed.
     """
     data: bytes = location.call("cat_file", location.path, size=size)
     return data
@@ -252,7 +262,7 @@ def read_bytes_or_none(location: Location) -> bytes | None:
     try:
         return read_bytes(location)
     except SfRayError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
+        if is_missing(error):
             return None
         raise
 
@@ -310,7 +320,7 @@ def is_there(location: Location) -> bool:
     try:
         location.call("info", location.path)
     except SfRayError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
+        if is_missing(error):
             return False
         raise
     return True
@@ -318,7 +328,13 @@ def is_there(location: Location) -> bool:
 
 def copy_here(location: Location, file: File, target: Path) -> None:
     """Copies a file to this machine's disk."""
-    location.call("get_file", file.path, str(target), size=file.size)
+    try:
+        location.call("get_file", file.path, str(target), size=file.size)
+    except SfRayError as error:
+        if error.__cause__ is None or not failed_to_write(error.__cause__):
+            raise
+        with storage_errors(Location(str(target))):
+            raise error.__cause__ from None
 
 
 @contextmanager
@@ -329,17 +345,20 @@ def put_whole(location: Location) -> Iterator[Path]:
     an exception closes would commit a part of the content. Therefore the content is complete on the
     local disk before one call uploads it.
     """
-    with storage_errors(location):
+    is_local = not location.is_remote
+    # What goes wrong before the upload goes wrong on this machine's disk, and is said of that.
+    disk = location if is_local else Location(tempfile.gettempdir())
+    where = "" if is_local else f"{disk.uri} (TMPDIR, before the upload to {location.public_uri})"
+    with storage_errors(disk, where):
         fs, path = location.fs, location.path
-        is_local = isinstance(fs, LocalFileSystem)
+        folder = os.path.dirname(path) if is_local else disk.path
         if is_local:
-            fs.makedirs(os.path.dirname(path), exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=os.path.dirname(path) if is_local else None, prefix=".sf_ray-", suffix=".tmp"
-        )
+            fs.makedirs(folder, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".sf_ray-", suffix=".tmp")
         os.close(handle)
     try:
-        yield Path(name)
+        with _disk_errors(disk, where):
+            yield Path(name)
         with storage_errors(location):
             if is_local:
                 os.chmod(name, 0o666 & ~_umask())
@@ -349,6 +368,21 @@ def put_whole(location: Location) -> Iterator[Path]:
                 location.call("put_file", name, path, size=os.path.getsize(name))
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk_errors(disk: Location, where: str) -> Iterator[None]:
+    """Says which disk is full or fails, of what a block writes there; other errors pass.
+
+    A block may also read, and what it cannot read is not for the disk to explain.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not failed_to_write(error):
+            raise
+        with storage_errors(disk, where):
+            raise
 
 
 def _flush_to_disk(name: str) -> None:
@@ -389,7 +423,7 @@ def remove(location: Location) -> None:
     try:
         location.call("rm_file", location.path)
     except SfRayError as error:
-        if not isinstance(error.__cause__, FileNotFoundError):
+        if not is_missing(error):
             raise
 
 

@@ -19,6 +19,7 @@ from fsspec.asyn import AsyncFileSystem
 
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say
+from sf_ray.storage.failures import is_missing, was_refused
 from sf_ray.storage.files import File, list_files, put_bytes, read_bytes_or_none, remove
 from sf_ray.storage.location import Location, storage_errors
 
@@ -78,8 +79,8 @@ def exclusive_put(location: Location, data: bytes) -> bool:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _create_file(path, data)
     except SfRayError as error:
-        # Some servers refuse with FileExistsError, others with a plain OSError: the file tells.
-        if isinstance(error.__cause__, OSError) and read_bytes_or_none(location) is not None:
+        # Some servers refuse in words that mean other things as well: the file tells.
+        if was_refused(error) and read_bytes_or_none(location) is not None:
             return False
         raise
     return True
@@ -93,12 +94,13 @@ def _create_file(path: Path, data: bytes) -> None:
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         unfinished.write_bytes(data)
-        os.link(unfinished, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links: here the file is empty for a moment
-        with path.open("xb") as file:
-            file.write(data)
+        try:
+            os.link(unfinished, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links: here the file is empty for a moment
+            with path.open("xb") as file:
+                file.write(data)
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -128,7 +130,7 @@ def lease_age_s(folder: Location, file: File) -> float | None:
         try:
             return (now - _modified(folder.join(file.relative))).total_seconds()
         except SfRayError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
+            if is_missing(error):
                 return None
             raise
     finally:

@@ -5,11 +5,8 @@ request that fails for a passing reason is repeated, with growing pauses, for `r
 Knows no Ray and no model.
 """
 
-import asyncio
 import copy
-import errno
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,8 +16,16 @@ import fsspec
 import tenacity
 from fsspec.asyn import AsyncFileSystem
 
-from sf_ray.errors import SfRayError, first_line
+from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say
+from sf_ray.storage.clients import (
+    can_renew,
+    client_options,
+    forget_credentials,
+    without_own_retries,
+)
+from sf_ray.storage.failure_tables import Kind
+from sf_ray.storage.failures import Failure, judge
 from sf_ray.text.redaction import public_uri, remember_secrets
 
 RETRY_S = 300.0
@@ -29,39 +34,17 @@ MAX_ROW_BYTES = 32 << 20
 # The time-out of one attempt: a fixed part, and the time that the bytes need at the slowest rate
 # (bytes/s) that is still worth waiting for.
 _TRY_S, _SLOWEST_BYTES_S = 30.0, 250_000
+# A name that no name server knows is most often misspelt; a service that is set up anew lacks its
+# name for a moment.
+_NAME_S = 30.0
 # A listing is many requests, each with time-outs and retries of its own.
 _LISTING_S = 1800.0
-_CLIENT_OPTIONS = {
-    "s3": {
-        # Other runs write too, so a cached listing may be out of date.
-        "use_listings_cache": False,
-        # A read is one request: with more at once, s3fs requests the size of the file first.
-        "max_concurrency": 1,
-        # botocore repeats one page of a listing; `Location.call` could only repeat all of it.
-        "config_kwargs": {"retries": {"mode": "standard", "max_attempts": 5}},
-    }
-}
 # File systems that stand in front of another one: "zip://a.jsonl::s3://bucket/b.zip".
 _CHAINING = {
     "blockcache", "cached", "dir", "filecache", "libarchive", "reference", "simplecache", "tar",
     "zip",
 }  # fmt: skip
 _READ_ONLY = ("hf://", "http://", "https://", "github://", "git://", "data:")
-# Errors of client libraries that are no OSError, and those of them that may pass.
-_CLIENT_ERRORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "aiohttp": (  # s3fs, gcsfs, adlfs, http
-        ("ClientError",),
-        ("ClientConnectionError", "ClientPayloadError", "ClientResponseError"),
-    ),
-    "httpx": (("HTTPError",), ("TransportError",)),  # huggingface_hub 1
-    "httpx2": (("HTTPError",), ("TransportError",)),  # huggingface_hub 2
-    "azure.core.exceptions": (("AzureError",), ("ServiceRequestError", "ServiceResponseError")),
-    "paramiko": (("SSHException",), ()),
-}
-# Errors that the same request will raise again, however long one waits.
-_LASTING_ERRNOS = {
-    errno.EINVAL, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG, errno.EPERM
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,10 +88,10 @@ class Location:
     def _resolved(self) -> tuple[fsspec.AbstractFileSystem, str]:
         # A job has one set of storage options. A local path ignores them: they are for the other
         # side of the job.
-        defaults = _CLIENT_OPTIONS.get(self.uri.partition("://")[0], {})
+        wanted = client_options(self.uri.partition("://")[0], self.storage_options)
         # A copy, because botocore changes the options in place: fsspec, which finds an instance by
         # its options, would then make a second client for the second use of a location.
-        options = copy.deepcopy({**defaults, **self.storage_options}) if self.is_remote else {}
+        options = copy.deepcopy(wanted) if self.is_remote else {}
         if self.uri.startswith("hf://"):
             # Its client takes long to load, and only who reads from the hub needs it.
             from sf_ray.storage.hub import HubFileSystem
@@ -118,9 +101,7 @@ class Location:
             fs, path = _one_file_system(self.uri, options)
         else:
             fs, path = fsspec.core.url_to_fs(self.uri, **options)
-        if "s3" in fs.protocol:
-            # s3fs retries too. Inside the retries of `call`, the numbers of tries would multiply.
-            fs.retries = 1
+        without_own_retries(fs)
         return fs, path
 
     @property
@@ -159,30 +140,48 @@ class Location:
             SfRayError: The file is absent or forbidden, or storage failed for `retry_s` seconds.
         """
         with storage_errors(self):
-            fs = self.fs
-            if isinstance(fs, AsyncFileSystem):
+            if isinstance(self.fs, AsyncFileSystem):
                 fixed_s = _LISTING_S if method in ("find", "glob") else _TRY_S
                 kwargs["timeout"] = fixed_s + size / _SLOWEST_BYTES_S
-            return self._retried(getattr(fs, method), *args, **kwargs)
+            if not self.is_remote:
+                return getattr(self.fs, method)(*args, **kwargs)
+            # The file system is looked up at each try: renewed credentials are in a new one.
+            return self._retried(lambda: getattr(self._resolved()[0], method)(*args, **kwargs))
 
-    def _retried(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if not self.is_remote:
-            return call(*args, **kwargs)
+    def _retried(self, request: Callable[[], Any]) -> Any:
         return tenacity.Retrying(
-            stop=tenacity.stop_after_delay(self.retry_s),
+            stop=self._is_enough,
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
-            retry=tenacity.retry_if_exception(_may_pass),
-            before_sleep=self._say_retry,
+            retry=tenacity.retry_if_exception(lambda error: self.patience_s(judge(error)) > 0),
+            before_sleep=self._before_retry,
             reraise=True,
-        )(call, *args, **kwargs)
+        )(request)
 
-    def _say_retry(self, state: tenacity.RetryCallState) -> None:
+    def patience_s(self, failure: Failure) -> float:
+        """For how long a request that fails so is made again; 0 where that cannot help."""
+        is_fixed = failure.kind is Kind.EXPIRED and not can_renew(self.storage_options)
+        if is_fixed or not failure.may_pass or not self.is_remote:
+            return 0
+        return min(self.retry_s, _NAME_S) if failure.kind is Kind.HOST else self.retry_s
+
+    def _is_enough(self, state: tenacity.RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
+        return error is not None and (
+            (state.seconds_since_start or 0) >= self.patience_s(judge(error))
+        )
+
+    def _before_retry(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if error is None:
+            return
+        failure = judge(error)
+        if failure.kind is Kind.EXPIRED:
+            forget_credentials(self._resolved()[0])
         # The first failures are not logged: a store that throttles is nothing to worry about.
-        if error and state.attempt_number > 3:
+        if state.attempt_number > 3:
             say(
-                f"note: storage of {self.public_uri} fails ({_answer(error)}); trying again for "
-                f"{max(0, self.retry_s - (state.seconds_since_start or 0)):.0f} s more"
+                f"note: storage of {self.public_uri} fails ({failure.answer}); trying again for "
+                f"{max(0, self.patience_s(failure) - (state.seconds_since_start or 0)):.0f} s more"
             )
 
 
@@ -206,84 +205,24 @@ def _one_file_system(uri: str, options: Mapping[str, Any]) -> tuple[fsspec.Abstr
 
 
 @contextmanager
-def storage_errors(location: Location) -> Iterator[None]:
+def storage_errors(location: Location, where: str = "") -> Iterator[None]:
     """Turns exceptions of the storage into a `SfRayError` that says what, where and what next.
 
-    The original exception becomes the cause; callers look there for `FileNotFoundError`.
+    The original exception becomes the cause; `failures.is_missing` looks there.
+
+    Args:
+        location: The place.
+        where: How to name the place. Default: its URI.
     """
-    where = location.public_uri
     try:
         yield
-    except SfRayError:
+    except (SfRayError, MemoryError):
         raise
-    except FileNotFoundError as error:
+    # A backend may raise anything; what it is, `judge` finds out.
+    except Exception as error:
+        failure = judge(error)
         raise SfRayError(
-            f"{where}: not found ({_answer(error)}); check the name, and that the bucket exists"
+            failure.sentence(
+                where or location.public_uri, location.is_remote, location.patience_s(failure)
+            )
         ) from error
-    except PermissionError as error:
-        raise SfRayError(
-            f"{where}: access denied ({_answer(error)}); check the credentials in the environment "
-            "or --storage-options"
-        ) from error
-    except _storage_exceptions() as error:
-        was_retried = location.is_remote and _may_pass(error)
-        lasted = f" for {location.retry_s:g} s" if was_retried else ""
-        raise SfRayError(
-            f"{where}: storage failed{lasted} ({type(error).__name__}: {_answer(error)}); check "
-            "the endpoint, the network and the credentials; the same command goes on where this "
-            "one was"
-        ) from error
-    except (ImportError, ValueError, NotImplementedError) as error:
-        raise SfRayError(f"{where}: cannot be opened ({_answer(error)})") from error
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether the same request may succeed later: throttling, resets, time-outs, server errors."""
-    if isinstance(error, (FileNotFoundError, FileExistsError, PermissionError)):
-        return False
-    if isinstance(error, (IsADirectoryError, NotADirectoryError)):
-        return False
-    # s3fs turns the answer of a server into an OSError, and keeps the answer as the cause.
-    for answer in (error, error.__cause__):
-        response = getattr(answer, "response", None)
-        if isinstance(response, Mapping):
-            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            code = response.get("Error", {}).get("Code")
-            return status in (409, 429) or status >= 500 or code == "RequestTimeout"
-        status = getattr(response, "status_code", None) or getattr(answer, "status", None)
-        if isinstance(status, int) and status:
-            return status in (408, 409, 429) or status >= 500
-    if isinstance(error, OSError):  # TimeoutError is an OSError
-        return error.errno not in _LASTING_ERRNOS
-    return isinstance(error, (asyncio.TimeoutError, *_client_errors(passing=True)))
-
-
-def _storage_exceptions() -> tuple[type[Exception], ...]:
-    """The exceptions that file systems raise.
-
-    s3fs passes some of botocore's on untranslated, e.g. for missing credentials or a refused
-    connection.
-    """
-    return (OSError, *_client_errors(passing=False))
-
-
-def _client_errors(passing: bool) -> tuple[type[Exception], ...]:
-    """The errors of the client libraries; one that is not loaded cannot have raised any."""
-    errors: list[type[Exception]] = [
-        getattr(sys.modules[module], name)
-        for module, names in _CLIENT_ERRORS.items()
-        if module in sys.modules
-        for name in names[passing]
-    ]
-    if "botocore" in sys.modules:
-        from botocore import exceptions as boto
-
-        may_pass = (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError)
-        lasting_too = (boto.BotoCoreError, boto.ClientError)
-        errors += (*may_pass, boto.ResponseStreamingError) if passing else lasting_too
-    return tuple(errors)
-
-
-def _answer(error: BaseException) -> str:
-    """The first line of what the storage answered; s3fs keeps the answer in the cause."""
-    return first_line(error, cause_first=True)

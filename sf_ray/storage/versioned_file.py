@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from sf_ray.errors import BadShardError, SfRayError, first_line
+from sf_ray.storage.failures import is_missing
 from sf_ray.storage.files import File, version_of
 from sf_ray.storage.location import Location
 
@@ -68,7 +69,7 @@ def _gone_is_bad(file: File) -> Iterator[None]:
     except BadShardError:
         raise
     except SfRayError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
+        if is_missing(error):
             raise BadShardError(file.relative, "disappeared while the job ran") from error
         raise
 

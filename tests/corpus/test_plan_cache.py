@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sf_ray.corpus.plan_cache import keep_sample, read_footers, sample_of
+from sf_ray.corpus.plan_cache import keep_footers, keep_sample, read_footers, sample_of
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.storage.location import Location
 
@@ -52,3 +52,23 @@ def test_a_kept_sample_that_cannot_be_understood_is_none(tmp_path: Path, data: b
 def test_kept_footers_that_cannot_be_understood_are_none(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "_footers.arrow").write_bytes(data)
     assert read_footers(Location(str(tmp_path))) == {}
+
+
+def test_a_place_that_takes_nothing_and_gives_nothing_is_no_reason_to_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, scores = tmp_path / "corpus", Location(str(tmp_path / "file" / "scores"))
+    corpus.mkdir()
+    (tmp_path / "file").touch()
+    write(corpus, "a", "one")
+    planned = plan_corpus(Location(str(corpus)))
+    assert read_footers(scores) == {}
+    keep_footers(scores, planned, {})
+    sample = sample_of(scores, planned)
+    keep_sample(scores, sample)
+    assert [row.row["text"] for row in sample.rows] == ["one"]
+    notes = capsys.readouterr().err.splitlines()
+    assert [note.partition(": /")[0] for note in notes] == [
+        "note: the corpus's footers or sample are read again",
+        "note: the next run has to read the corpus's footers or sample again",
+    ] * 2

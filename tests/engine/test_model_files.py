@@ -1,8 +1,10 @@
 import json
+import os
 import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +49,45 @@ def test_a_remote_directory_is_fetched_once(tiny_model: Path, tmp_path: Path) ->
     made = fetched.path.stat().st_ctime_ns
     assert resolve_model("memory://models/tiny").path.stat().st_ctime_ns == made
     assert list(fetched.path.parent.glob("*.unfinished")) == []
+
+
+def test_a_cache_that_takes_nothing_is_said_and_another_place_serves(
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    remote = f"memory://{tmp_path.name}/model"
+    fsspec.filesystem("memory").put(f"{tiny_model}/", remote, recursive=True)
+    (tmp_path / "file").touch()
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("SF_RAY_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    model = resolve_model(remote)
+    assert model.fingerprint == resolve_model(str(tiny_model)).fingerprint
+    assert resolve_model(remote).path == model.path
+    assert (tmp_path / "tmp") in model.path.parents
+    assert "the model cache" in (said := capsys.readouterr().err)
+    assert "Not a directory" in said
+    assert said.count("fetching it") == 1
+    assert model.path.parent.stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    with pytest.raises(SfRayError, match=rf"^{tmp_path}/file \(TMPDIR, .*\): no such path"):
+        resolve_model(remote)
+
+
+def test_a_folder_that_others_can_write_to_serves_no_model(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = f"memory://{tmp_path.name}/model"
+    fsspec.filesystem("memory").put(f"{tiny_model}/", remote, recursive=True)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SF_RAY_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    planted = tmp_path / f"sf_ray-models-{os.getuid()}"
+    planted.mkdir()
+    planted.chmod(0o777)
+    assert planted not in resolve_model(remote).path.parents
 
 
 def test_the_window_is_read_from_the_configuration(tiny_model: Path) -> None:
