@@ -55,3 +55,27 @@ def test_an_error_is_quoted_in_one_line() -> None:
     outer.__cause__ = OSError("inner")
     assert first_line(outer) == "outer"
     assert first_line(outer, cause_first=True) == "inner"
+
+
+FORGED = "a\x1b[2J\nerror: forged\u202e\r"
+SECRETIVE = "https://user:canary@host/a?sig=canary"
+
+
+def test_no_name_in_an_error_can_forge_a_line_or_hold_a_secret() -> None:
+    for error in (
+        SfRayError(f"{FORGED} {SECRETIVE}"),
+        BadShardError(FORGED, f"{FORGED} {SECRETIVE}"),
+        BadRowError(FORGED, 3, "line 4", f"{FORGED} {SECRETIVE}"),
+        ClusterError(f"{FORGED} {SECRETIVE}"),
+    ):
+        again = pickle.loads(pickle.dumps(error))
+        for text in (str(error), repr(error), str(again), getattr(error, "reason", "")):
+            assert "canary" not in text
+            assert not {"\x1b", "\r", "\u202e"} & {*text}
+    shard = str(BadShardError(FORGED, "cut off"))
+    assert shard.startswith("shard a\\x1b[2J\\nerror: forged\\u202e\\r: cut off;")
+    assert BadShardError(FORGED, "cut off").shard == FORGED  # by which the shard is found
+
+
+def test_an_error_is_no_longer_than_a_person_reads() -> None:
+    assert len(str(SfRayError(f"names: {'x' * 10_000_000}"))) < 10_000

@@ -21,6 +21,7 @@ from typing import Any
 from sf_ray.runtime.child_python import child_command, child_environment
 from sf_ray.runtime.log import LogSettings, json_line, new_run_id, use_log_settings
 from sf_ray.text.printable import printable_json
+from sf_ray.text.redaction import redact
 
 # A line that marks the end of the log. The end of the pipe does not, because other processes may
 # hold the pipe open after the driver closes it. No program ends a line with this byte.
@@ -61,7 +62,8 @@ def as_json(line: str, run_id: str) -> str:
         source = {name: value for name, value in source.items() if value}
         line = match["text"]
     if record := _record_of_say(line):
-        return printable_json(json.dumps(record | source, ensure_ascii=False)) if source else line
+        line = json.dumps(record | source, ensure_ascii=False) if source else line
+        return printable_json(redact(line))
     return json_line(line, run_id, source, _level_of(line))
 
 
@@ -71,7 +73,7 @@ def _record_of_say(line: str) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if record.keys() >= {"time", "level", "message", "run_id"} else None
 

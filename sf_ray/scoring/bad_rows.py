@@ -156,8 +156,8 @@ def check_bad_rows(segments: Sequence[Segment], scores: pa.Table, max_bad_fracti
     )
     raise SfRayError(
         f"more than {max_bad_fraction:.1%} of {scores.num_rows:,} sampled rows cannot be used: "
-        f"{_in_words(bad)}, e.g. row {row} of {printable(shard)}. Mend the corpus, map other columns "
-        "with --columns, or allow more with --max-bad-fraction"
+        f"{_in_words(bad)}, e.g. row {row} of {printable(shard)}. Mend the corpus, map other "
+        "columns with --columns, or allow more with --max-bad-fraction"
     )
 
 

@@ -46,6 +46,10 @@ _MARK = re.compile(r".+\.(?P<shard_id>[^./]+)\.json", re.DOTALL)
 # Bytes that a description or a mark may have; ours have about a thousand.
 _MOST_BYTES = 1 << 20
 
+_ADVICE = (
+    "the scores beside it cannot be told apart without it: bring it back, or move the folder away "
+    "and score again"
+)
 # A name of a folder, which leads nowhere else.
 ScoringId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w-]*$", max_length=100)]
 
@@ -78,12 +82,24 @@ class ScoreSet:
         A set that is made of another one has its marks there: the next run begins with that one.
         """
         made_of = self.identity.get(EXACT) or self.identity.get(SAMPLE) or {}
-        return self.location.join(made_of.get("of", self.scoring_id))
+        return self.location.join(made_of.get("of") or self.scoring_id)
 
     def units(self, corpus: Corpus) -> ShardUnits:
         """The units of a corpus, cut as the identity says."""
-        unit_rows = self.identity["unit_rows"]
+        unit_rows = self.decided("unit_rows")
         return [(shard, units_of(shard.row_groups, unit_rows)) for shard in corpus.shards]
+
+    def decided(self, key: str) -> Any:
+        """A value of the identity.
+
+        Raises:
+            SfRayError: The identity, which somebody else wrote, says nothing of it.
+        """
+        value = self.identity.get(key)
+        if value is None:
+            where = self.pieces.join(_IDENTITY).public_uri
+            raise SfRayError(f"{where}: says nothing of {key}; {_ADVICE}")
+        return value
 
     def missing(self, units: ShardUnits) -> ShardUnits:
         """The units without a piece, by one listing of the folder."""
@@ -201,9 +217,8 @@ def model_name(score_set: ScoreSet) -> str:
 
 def format_of(score_set: ScoreSet) -> Format:
     """The format that the rows had when they were scored."""
-    identity = score_set.identity
-    columns = identity["columns"]
-    return resolve_format(list(columns.values()), identity["format"], columns)
+    columns = score_set.decided("columns")
+    return resolve_format(list(columns.values()), score_set.decided("format"), columns)
 
 
 def find_score_set(
@@ -282,11 +297,7 @@ def _described(where: Location) -> tuple["_Description", dict[str, Any]]:
     Raises:
         SfRayError: It is not there, or is no description of a score set.
     """
-    advice = (
-        "the scores beside it cannot be told apart without it: bring it back, or move the folder "
-        "away and score again"
-    )
-    described = read_json(where, _MOST_BYTES, advice)
+    described = read_json(where, _MOST_BYTES, _ADVICE)
     try:
         return _Description.model_validate(described, strict=True), described["identity"]
     except ValidationError as error:
@@ -294,7 +305,7 @@ def _described(where: Location) -> tuple["_Description", dict[str, Any]]:
         key = ".".join(map(str, first["loc"]))
         raise SfRayError(
             f"{where.public_uri}: describes no score set ({key or 'all of it'}: {first['msg']}); "
-            f"{advice}"
+            f"{_ADVICE}"
         ) from None
 
 
@@ -303,7 +314,7 @@ class _MadeOf(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    of: ScoringId
+    of: ScoringId | None = None  # a sample of a corpus is made of no other set
     rows: NonNegativeInt
 
 
@@ -316,12 +327,12 @@ class _Identity(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    format: str
-    columns: dict[str, str]
     dtype: str
     alignment: str
     max_length: NonNegativeInt
-    unit_rows: PositiveInt
+    format: str | None = None
+    columns: dict[str, str] | None = None
+    unit_rows: PositiveInt | None = None
     sample: _MadeOf | None = None
     exact: _MixedOf | None = None
 

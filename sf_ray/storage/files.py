@@ -305,7 +305,7 @@ def read_bounded_or_none(location: Location, limit: int) -> bytes | None:
     try:
         return read_bounded(location, limit)
     except SfRayError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
+        if is_missing(error):
             return None
         raise
 

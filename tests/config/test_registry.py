@@ -18,6 +18,28 @@ def test_secrets_are_not_repeated_in_errors() -> None:
     assert "hunter2" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "slip",
+    [
+        "storage-options: {secret: canary}\n oops: x: y\n",
+        "storage-options: {secret: canary",
+        "secret: *canary\n",
+        "secret: !canary x\n",
+        "secret: %canary\n",
+        "secret: 'canary\n",
+        "secret: canary\n\tx: canary\n",
+        "secret: canary\x00\n",
+        "a: &canary 1\nb: &canary [\n",
+    ],
+)
+def test_a_slip_of_yaml_is_placed_and_not_quoted(slip: str, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(slip)
+    with pytest.raises(UsageError, match="job.yaml: not valid YAML: ") as error:
+        load(RUN, {}, str(file))
+    assert "canary" not in str(error.value)
+
+
 def test_flags_win_over_the_file_and_a_count_replaces_a_fraction(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text("input: in\noutput: out\nmodel: demo\nkeep-fraction: 0.5\nmax_length: 512\n")

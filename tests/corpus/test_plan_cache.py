@@ -1,3 +1,4 @@
+import json
 from datetime import date
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from sf_ray.corpus.plan_cache import keep_footers, keep_sample, read_footers, sample_of
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.storage.location import Location
+from tests.support.json_mutants import mutants_of
 
 
 def write(folder: Path, name: str, text: str) -> None:
@@ -72,3 +74,28 @@ def test_a_place_that_takes_nothing_and_gives_nothing_is_no_reason_to_end(
         "note: the corpus's footers or sample are read again",
         "note: the next run has to read the corpus's footers or sample again",
     ] * 2
+
+
+def test_any_kept_sample_is_understood_or_read_anew(tmp_path: Path) -> None:
+    corpus, scores = tmp_path / "corpus", Location(str(tmp_path / "scores"))
+    corpus.mkdir()
+    write(corpus, "a", "one")
+    planned = plan_corpus(Location(str(corpus)))
+    keep_sample(scores, sample_of(scores, planned))
+    file = tmp_path / "scores" / "_sample.json"
+    for data in mutants_of(json.loads(file.read_bytes()), 6, 200):
+        file.write_bytes(data)
+        for row in sample_of(scores, planned).rows:
+            assert isinstance(row.row, dict)
+            assert str(row)
+
+
+def test_a_plan_that_is_larger_than_any_of_ours_is_made_anew(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    write(corpus, "a", "one")
+    for name in ("_sample.json", "_footers.arrow"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(1 << 42)  # 4 TiB, of which the disk has nothing
+    assert read_footers(Location(str(tmp_path))) == {}
+    assert not sample_of(Location(str(tmp_path)), plan_corpus(Location(str(corpus)))).is_kept

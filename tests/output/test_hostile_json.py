@@ -27,7 +27,7 @@ from tests.support.json_mutants import mutants_of
 from tests.support.manifests import EXACT, group_keys, manifest_keys
 from tests.support.surveys import make_rows, shown
 
-MUTANTS = 400
+MUTANTS = 200
 
 
 def whole_manifest() -> dict[str, Any]:
@@ -73,7 +73,7 @@ def test_a_manifest_is_shown_or_refused(capsys: pytest.CaptureFixture[str]) -> N
             print_manifest(manifest, Location("/out"))
             shown_ones += bool(render_card(manifest)) and bool(manifest.to_json())
     printed = capsys.readouterr().out
-    assert shown_ones > 5
+    assert shown_ones > 2
     assert not {"\x1b", "\r", "\u202e"} & {*printed}
 
 
@@ -93,7 +93,7 @@ def test_a_summary_is_shown_or_refused(
                 summary.rows_of(kind)
             shown_ones += bool(render_page(manifest, summary))
     printed = capsys.readouterr().out
-    assert shown_ones > 5
+    assert shown_ones > 2
     assert not {"\x1b", "\r", "\u202e"} & {*printed}
 
 

@@ -146,6 +146,5 @@ def test_what_is_no_manifest_is_refused_with_what_to_do(data: bytes) -> None:
 
 
 def test_a_number_that_json_cannot_hold_is_not_written() -> None:
-    manifest = Manifest.model_validate(manifest_keys(20, 15, 3, max_ifd=float("inf")))
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        manifest.to_json()
+    with pytest.raises(ValueError, match="selection.max_ifd\n.*a finite number"):
+        Manifest.model_validate(manifest_keys(20, 15, 3, max_ifd=float("inf")))

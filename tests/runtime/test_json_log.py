@@ -55,6 +55,15 @@ def test_our_own_lines_stay_and_workers_are_named() -> None:
     assert said == json.loads(OURS) | {"worker": "ScoreUnits", "pid": 12}
 
 
+def test_a_line_of_a_library_has_no_secret_and_no_control_of_a_terminal() -> None:
+    forged = "\x9b2J\u202e https://u:canary@host/a?sig=canary"
+    for line in (forged, json.dumps(json.loads(OURS) | {"x": forged}), "{" * 100_000):
+        said = as_json(line, "r1")
+        json.loads(said)
+        assert "canary" not in said
+        assert not {"\x9b", "\u202e"} & {*said}
+
+
 @given(st.text(st.characters(exclude_characters="\r\n\x1b"), min_size=1))
 @settings(max_examples=200)
 def test_no_text_is_lost(line: str) -> None:

@@ -95,3 +95,28 @@ def test_a_stage_says_how_long_it_took(capsys: pytest.CaptureFixture[str]) -> No
 )
 def test_durations_read_as_a_person_says_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+FORGED = "shard a\nerror: forged \x1b[2J\x9b1A\r\u202e\ud800 https://u:canary@h/a?sig=canary"
+
+
+def test_a_line_of_text_cannot_be_forged_and_has_no_secret(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    say(f"note: {FORGED}")
+    assert capsys.readouterr().err == (
+        "note: shard a\n  error: forged \\x1b[2J\\x9b1A\\r\\u202e\\ud800 https://h/a?sig=***\n"
+    )
+
+
+def test_a_line_of_json_cannot_be_forged_and_has_no_secret(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    use_log_settings(LogSettings("json", "r1"))
+    say(FORGED, shard=FORGED)
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert not {"\x1b", "\x9b", "\r", "\u202e"} & {*line}
+    said = json.loads(line)
+    public = FORGED.replace("u:canary@", "").replace("canary", "***")
+    assert said["message"] == said["shard"] == public

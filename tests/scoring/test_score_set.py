@@ -21,6 +21,7 @@ from sf_ray.scoring.score_set import (
 )
 from sf_ray.storage.files import put_bytes
 from sf_ray.storage.location import Location
+from tests.support.json_mutants import mutants_of
 
 
 def identity(**changes: Any) -> dict[str, Any]:
@@ -142,3 +143,62 @@ def test_a_score_set_in_a_folder_of_another_name_is_told() -> None:
     put_bytes(place.join("mine/identity.json"), json.dumps(described).encode())
     with pytest.raises(SfRayError, match="rename the folder to abc"):
         find_score_set(place.join("mine"), None)
+
+
+WHOLE = {
+    "scoring_id": "0123456789ab",
+    "identity": {
+        "scoring_version": 2,
+        "model": "m",
+        "format": "alpaca",
+        "columns": {"instruction": "instruction", "output": "output"},
+        "alignment": "reference",
+        "max_length": 128,
+        "dtype": "float32",
+        "unit_rows": 4,
+        "exact": {"of": "ba9876543210", "dtype": "float32", "rows": 3, "digest": "d"},
+    },
+    "model_name": "m",
+}
+
+
+def test_a_description_of_a_set_is_understood_or_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "0123456789ab" / "identity.json"
+    file.parent.mkdir()
+    understood, refused = 0, []
+    for data in mutants_of(WHOLE, 4, 400):
+        file.write_bytes(data)
+        try:
+            found = find_score_set(Location(str(tmp_path)), None)
+            assert "/.." not in found.marks.uri, "marks lead out of SCORES"
+            understood += bool(model_name(found))
+            format_of(found)
+        except SfRayError as error:
+            refused.append(str(error))
+    assert understood > 20
+    assert not {"\x1b", "\u202e"} & {*"".join(refused)}
+
+
+def test_the_description_of_a_set_among_others_is_told_apart(tmp_path: Path) -> None:
+    for scoring_id, data in (("a", b"{"), ("b", json.dumps(WHOLE).encode())):
+        (tmp_path / scoring_id).mkdir()
+        (tmp_path / scoring_id / "identity.json").write_bytes(data)
+    with pytest.raises(SfRayError, match="a/identity.json: no JSON of ours .*; the scores beside"):
+        find_score_set(Location(str(tmp_path)), None)
+
+
+def test_a_mark_of_a_bad_shard_is_understood_or_refused_by_name(tmp_path: Path) -> None:
+    score_set = score_set_of(Location(str(tmp_path)), identity())
+    mark = Path(score_set.marks.path) / "_bad" / "a.jsonl.0123.json"
+    mark.parent.mkdir(parents=True)
+    (mark.parent / "x.json").write_bytes(b"of no shard")
+    refused = []
+    for data in mutants_of({"reason": "cut off"}, 5, 100):
+        mark.write_bytes(data)
+        try:
+            assert {*score_set.bad_shards()} == {"0123"}
+        except SfRayError as error:
+            refused.append(str(error))
+    assert len(refused) > 20
+    assert all("a.jsonl.0123.json: " in error for error in refused)
+    assert all("remove it: the next run tries the shard again" in error for error in refused)

@@ -1,5 +1,6 @@
 """JSON documents that somebody careless or hostile could have put in the place of a valid one."""
 
+import copy
 import json
 import random
 from collections.abc import Iterator
@@ -55,8 +56,8 @@ def _changed(value: Any, random_: random.Random) -> Any:
     if isinstance(value, list) and value and random_.random() < 0.8:
         at = random_.randrange(len(value))
         if random_.random() < 0.15:
-            value *= 2
+            value += copy.deepcopy(value)
         else:
             value[at] = _changed(value[at], random_)
         return value
-    return random_.choice((*_OTHERS, [value], {"a": value}))
+    return copy.deepcopy(random_.choice((*_OTHERS, [value], {"a": value})))

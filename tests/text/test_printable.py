@@ -81,6 +81,10 @@ def test_ordinary_text_stays_as_it_is(text: str) -> None:
     assert printable_lines(text) == text
 
 
+def test_a_line_is_cut_where_that_is_asked_for() -> None:
+    assert printable_lines("a" * 10 + "\nb", most=4) == "aa[... 6 characters ...]aa\nb"
+
+
 def test_a_text_keeps_the_joiners_of_its_script() -> None:
     word, emoji = "\u0645\u06cc\u200c\u062e", "👩\u200d🚀"
     text = f"{word} {emoji}\r\na\u200db"

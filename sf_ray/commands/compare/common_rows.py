@@ -176,8 +176,9 @@ def refuse_incomplete(name: str, compared: ComparedSet) -> None:
     if compared.missing_units:
         raise SfRayError(
             f"SCORES_{name} {compared.score_set.pieces.public_uri} "
-            f"(model {printable(compared.model)}) is not complete, units of its corpus without scores: {compared.missing_units:,}; finish it "
-            "with `sf-ray score`, or compare what is there with --partial"
+            f"(model {printable(compared.model)}) is not complete, units of its corpus without "
+            f"scores: {compared.missing_units:,}; finish it with `sf-ray score`, or "
+            "compare what is there with --partial"
         )
 
 

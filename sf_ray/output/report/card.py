@@ -61,7 +61,9 @@ def _head(manifest: Manifest) -> dict[str, Any]:
     two_suffixes = {"".join(path.suffixes[-2:]) for path in paths}
     packed = {suffix for suffix in two_suffixes if suffix.endswith((".gz", ".zst"))}
     plain = {path.suffix for path in paths} - {".gz", ".zst"}
-    patterns = [f"data/**/*{suffix}" for suffix in sorted(packed | plain)]
+    # A suffix that cannot be printed could end the head in a line of its own: any file fits then.
+    suffixes = {suffix if printable(suffix) == suffix else "" for suffix in packed | plain}
+    patterns = [f"data/**/*{suffix}" for suffix in sorted(suffixes)]
     # A pattern must fit at least one file, so that a card without files names none.
     configs = [{"config_name": "default", "data_files": patterns}]
     return {

@@ -177,6 +177,10 @@ class Summary:
             ) from None
 
 
+# A whole number stays one, as it is written.
+_Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
+
+
 class _Row(BaseModel):
     """A row as summary.json has it."""
 
@@ -186,7 +190,7 @@ class _Row(BaseModel):
     status: str
     reason: str
     is_kept: bool
-    scores: dict[str, FiniteFloat]
+    scores: dict[str, _Whole | FiniteFloat]
     texts: tuple[ShownText, ...]
     omitted: Count = 0
 

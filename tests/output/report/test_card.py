@@ -1,5 +1,6 @@
 """The data card of an output."""
 
+import re
 from typing import Any
 
 import pytest
@@ -72,3 +73,31 @@ def test_a_card_of_an_output_without_rows_names_no_files() -> None:
     keys["output"]["shards"] = []
     head, _ = card_of(keys)
     assert "configs" not in head
+
+
+FORGED = "a`b``|[l](http://x)<img src=x>\n---\nlicense: mit\n# Forged\x1b[2J\u202e"
+
+
+def test_no_name_leaves_its_code_span() -> None:
+    keys = manifest_keys(9, 9, 9)
+    keys["input"]["uri"] = keys["scores"]["model_name"] = keys["command"] = FORGED
+    keys["output"]["ifd_column"] = keys["scores"]["identity"]["dtype"] = FORGED
+    keys["status_counts"][FORGED] = 3
+    _, body = card_of(keys)
+    assert not {"\x1b", "\u202e"} & {*body}
+    assert not [line for line in body.splitlines() if line.startswith(("#", "---", "license"))][1:]
+    outside = re.sub(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", "", body)
+    outside = re.sub(r"^    .*$", "", outside, flags=re.MULTILINE)  # the command, which is code too
+    assert "<img" not in outside
+    assert "[l]" not in outside
+    table = [line for line in body.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {3}
+
+
+@pytest.mark.parametrize("suffix", [".j\nlicense: mit", ".j\u202e", ".j: [", ".j'\"", ".j\n---\n"])
+def test_no_name_of_a_shard_changes_the_head(suffix: str) -> None:
+    head, body = card_of(manifest_keys(9, 9, 9), f"a{suffix}")
+    shown = suffix if suffix.isprintable() else ""
+    assert head["configs"][0]["data_files"] == [f"data/**/*{shown}"]
+    assert head.keys() == {"size_categories", "task_categories", "tags", "configs"}
+    assert body.lstrip().startswith(MARK)
