@@ -39,7 +39,8 @@ from sf_ray.output.writers.arrow_rows import take_rows
 from sf_ray.storage.location import Location
 
 ROWS = 48
-UNIT_ROWS = 20
+# Whole row groups, so that each mutant is opened a few times only.
+UNIT_ROWS = ROWS // 2
 # A mutant that takes longer hangs.
 MUTANT_S = 60
 # Peak memory that a child may have beyond what it was forked with.
