@@ -153,6 +153,8 @@ def _encoded_units(
         encoded = encoding.encode(rows, plan.file.relative, unit.start)
         if chosen is not None:
             encoded = encoded.append_column("row", pa.array(unit.start + np.flatnonzero(chosen)))
+        if notes:
+            notes("unit_read", plan.stem + unit.suffix)
         if not job.skip_bad_lines:
             refuse_bad_lines(job.corpus, plan.file, unit.start, rows, _bad_rows(encoded))
         yield UnitRows.of(plan, unit, encoded)
@@ -178,11 +180,10 @@ def _read(
                 if notes and notes("unit_reading", piece):
                     raise BadShardError(
                         plan.file.relative,
-                        f"processes died while they read its rows {unit.start} to {unit.stop}",
+                        f"every process died that read and encoded its rows {unit.start} to "
+                        f"{unit.stop}",
                     )
                 rows = next(tables)
-                if notes:
-                    notes("unit_read", piece)
                 yield plan, unit, rows
 
     at_once = min(_READS_AT_ONCE, _UNITS_AHEAD // max(len(plan.units) for plan in plans))
