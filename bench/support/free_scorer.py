@@ -11,6 +11,7 @@ runs a command line of `sf-ray` with this scorer and these `Settings`.
 import hashlib
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ class Settings:
         read_s: Seconds that a read task takes for a unit.
         log: File to which it appends a line before each unit: shard, first row, time in ns, pid.
         on_poison: On an answer with the word `POISON`, "raise" an error, "die", or "": score it.
+        dies_reading: A shard over which each process dies that reads it.
         dies_at_start: The actor's process ends instead of starting.
         digests: Rows with equal answers get equal digests, so that they are copies.
         embeds: Embeddings cost nothing either.
@@ -55,6 +57,7 @@ class Settings:
     read_s: float = 0
     log: str = ""
     on_poison: str = ""
+    dies_reading: str = ""
     dies_at_start: bool = False
     digests: bool = False
     embeds: bool = False
@@ -91,6 +94,8 @@ class FreeEncodingSpec(EncodingSpec):
         return [Status.OK if isinstance(e, Example) else e.status for e in examples]
 
     def encode(self, rows: pa.Table, shard: str, start: int) -> pa.Table:
+        if _settings.dies_reading == shard:
+            os.kill(os.getpid(), signal.SIGSEGV)
         if _settings.read_s:
             time.sleep(_settings.read_s)
         answer = self.format.columns[self.format.required[-1]]

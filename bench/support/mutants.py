@@ -6,6 +6,7 @@ those are given to the next one. Counts how mutants end; knows no Ray and no mod
 """
 
 import bz2
+import faulthandler
 import gzip
 import io
 import json
@@ -39,9 +40,10 @@ from sf_ray.output.writers.arrow_rows import take_rows
 from sf_ray.storage.location import Location
 
 ROWS = 48
-UNIT_ROWS = 20
-# A mutant that takes longer hangs.
-MUTANT_S = 60
+# Whole row groups, so that each mutant is opened a few times only.
+UNIT_ROWS = ROWS // 2
+# A mutant that takes more CPU time hangs, or that takes as much longer: a busy machine is no fault.
+MUTANT_S, _WAIT_S = 60, 600
 # Peak memory that a child may have beyond what it was forked with.
 MOST_BYTES = 1 << 30
 # What a child may ask of the system. More than `MOST_BYTES`, because memory that is asked for and
@@ -322,7 +324,7 @@ def _in_child(path: Path, batch: list[bytes], ends: Ends) -> int:
     done = 0
     with os.fdopen(reader, "rb") as answers:
         while True:
-            ready, _, _ = select.select([answers], [], [], MUTANT_S + 1)
+            ready, _, _ = select.select([answers], [], [], _WAIT_S + 1)
             line = answers.readline().decode() if ready else ""
             if not line:
                 break
@@ -335,7 +337,8 @@ def _in_child(path: Path, batch: list[bytes], ends: Ends) -> int:
     _, status = os.waitpid(pid, 0)
     if done < len(batch):
         end = os.WTERMSIG(status) if os.WIFSIGNALED(status) else status
-        left = "hang" if end in (signal.SIGALRM, signal.SIGKILL) else f"signal {end}"
+        hung = (signal.SIGALRM, signal.SIGPROF, signal.SIGKILL)
+        left = "hang" if end in hung else f"signal {end}"
         ends.add(left, batch[done], time.monotonic() - began)
         done += 1
     return done
@@ -343,6 +346,7 @@ def _in_child(path: Path, batch: list[bytes], ends: Ends) -> int:
 
 def _child(path: Path, batch: list[bytes], answers: int) -> None:
     """Uses mutants, writes a line about each, and ends the process."""
+    faulthandler.disable()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_BYTES, most))
@@ -350,7 +354,8 @@ def _child(path: Path, batch: list[bytes], answers: int) -> None:
     base = _peak_bytes()
     for data in batch:
         path.write_bytes(data)
-        signal.alarm(MUTANT_S)
+        signal.setitimer(signal.ITIMER_PROF, MUTANT_S)
+        signal.alarm(_WAIT_S)
         try:
             use(path)
             way = _OK

@@ -26,8 +26,8 @@ from sf_ray.storage.location import Location
 
 _BATCH_ROWS = 4096
 _ROWS_AT_ONCE, _BYTES_AT_ONCE = 512, 16 << 20
-# A unit may take as much as so many of the largest rows.
-_ROWS_TOGETHER = 64
+# A unit may take as much as so many of the largest rows. To be copied, they may have images.
+_ROWS_READ, _ROWS_COPIED = 32, 64
 # Valid UTF-8 holds half of a surrogate pair only as a JSON escape.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -69,7 +69,7 @@ def read_units(
         batches = reader.batches(_BATCH_ROWS, there, plan.row_groups, plan.offset)
         held: list[pa.RecordBatch] = []  # `position` is the first row in them
         held_bytes: list[int] = []
-        most_bytes = _ROWS_TOGETHER * location.max_row_bytes
+        most_bytes = location.max_row_bytes * (_ROWS_READ if names else _ROWS_COPIED)
         for unit in plan.units:
             while position + sum(batch.num_rows for batch in held) < unit.stop:
                 try:

@@ -245,7 +245,7 @@ def scoring_dataset(
     """The dataset of bundles of scored units; nothing runs until it is written to `pieces`."""
     set_context()
     return ray.data.read_datasource(
-        UnitSource(job, encoding),
+        UnitSource(job, encoding, tally),
         override_num_blocks=len(job.tasks),
         num_cpus=pool.read_cpus,
     ).map_batches(

@@ -108,3 +108,22 @@ def test_a_corpus_without_rows_says_so(tmp_path: Path, tiny_model: Path, sf_ray_
     )
     assert code == 1
     assert "its 1 JSON shards hold no rows" in stderr
+
+
+def test_a_shard_that_ends_every_process_that_reads_it_is_named(
+    tmp_path: Path, tiny_model: Path, corpus: Path, sf_ray_cli: Cli, free_scorer: Free
+) -> None:
+    free_scorer(dies_reading="train/00001.parquet")
+    out = tmp_path / "out"
+    code, _, stderr = sf_ray_cli(
+        "run", corpus, out, "--model", tiny_model, "--keep-fraction", "0.5",
+        "--max-length", "128", "--unit-rows", "16", "--on-bad-shard", "skip",
+    )  # fmt: skip
+    assert code == 3, stderr
+    assert (
+        "shard train/00001.parquet: every process died that read and encoded its rows 0 to"
+        in stderr
+    )
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert "train/00001.parquet" in json.dumps(manifest)
+    assert not list((out / "data").rglob("00001*"))

@@ -366,7 +366,7 @@ def _metadata(file: File, footer: bytes) -> pq.FileMetaData:
 def _unreadable_footer_is_bad(file: File) -> Iterator[None]:
     try:
         yield
-    except (CompactError, pa.ArrowException, OSError) as error:
+    except (CompactError, pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BadShardError(
             file.relative, f"its Parquet footer cannot be read ({first_line(error)})"
         ) from error

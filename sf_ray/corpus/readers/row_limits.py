@@ -76,6 +76,13 @@ def split(
     """
     if batch.num_rows > _MOST_FREE_VALUES * _OBJECT_BYTES:
         raise pa.ArrowInvalid(f"a record batch in it has {batch.num_rows:,} rows")
+    if (
+        batch.num_rows <= most_rows
+        and _has_own_bytes(batch.schema)
+        and (batch.nbytes <= min(most_bytes, max_row_bytes))
+    ):
+        yield batch
+        return
     sizes = _sizes_of_rows(batch)
     if len(sizes) and (largest := int(sizes.max())) > max_row_bytes:
         raise pa.ArrowInvalid(
@@ -93,7 +100,27 @@ def split(
 
 def size_of(batch: pa.RecordBatch) -> int:
     """About the bytes that all rows of a batch take as Python values."""
+    if _has_own_bytes(batch.schema):
+        return int(batch.nbytes)
     return int(_sizes_of_rows(batch).sum())
+
+
+def _has_own_bytes(schema: pa.Schema) -> bool:
+    """Whether every value of a batch has bytes of its own, which no other value shares."""
+    return all(map(_is_owner, schema.types))
+
+
+def _is_owner(value_type: pa.DataType) -> bool:
+    if types.is_list(value_type) or types.is_large_list(value_type) or types.is_struct(value_type):
+        fields = range(value_type.num_fields)
+        return all(_is_owner(value_type.field(number).type) for number in fields)
+    return bool(
+        types.is_string(value_type)
+        or types.is_large_string(value_type)
+        or types.is_binary(value_type)
+        or types.is_large_binary(value_type)
+        or (types.is_primitive(value_type) and value_type.bit_width > 1)
+    )
 
 
 def _sizes_of_rows(batch: pa.RecordBatch) -> _Sizes:

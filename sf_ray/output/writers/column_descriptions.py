@@ -68,9 +68,9 @@ def _in_arrow_schema(value: bytes, name: str) -> bytes:
     """Adds the column to an Arrow schema in base64, and to the metadata that the schema holds."""
     try:
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(value)))
+        if name in schema.names:  # which fails where one is no UTF-8
+            return value
     except (ValueError, OSError, pa.ArrowException):
-        return value
-    if name in schema.names:
         return value
     metadata = with_double_column(schema.metadata, name)
     schema = schema.append(pa.field(name, pa.float64())).with_metadata(metadata)

@@ -1,4 +1,4 @@
-"""Which units processes died of, and which rows of such a unit are to blame.
+"""Which units processes died of, in reading or scoring, and which rows are to blame.
 
 Ray starts an actor that died again, and hands it the same units: without a memory outside of it, a
 row that ends its process would end every process. Pure bookkeeping: knows no Ray and no engine.
@@ -81,6 +81,31 @@ class Failures:
         self._unfinished: set[str] = set()
         self._deaths: Counter[str] = Counter()
         self._bisections: dict[str, Bisection] = {}
+        self._read_tasks: set[str] = set()
+        self._read_units: Counter[str] = Counter()
+
+    def task_reading(self, task: str) -> bool:
+        """A task begins to read; returns whether it has begun before, and has not ended since."""
+        again = task in self._read_tasks
+        self._read_tasks.add(task)
+        return again
+
+    def task_read(self, task: str) -> None:
+        """A task has read its units to their end."""
+        self._read_tasks.discard(task)
+
+    def unit_reading(self, piece: str) -> bool:
+        """A task that began before begins to read a unit, alone.
+
+        Returns:
+            Whether processes died over it as often as over a single row that is bad.
+        """
+        self._read_units[piece] += 1
+        return self._read_units[piece] > _TRIES
+
+    def unit_read(self, piece: str) -> None:
+        """The unit is read: what happened over it before no longer matters."""
+        self._read_units.pop(piece, None)
 
     def actor_starting(self, actor: str) -> int:
         """An actor begins to load the model; returns which attempt in a row this is."""

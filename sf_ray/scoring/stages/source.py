@@ -1,10 +1,16 @@
-"""The first stage: CPU tasks of Ray read units from the corpus, render and encode them."""
+"""The first stage: CPU tasks of Ray read units from the corpus, render and encode them.
+
+A file may end the process that reads it, if a library has a fault. Ray then starts the task again,
+without end; so a task asks the `Tally` whether it is such a one, and then reads with care: one unit
+after the other, each announced before. What processes die of again and again is a bad shard.
+"""
 
 import functools
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +24,7 @@ from sf_ray.corpus.rows import read_units, refuse_bad_lines
 from sf_ray.corpus.status import Status
 from sf_ray.corpus.units import ReadPlan, Unit
 from sf_ray.encoding.specs import EncodingSpec
+from sf_ray.errors import BadShardError
 from sf_ray.scoring.partial_sets import RowSet
 from sf_ray.scoring.score_set import or_mark
 from sf_ray.storage.files import map_requests
@@ -25,6 +32,10 @@ from sf_ray.storage.location import Location
 
 # Small reads of one task that wait for storage together, and the units that they may hold.
 _READS_AT_ONCE, _UNITS_AHEAD = 8, 64
+# Seconds to wait for an answer of the tally.
+_TALLY_S = 120.0
+# Calls a method of the tally by its name.
+Notes = Callable[..., bool]
 
 
 @dataclass(frozen=True)
@@ -60,9 +71,15 @@ class ScoringJob:
 class UnitSource(Datasource):  # type: ignore[misc]
     """A Ray data source of bundles of encoded units."""
 
-    def __init__(self, job: ScoringJob, encoding: EncodingSpec) -> None:
+    def __init__(self, job: ScoringJob, encoding: EncodingSpec, tally: Any) -> None:
+        """
+        Args:
+            job: What to read.
+            encoding: How rows become token ids.
+            tally: Handle of the `Tally` actor.
+        """
         super().__init__()
-        self._job = job
+        self._job, self._tally = job, tally
         self._encoding = ray.cloudpickle.dumps(encoding.for_workers())
 
     def get_name(self) -> str:
@@ -83,7 +100,9 @@ class UnitSource(Datasource):  # type: ignore[misc]
         """One task for each task of the job, whatever parallelism Ray asks for."""
         tasks = []
         for plans in self._job.tasks:
-            read = functools.partial(_read_bundles, self._job.of(plans), plans, self._encoding)
+            read = functools.partial(
+                _read_bundles, self._job.of(plans), plans, self._encoding, self._tally
+            )
             metadata = BlockMetadata(
                 num_rows=sum(len(plan.units) for plan in plans),
                 size_bytes=None,
@@ -95,11 +114,21 @@ class UnitSource(Datasource):  # type: ignore[misc]
 
 
 def _read_bundles(
-    job: ScoringJob, plans: Sequence[ReadPlan], encoding: bytes
+    job: ScoringJob, plans: Sequence[ReadPlan], encoding: bytes, tally: Any
 ) -> Iterator[pa.Table]:
     # Ray runs many of these tasks side by side: threads inside each would only be in the way.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    return bundles_of(_encoded_units(job, plans, _unpickled(encoding)), job.units_a_bundle)
+    task = plans[0].stem + plans[0].units[0].suffix
+
+    def ask(method: str, *arguments: str) -> bool:
+        answer: bool = ray.get(getattr(tally, method).remote(*arguments), timeout=_TALLY_S)
+        return answer
+
+    notes = ask if ask("task_reading", task) else None
+    yield from bundles_of(
+        _encoded_units(job, plans, _unpickled(encoding), notes), job.units_a_bundle
+    )
+    tally.task_read.remote(task)
 
 
 @functools.lru_cache(maxsize=4)
@@ -110,10 +139,13 @@ def _unpickled(encoding: bytes) -> EncodingSpec:
 
 
 def _encoded_units(
-    job: ScoringJob, plans: Sequence[ReadPlan], encoding: EncodingSpec
+    job: ScoringJob,
+    plans: Sequence[ReadPlan],
+    encoding: EncodingSpec,
+    notes: Notes | None = None,
 ) -> Iterator[UnitRows]:
-    """The encoded rows of each unit of a task's plans."""
-    for plan, unit, rows in _read(job, plans, encoding.columns):
+    """The encoded rows of each unit of a task's plans; with care where there are `notes`."""
+    for plan, unit, rows in _read(job, plans, encoding.columns, notes):
         chosen = None
         if job.rows is not None:
             chosen = job.rows.flags(plan.stem + unit.suffix, unit.rows)
@@ -121,6 +153,8 @@ def _encoded_units(
         encoded = encoding.encode(rows, plan.file.relative, unit.start)
         if chosen is not None:
             encoded = encoded.append_column("row", pa.array(unit.start + np.flatnonzero(chosen)))
+        if notes:
+            notes("unit_read", plan.stem + unit.suffix)
         if not job.skip_bad_lines:
             refuse_bad_lines(job.corpus, plan.file, unit.start, rows, _bad_rows(encoded))
         yield UnitRows.of(plan, unit, encoded)
@@ -134,17 +168,26 @@ def _bad_rows(encoded: pa.Table) -> Iterator[int]:
 
 
 def _read(
-    job: ScoringJob, plans: Sequence[ReadPlan], columns: Sequence[str]
+    job: ScoringJob, plans: Sequence[ReadPlan], columns: Sequence[str], notes: Notes | None
 ) -> Iterator[tuple[ReadPlan, Unit, pa.Table]]:
     """The rows of each unit of a task's plans; a bad shard gives the units before the damage."""
 
     def read(plan: ReadPlan) -> Iterator[tuple[ReadPlan, Unit, pa.Table]]:
         with or_mark(job.marks, job.skip_bad, [plan]):
-            for unit, rows in zip(plan.units, read_units(job.corpus, plan, columns), strict=True):
+            tables = read_units(job.corpus, plan, columns)
+            for unit in plan.units:
+                piece = plan.stem + unit.suffix
+                if notes and notes("unit_reading", piece):
+                    raise BadShardError(
+                        plan.file.relative,
+                        f"every process died that read and encoded its rows {unit.start} to "
+                        f"{unit.stop}",
+                    )
+                rows = next(tables)
                 yield plan, unit, rows
 
     at_once = min(_READS_AT_ONCE, _UNITS_AHEAD // max(len(plan.units) for plan in plans))
-    if at_once < 2:  # streams through large row groups
+    if notes or at_once < 2:  # streams through large row groups
         for plan in plans:
             yield from read(plan)
         return

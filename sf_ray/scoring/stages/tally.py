@@ -1,4 +1,4 @@
-"""What the scoring actors report: counts of their work, and what they died of.
+"""What tasks and scoring actors report: counts of their work, and what they died of.
 
 A plain class that knows no Ray. `progress` runs it as an actor on the driver's node, where it
 outlives the scoring actors.
@@ -122,6 +122,23 @@ class Tally:
     def counts(self) -> RunCounts:
         """The counts so far."""
         return self._counts
+
+    def task_reading(self, task: str) -> bool:
+        """As `Failures.task_reading`."""
+        return self._failures.task_reading(task)
+
+    def task_read(self, task: str) -> None:
+        """As `Failures.task_read`."""
+        self._failures.task_read(task)
+
+    def unit_reading(self, piece: str) -> bool:
+        """As `Failures.unit_reading`."""
+        self._alive()
+        return self._failures.unit_reading(piece)
+
+    def unit_read(self, piece: str) -> None:
+        """As `Failures.unit_read`."""
+        self._failures.unit_read(piece)
 
     def actor_starting(self, actor: str) -> int:
         """As `Failures.actor_starting`."""

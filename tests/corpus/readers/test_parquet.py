@@ -88,10 +88,11 @@ def test_batches_are_bounded_by_bytes_and_rows_stay_in_order(
 
 def test_text_that_is_stored_once_and_repeated_makes_smaller_batches(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
-    texts = [f"{row % 7} " * 2000 for row in range(10_000)]
+    texts = [f"{row % 7} " * 200_000 for row in range(2_000)]  # 2.8 MB as a dictionary
     pq.write_table(pa.table({"a": texts}), path, compression="none")
     location = Location(str(path))
     (file,) = list_files(location)
     with open_bytes(location, file) as handle:
         rows = [batch.num_rows for batch in StoredParquetReader(file, handle).batches(8192)]
-    assert (max(rows), sum(rows)) == (4096, 10_000)
+    assert max(rows) < 200
+    assert sum(rows) == 2_000

@@ -16,7 +16,8 @@ from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.errors import BadRowError, BadShardError
 from sf_ray.scoring.partial_sets import RowSet
 from sf_ray.scoring.score_set import bad_shards
-from sf_ray.scoring.stages.source import ScoringJob, _encoded_units
+from sf_ray.scoring.stages.failures import Failures
+from sf_ray.scoring.stages.source import Notes, ScoringJob, _encoded_units
 from sf_ray.storage.location import Location
 
 UNIT_ROWS = 8
@@ -47,6 +48,7 @@ def encoded_units(
     skip_bad: bool = False,
     skip_bad_lines: bool = False,
     rows: RowSet | None = None,
+    notes: Notes | None = None,
 ) -> list[UnitRows]:
     """The units of one task that reads the whole corpus, or the units with some rows."""
     plans = [
@@ -58,7 +60,7 @@ def encoded_units(
     tasks = share_reads(plans, 999)
     job = ScoringJob(corpus.location, marks, tasks, 9, skip_bad, skip_bad_lines, rows)
     (task,) = job.tasks
-    return list(_encoded_units(job.of(task), task, cast(EncodingSpec, encoding)))
+    return list(_encoded_units(job.of(task), task, cast(EncodingSpec, encoding), notes))
 
 
 def ids(units: Sequence[UnitRows]) -> list[str]:
@@ -110,3 +112,49 @@ def test_a_line_that_is_no_object_fails_the_task_or_is_a_bad_row(tmp_path: Path)
     units = encoded_units(corpus, Statuses(), skip_bad_lines=True)
     statuses = [status for unit in units for status in unit.rows["status"].to_pylist()]
     assert statuses == ["ok"] * 5 + ["bad_row"] * 2 + ["ok"] * 5
+
+
+class Deaths:
+    """What the tally answers a task, as the processes before it left it."""
+
+    def __init__(self) -> None:
+        self.failures = Failures()
+        self.called: list[str] = []
+
+    def __call__(self, method: str, piece: str) -> bool:
+        self.called.append(method)
+        return bool(getattr(self.failures, method)(piece))
+
+
+def test_what_readers_die_of_is_a_bad_shard(tmp_path: Path) -> None:
+    class Died(BaseException):
+        """Stands for the end of the process: nothing in it is run any more."""
+
+    class Deadly(Ids):
+        def encode(self, rows: pa.Table, shard: str, start: int) -> pa.Table:
+            if (shard, start) == ("train/00001.parquet", 8):
+                raise Died
+            return super().encode(rows, shard, start)
+
+    corpus = plan_corpus(Location(str(write_shards(tmp_path / "corpus", make_rows(60)))))
+    deaths, died = Deaths(), 0
+    while True:
+        try:
+            with pytest.raises(BadShardError, match="every process died that read .* 8 to 16"):
+                encoded_units(corpus, Deadly(), notes=deaths)
+            break
+        except Died:
+            died += 1
+    assert died == 2
+    units = encoded_units(corpus, Deadly(), skip_bad=True, notes=deaths)
+    assert [unit.start for unit in units] == [0, 8, 16, 0, 16, 0, 8, 16]
+    (reason,) = bad_shards(Location(f"{corpus.location.uri}-scores")).values()
+    assert "rows 8 to 16" in reason
+
+
+def test_a_death_that_does_not_happen_again_is_forgotten(tmp_path: Path) -> None:
+    corpus = plan_corpus(Location(str(write_shards(tmp_path / "corpus", make_rows(60)))))
+    deaths = Deaths()
+    for _ in range(9):
+        assert len(encoded_units(corpus, Ids(), notes=deaths)) == 9
+    assert deaths.called.count("unit_reading") == deaths.called.count("unit_read") == 81
