@@ -20,7 +20,7 @@ VALUES = ("ifd", "ppl_direct", "ppl_conditioned")
 COLUMNS = ("shard", "row", "status", *VALUES)
 # The bits of a float64 behind its exponent are 52. The first 16 of them tell numbers apart that
 # differ by 1.5e-5 of their size: finer than the four digits that are printed.
-_EXPONENT_SHIFT, _BIN_SHIFT, _BINS = 52, 36, 1 << 16
+_BIN_SHIFT, _BINS = 36, 1 << 16
 
 
 class Quantiles:
@@ -35,10 +35,14 @@ class Quantiles:
 
     def add(self, values: NDArray[np.float64]) -> None:
         """Counts [n] values, which are not NaN."""
-        bits = np.ascontiguousarray(values).view(np.int64)
-        exponents, bins = bits >> _EXPONENT_SHIFT, (bits >> _BIN_SHIFT) & (_BINS - 1)
-        for exponent in np.unique(exponents).tolist():
-            np.add.at(self._counts[exponent], bins[exponents == exponent], 1)
+        if not len(values):
+            return
+        # Sorted, exponents follow each other, and then the bits behind them.
+        bins = np.sort(np.ascontiguousarray(values).view(np.int64) >> _BIN_SHIFT)
+        starts = np.flatnonzero(np.diff(bins // _BINS)) + 1
+        for of_exponent in np.split(bins, starts):
+            counts = self._counts[int(of_exponent[0]) // _BINS]
+            np.add.at(counts, of_exponent % _BINS, 1)
         self.values += len(values)
 
     def at(self, share: float) -> float:
@@ -53,7 +57,7 @@ class Quantiles:
             counts = self._counts[exponent]
             if rank < (here := int(counts.sum())):
                 at = int(np.searchsorted(np.cumsum(counts), rank, side="right"))
-                edges = np.array([at, at + 1]) << _BIN_SHIFT | exponent << _EXPONENT_SHIFT
+                edges = exponent * _BINS + np.array([at, at + 1]) << _BIN_SHIFT
                 return float(edges.view(np.float64).mean())
             rank -= here
         raise AssertionError("no more values than were counted")

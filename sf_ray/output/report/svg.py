@@ -43,6 +43,12 @@ _STYLE = {
 }
 
 
+def load() -> None:
+    """Imports what drawing needs: a second's work, for a thread while the process waits."""
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure  # noqa: F401
+
+
 @contextmanager
 def drawing(width: float, height: float) -> Iterator[tuple["Figure", "Axes"]]:
     """Opens a figure with one plot; inside the context, all is drawn in the style of the page.
