@@ -37,8 +37,8 @@ from sf_ray.scoring.pieces import read_unit_piece
 from sf_ray.scoring.score_set import SAMPLE, ScoreSet
 from sf_ray.storage.files import map_requests
 
-# The most rows that are ranked at once; of more, a sample is ranked. A correlation of so many is known
-# to 0.001, which is how finely it is shown. The whole process takes about 0.6 GiB with them.
+# The most rows that are ranked at once; of more, a sample is ranked. Of so many, a correlation is
+# known to 0.001, as finely as it is shown. The whole process takes 0.5 to 0.6 GiB with them.
 MOST_ROWS = 2_000_000
 _VALUES = ("ppl_direct", "ppl_conditioned", "ifd")
 
