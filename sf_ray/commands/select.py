@@ -1,5 +1,6 @@
 """Selecting, once all units have scores: scores -> kept rows -> filtered shards -> manifest."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from sf_ray.output.export_tasks import export
 from sf_ray.output.layout import Output
 from sf_ray.output.report.files import write_report
 from sf_ray.output.report.survey_tasks import summarise
+from sf_ray.output.report.svg import load as load_drawing
 from sf_ray.output.report.terminal import print_manifest
 from sf_ray.output.run_manifest import RunRequest, RunResult, manifest_of
 from sf_ray.output.shard_tasks import write_kept
@@ -81,6 +83,8 @@ def select_and_write(
         SfRayError: Something is wrong with the data, the output or storage.
     """
     output = _output(options)
+    # While Ray's tasks select and write, this process has nothing else to do.
+    threading.Thread(target=load_drawing, daemon=True).start()
     selection, rescoring, written = _select_and_write_shards(
         options, corpus, score_set, embedder, output, wall_s, exactly
     )

@@ -1,14 +1,12 @@
 """`sf-ray show`: a finished run or a score set, in the terminal."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sf_ray.commands.locations import location_of
+from sf_ray.commands.score_tally import COLUMNS, ScoreTally
 from sf_ray.config.options import ShowOptions
 from sf_ray.corpus.status import Status
 from sf_ray.errors import SfRayError, UsageError
@@ -20,7 +18,6 @@ from sf_ray.output.report.terminal import print_manifest, print_row
 from sf_ray.runtime.console import SafeConsole
 from sf_ray.scoring.pieces import read_piece
 from sf_ray.scoring.score_set import ScoreSet, find_score_set
-from sf_ray.scoring.score_table import SCORE_SCHEMA
 from sf_ray.storage.files import list_files, map_requests
 from sf_ray.storage.location import Location
 from sf_ray.text.printable import printable
@@ -95,24 +92,22 @@ def _show_scores(options: ShowOptions, location: Location) -> None:
         ) from None
     if options.around_cut is not None:
         raise UsageError("--around-cut: scores have no cut-off; give the OUTPUT of a run")
-    pieces = [piece for piece in _read_pieces(score_set) if piece.num_rows]
-    table = pa.concat_tables(pieces) if pieces else SCORE_SCHEMA.empty_table()
+    tally = ScoreTally(options.top or 0, options.status, PICKS)
+    for piece in _read_pieces(score_set):
+        tally.add(piece)
     console = SafeConsole()
     console.print(f"{score_set.pieces.public_uri}", soft_wrap=True)
     for name, value in score_set.identity.items():
         console.print(f"  {printable(name):16} {printable(value)}", soft_wrap=True)
-    counts = Counter(table["status"].to_pylist())
-    console.print(f"{table.num_rows:,} rows in {len(pieces):,} pieces")
+    console.print(f"{tally.rows:,} rows in {tally.tables:,} pieces")
     for status in Status:
-        if counts[status]:
-            console.print(f"  {status.value:20} {counts[status]:>12,}")
-    for name in ("ifd", "ppl_direct", "ppl_conditioned"):
-        values = table[name].drop_null().to_numpy()
-        if len(values):
-            quantiles = zip(_QUANTILES, np.quantile(values, _QUANTILES), strict=True)
-            texts = [f"{quantile:.0%} {value:.4g}" for quantile, value in quantiles]
+        if tally.statuses[status]:
+            console.print(f"  {status.value:20} {tally.statuses[status]:>12,}")
+    for name, quantiles in tally.quantiles.items():
+        if quantiles.values:
+            texts = [f"{share:.0%} {quantiles.at(share):.4g}" for share in _QUANTILES]
             console.print(f"{name:16} {'  '.join(texts)}", soft_wrap=True)
-    for title, rows in _rows_of_scores(options, table):
+    for title, rows in _rows_of_scores(options, tally):
         console.rule(title)
         for row in rows.to_pylist():
             place = f"row {row['row']:,} of {printable(row['shard'])}"
@@ -120,22 +115,16 @@ def _show_scores(options: ShowOptions, location: Location) -> None:
             console.print(f"{ifd}  {place}", soft_wrap=True)
 
 
-def _rows_of_scores(options: ShowOptions, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """What the options ask to show of a score table: headings and rows."""
+def _rows_of_scores(options: ShowOptions, tally: ScoreTally) -> Iterator[tuple[str, pa.Table]]:
+    """What the options ask to show of the scores: headings and rows."""
     if options.top is not None:
-        below = table.filter(pc.less(table["ifd"], 1.0))
-        order = [("ifd", "descending"), ("shard", "ascending"), ("row", "ascending")]
-        yield "highest IFD below 1", below.take(pc.select_k_unstable(below, options.top, order))
+        yield "highest IFD below 1", tally.best
     if options.status is not None:
-        yield (
-            f"status {options.status}",
-            table.filter(pc.equal(table["status"], options.status)).slice(0, PICKS),
-        )
+        yield f"status {options.status}", tally.with_status
 
 
 def _read_pieces(score_set: ScoreSet) -> Iterator[pa.Table]:
-    columns = ["shard", "row", "status", "ppl_direct", "ppl_conditioned", "ifd"]
     names = [file.relative for file in list_files(score_set.pieces, ".parquet") if file.size]
     return map_requests(
-        score_set.pieces, lambda name: read_piece(score_set.pieces.join(name), columns), names
+        score_set.pieces, lambda name: read_piece(score_set.pieces.join(name), COLUMNS), names
     )

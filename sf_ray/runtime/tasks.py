@@ -12,8 +12,6 @@ from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import ray
-import ray.data
-from ray.data import DataContext
 from ray.exceptions import RayError, RayTaskError
 
 from sf_ray.errors import ClusterError, LeaseError, SfRayError, UsageError
@@ -225,6 +223,10 @@ def _map_once(
 
 def set_context() -> None:
     """Configures Ray Data for every dataset that this process creates from now on."""
+    # Inside the function, because a worker takes a second to import it, with all of pandas, and the
+    # tasks of `parallel_map` have no use for it.
+    from ray.data import DataContext
+
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

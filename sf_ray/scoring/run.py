@@ -230,7 +230,13 @@ def _score_once(
             watched(lambda: progress.counts.signs_of_life, options.stall_s, stalled),
             user_errors(),
         ):
-            scored.write_datasink(PieceSink(pieces), ray_remote_args={"num_cpus": pool.write_cpus})
+            scored.write_datasink(
+                PieceSink(pieces),
+                ray_remote_args={"num_cpus": pool.write_cpus},
+                # A task writes faster than an actor scores. More of them would each be a process of
+                # their own, whose start takes as long as writing a million rows.
+                concurrency=pool.max_size,
+            )
     check(progress.counts)
 
 

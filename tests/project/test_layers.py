@@ -86,3 +86,11 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_tasks_that_select_and_write_import_no_pandas() -> None:
+    """A worker takes a second to import Ray Data, and pandas with it, which only scoring needs."""
+    names = "sf_ray.selection.cutoff_tasks, sf_ray.output.report.survey_tasks"
+    code = f"import sys, {names}, sf_ray.output.shard_tasks; print({{'pandas'}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

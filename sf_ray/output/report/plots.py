@@ -95,13 +95,19 @@ def histogram(
         width: In inches, at the size of the text.
     """
     with drawing(width, 2.9) as (figure, axes):
-        left, widths = axis.edges[:-1], np.diff(axis.edges)
-        for counts, bottom, colour, label in (
-            (kept, 0, KEPT, "kept"),
-            (rest, kept, REST, "not kept"),
+        # One outline for each colour: a patch for every bar would take most of the time of a page.
+        for tops, bottoms, colour, label in (
+            (kept, np.zeros_like(kept), KEPT, "kept"),
+            (kept + rest, kept, REST, "not kept"),
         ):
-            axes.bar(
-                left, counts, widths, bottom, align="edge", linewidth=0, color=colour, label=label
+            axes.stairs(
+                tops,
+                axis.edges,
+                baseline=bottoms,
+                fill=True,
+                linewidth=0,
+                color=colour,
+                label=label,
             )
         axes.set_ylabel("rows")
         # Room above the bars for the texts of the lines and the legend.

@@ -5,6 +5,7 @@ Only the rows that are shown are read again from the corpus. Does not know how a
 
 import bisect
 import functools
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from sf_ray.corpus.contained import contained
 from sf_ray.corpus.examples import Example, Problem
 from sf_ray.corpus.formats import Format, Row
 from sf_ray.corpus.rows import BadLine, read_units, rows_of
-from sf_ray.corpus.units import Place, group_reads
+from sf_ray.corpus.units import Place, ReadPlan, Shard, group_reads
 from sf_ray.output.report.row_kinds import RowKind
 from sf_ray.output.report.summary import ShownRow, ShownText, Summary
 from sf_ray.output.report.survey import (
@@ -156,11 +157,11 @@ def _groups(
 ) -> dict[str, GroupCounts] | None:
     """Rows by value of the column; None where there are too many values."""
     counts: dict[str, GroupCounts] = {}
-    at = 0
+    ok, at = rows.ok, 0
     for values, indices in column.read(corpus, places):
         unit = slice(at, at + len(indices))
         at += len(indices)
-        for value, group in groups_of(values, indices, rows.ok[unit], rows.kept[unit]).items():
+        for value, group in groups_of(values, indices, ok[unit], rows.kept[unit]).items():
             counts[value] = counts[value] + group if value in counts else group
         if len(counts) > MOST_GROUPS:
             return None
@@ -201,27 +202,39 @@ def _picked_of_units(units: ShardUnits, picks: Mapping[RowKind, Picks]) -> list[
 def _rows_of_units(
     corpus: Location, scores: Location, row_format: Format, units: Sequence[_PickedOfUnit]
 ) -> list[ShownRow]:
-    read = functools.partial(_rows_of_unit, corpus, scores, row_format)
-    return [row for rows in map_requests(corpus, read, units) for row in rows]
+    picked_of = {picked.place: picked.rows for picked in units}
+    # Units of one row group are read together: to read one of them costs as much.
+    plans = [
+        (shard, plan)
+        for shard, of_shard in itertools.groupby(picked_of, key=lambda place: place.shard)
+        for plan in group_reads(shard, [place.unit for place in of_shard])
+    ]
+    read = functools.partial(_rows_of_plan, corpus, scores, row_format, picked_of)
+    return [row for rows in map_requests(corpus, read, plans) for row in rows]
 
 
-def _rows_of_unit(
-    corpus: Location, scores: Location, row_format: Format, picked: _PickedOfUnit
+def _rows_of_plan(
+    corpus: Location,
+    scores: Location,
+    row_format: Format,
+    picked_of: Mapping[Place, Sequence[_PickedRow]],
+    planned: tuple[Shard, ReadPlan],
 ) -> list[ShownRow]:
-    """Reads the picked rows of a unit, and their scores."""
-    shard, unit = picked.place
-    (table,) = read_tables(scores, [picked.place], ["status", *_TOKENS, *_SCORES])
-    (plan,) = group_reads(shard, [unit])
-    (rows,) = read_units(corpus, plan, row_format.top_columns)
+    """Reads the picked rows of some units of a shard, and their scores."""
+    shard, plan = planned
+    places = [Place(shard, unit) for unit in plan.units]
+    tables = read_tables(scores, places, ["status", *_TOKENS, *_SCORES])
+    rows_of_places = read_units(corpus, plan, row_format.top_columns)
     return [
         _shown(
             row_format,
-            next(rows_of(rows.slice(row.row - unit.start, 1))),
-            table.slice(row.row - unit.start, 1).to_pylist()[0],
+            next(rows_of(rows.slice(row.row - place.unit.start, 1))),
+            table.slice(row.row - place.unit.start, 1).to_pylist()[0],
             shard.file.relative,
             row,
         )
-        for row in picked.rows
+        for place, table, rows in zip(places, tables, rows_of_places, strict=True)
+        for row in picked_of[place]
     ]
 
 

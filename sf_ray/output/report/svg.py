@@ -43,6 +43,12 @@ _STYLE = {
 }
 
 
+def load() -> None:
+    """Imports what drawing needs: a second's work, for a thread while the process waits."""
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure  # noqa: F401
+
+
 @contextmanager
 def drawing(width: float, height: float) -> Iterator[tuple["Figure", "Axes"]]:
     """Opens a figure with one plot; inside the context, all is drawn in the style of the page.
@@ -68,6 +74,7 @@ def as_svg(figure: "Figure", name: str) -> str:
         name: Distinguishes the ids in this plot from those in other plots of the page.
     """
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     file = io.StringIO()
     # Ids are hashes, random unless there is a salt. With the name as the salt the same figure
@@ -77,7 +84,9 @@ def as_svg(figure: "Figure", name: str) -> str:
         for axes in figure.axes:
             axes.patch.set_visible(False)
         metadata: dict[str, Any] = dict.fromkeys(["Date", "Creator", "Format", "Type"])
-        figure.savefig(file, format="svg", metadata=metadata)
+        # `Figure.savefig` would draw all of it twice, the first time only to lay it out, as
+        # every drawing does.
+        FigureCanvasSVG(figure).print_svg(file, metadata=metadata)
     text = file.getvalue()
     text = text[text.index("<svg") :]
     for colour, variable in VARIABLES.items():

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from sf_ray.output.report.plots import MOST_POINTS, Axis, Line, Scatter, density, histogram, short
 from sf_ray.output.report.svg import VARIABLES
@@ -67,3 +68,21 @@ def test_ticks_in_sight_are_thinned_out() -> None:
 )
 def test_ticks_are_short(number: float, text: str) -> None:
     assert short(number) == text
+
+
+def test_a_histogram_is_drawn_once_with_one_outline_a_colour_however_many_bars_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draws: list[Figure] = []
+    draw = Figure.draw
+
+    def counted(figure: Figure, *arguments: object) -> None:
+        draws.append(figure)
+        draw(figure, *arguments)
+
+    monkeypatch.setattr(Figure, "draw", counted)
+    counts = np.ones(500, np.int64)
+    many = histogram("a", Axis("IFD", np.linspace(0, 2, 501)), counts, counts, (), width=5)
+    assert len(draws) == 1
+    few = histogram("a", AXIS, counts[:20], counts[:20], (), width=5)
+    assert many.count('id="a-patch_') == few.count('id="a-patch_') > 0
