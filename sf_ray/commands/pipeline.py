@@ -36,6 +36,7 @@ from sf_ray.corpus.planning import Corpus, SkippedShards
 from sf_ray.encoding.specs import ModelSpec
 from sf_ray.engine.model_files import resolve_model
 from sf_ray.errors import SfRayError
+from sf_ray.output.layout import Output
 from sf_ray.output.report.terminal import print_scores_summary
 from sf_ray.runtime.cluster import start_ray
 from sf_ray.runtime.log import WallTimes, say, timed
@@ -55,6 +56,7 @@ from sf_ray.selection.exact.rescoring import EXACT_DTYPE
 from sf_ray.selection.exact.run import select_exactly
 from sf_ray.storage.lease import lease, refuse_if_held
 from sf_ray.storage.location import Location
+from sf_ray.storage.names import refuse_unwritable
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,9 @@ def _plan(
         refuse_if_held(location_of(options, output))
     scores_location = location_of(options, scores)
     corpus, known = list_corpus(options, scores_location, wall_s)
+    if isinstance(options, SelectionOptions) and output and options.order == "input":
+        data = Output(location_of(options, output)).data
+        refuse_unwritable(data, [shard.written_name for shard in corpus.shards])
     return PlannedCorpus(corpus, sample_of(scores_location, corpus), scores_location, known)
 
 

@@ -39,6 +39,7 @@ from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.group_column import column_of
 from sf_ray.storage.files import overlap, read_bytes
 from sf_ray.storage.location import Location
+from sf_ray.storage.names import as_text
 
 # Shard id -> the footer that an earlier run has read.
 KnownFooters = dict[str, Footer]
@@ -79,6 +80,11 @@ def check_places(options: CorpusOptions, scores: str | None, output: str | None)
         UsageError: Names the place, or both that lie inside each other.
     """
     corpus = location_of(options, options.input)
+    for flag, place in (("INPUT", options.input), ("OUTPUT", output), ("--scores", scores)):
+        if place and as_text(place) != place:
+            raise UsageError(
+                f"{flag} {as_text(place)}: not UTF-8, so that no manifest can hold it; rename it"
+            )
     for flag, place in (("OUTPUT", output), ("--scores", scores)):
         if place and Location(place).is_read_only:
             raise UsageError(

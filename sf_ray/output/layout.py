@@ -13,8 +13,7 @@ from sf_ray.output.manifest import Manifest
 from sf_ray.storage.files import list_files, map_requests, put_bytes, read_bytes_or_none, remove
 from sf_ray.storage.location import Location
 
-# Marks an exported file among the names of filtered shards. A shard's relative path cannot begin
-# like this.
+# Marks an exported file among the names of filtered shards, of which none has an empty part.
 _EXPORT = "//export/"
 
 

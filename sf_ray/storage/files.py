@@ -137,11 +137,18 @@ def _listing(location: Location, root: str, pattern: str | None, suffix: str) ->
         elif pattern is None:
             infos = location.call("find", root, detail=True)
         else:
-            infos = location.call("glob", whole_pattern(root, pattern), detail=True)
+            # Without folders: a folder would stand in the place of a file of the same name.
+            glob = whole_pattern(root, pattern)
+            infos = location.call("glob", glob, detail=True, withdirs=False)
     files = []
     for path, info in infos.items():
         relative = _relative(path, root)
-        if info["type"] == "file" and path.endswith(suffix) and not _has_hidden_part(relative):
+        if info["type"] != "file" or _has_hidden_part(relative):
+            continue
+        if relative.endswith("/"):  # a bucket's own way to have an empty folder
+            if info["size"]:
+                left_out[path] = "its name ends in '/', as those of folders do"
+        elif path.endswith(suffix):
             files.append(File(path, relative, int(info["size"]), version_of(info)))
     return Listing(
         sorted(files, key=lambda file: file.relative),
@@ -172,7 +179,10 @@ def _local_infos(
 
 
 def _relative(path: str, root: str) -> str:
-    return path.removeprefix(root).strip("/") or path.rpartition("/")[2]
+    if path == root:
+        return path.rpartition("/")[2]
+    # One slash only: in a bucket `a//b` is another file than `a/b`.
+    return path.removeprefix(root.rstrip("/") + "/")
 
 
 def _has_hidden_part(relative: str) -> bool:

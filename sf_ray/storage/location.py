@@ -19,6 +19,7 @@ from typing import Any
 import fsspec
 import tenacity
 from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from sf_ray.errors import SfRayError, first_line
 from sf_ray.runtime.log import say
@@ -44,6 +45,7 @@ _CHAINING = {
     "blockcache", "cached", "dir", "filecache", "libarchive", "reference", "simplecache", "tar",
     "zip",
 }  # fmt: skip
+_LOCAL = ("file://", "local://")
 _READ_ONLY = ("hf://", "http://", "https://", "github://", "git://", "data:")
 # Errors of client libraries that are no OSError, and those of them that may pass.
 _CLIENT_ERRORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -70,15 +72,18 @@ class Location:
         uri: A local path, or a URI of any file system that fsspec knows, e.g. "s3://bucket/key".
         storage_options: Arguments of that file system, e.g. credentials; local paths ignore them.
         retry_s: How long a request that fails for a passing reason is repeated, in seconds.
+        below: A path below `uri`, of which nothing is parsed: names come from buckets and disks,
+            and may hold `::`, `?`, `%` or `://`.
     """
 
     uri: str
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     retry_s: float = RETRY_S
+    below: str = ""
 
-    def __reduce__(self) -> tuple[type["Location"], tuple[str, Mapping[str, Any], float]]:
+    def __reduce__(self) -> tuple[type["Location"], tuple[str, Mapping[str, Any], float, str]]:
         """Pickles a relative path as an absolute one: other processes run in other directories."""
-        return Location, (whole_path(self.uri), self.storage_options, self.retry_s)
+        return Location, (whole_path(self.uri), self.storage_options, self.retry_s, self.below)
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
@@ -90,7 +95,7 @@ class Location:
     def path(self) -> str:
         """The path in the spelling of `fs`, without a trailing slash."""
         with storage_errors(self):
-            return self._resolved()[1].rstrip("/")
+            return _joined(self._resolved()[1], self.below).rstrip("/")
 
     def _resolved(self) -> tuple[fsspec.AbstractFileSystem, str]:
         # A job has one set of storage options. A local path ignores them: they are for the other
@@ -98,7 +103,9 @@ class Location:
         defaults = _CLIENT_OPTIONS.get(self.uri.partition("://")[0], {})
         # A copy, because botocore changes the options in place: fsspec, which finds an instance by
         # its options, would then make a second client for the second use of a location.
-        options = copy.deepcopy({**defaults, **self.storage_options}) if self.is_remote else {}
+        if not self.is_remote:
+            return LocalFileSystem(), whole_path(self.uri)
+        options = copy.deepcopy({**defaults, **self.storage_options})
         if self.uri.startswith("hf://"):
             # Its client takes long to load, and only who reads from the hub needs it.
             from sf_ray.storage.hub import HubFileSystem
@@ -116,7 +123,7 @@ class Location:
     @property
     def is_remote(self) -> bool:
         """Whether the URI names a file system other than this machine's own."""
-        return "://" in self.uri and not self.uri.startswith(("file://", "local://"))
+        return _is_uri(self.uri) and not self.uri.startswith(_LOCAL)
 
     @property
     def is_read_only(self) -> bool:
@@ -129,11 +136,21 @@ class Location:
 
         They stand before the host. An "@" behind it belongs to a name: hf://datasets/o/n@v1.
         """
-        return re.sub(r"(?<=://)[^/?#]*@", "", self.uri, count=1) if self.is_remote else self.uri
+        is_remote = self.is_remote
+        uri = re.sub(r"(?<=://)[^/?#]*@", "", self.uri, count=1) if is_remote else self.uri
+        return _joined(uri, self.below)
 
     def join(self, name: str) -> "Location":
-        """The location of `name` below this one."""
-        return replace(self, uri=f"{self.uri.rstrip('/')}/{name}")
+        """The location of `name` below this one; nothing in a name is parsed."""
+        return replace(self, below=_joined(self.below, name) if self.below else name)
+
+    def above(self) -> tuple["Location", str]:
+        """The location of the folder that this one lies in, and its name there."""
+        uri = self.uri if self.is_remote else whole_path(self.uri)
+        folder, _, name = (self.below or uri).rstrip("/").rpartition("/")
+        if self.below:
+            return replace(self, below=folder), name
+        return replace(self, uri=folder), name
 
     def call(self, method: str, *args: Any, size: int = 0, **kwargs: Any) -> Any:
         """Calls a method of the file system, and repeats the call where the error may pass.
@@ -176,8 +193,21 @@ class Location:
 
 
 def whole_path(uri: str) -> str:
-    """Makes a local path absolute, for processes in other directories; leaves a URI unchanged."""
-    return uri if "://" in uri else os.path.abspath(uri)
+    """Makes a local path absolute, for processes in other directories; leaves other URIs as is."""
+    for prefix in _LOCAL:
+        uri = uri.removeprefix(prefix)
+    return uri if _is_uri(uri) else os.path.abspath(os.path.expanduser(uri))
+
+
+def _is_uri(uri: str) -> bool:
+    """Whether this begins as a URI or a chain of them; behind that, `://` is part of a name."""
+    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", uri)) or (
+        "::" in uri and uri.partition("::")[0] in _CHAINING
+    )
+
+
+def _joined(folder: str, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}" if name else folder
 
 
 def _is_chain(uri: str) -> bool:
@@ -188,7 +218,7 @@ def _is_chain(uri: str) -> bool:
 
 def _one_file_system(uri: str, options: Mapping[str, Any]) -> tuple[fsspec.AbstractFileSystem, str]:
     """What fsspec's `url_to_fs` answers where it takes no `::` for the sign of a chain."""
-    protocol = uri.partition("://")[0] if "://" in uri else "file"
+    protocol = uri.partition("://")[0]
     kind = fsspec.get_filesystem_class(protocol)
     in_uri = kind._get_kwargs_from_urls(uri)  # e.g. the host of an sftp:// URI
     return fsspec.filesystem(protocol, **{**in_uri, **options}), str(kind._strip_protocol(uri))
