@@ -9,7 +9,7 @@ repeated without harm: it goes on with what is missing, or finds that nothing is
 from dataclasses import dataclass, replace
 from functools import partial
 
-from sf_ray.commands.locations import location_of
+from sf_ray.commands.locations import location_of, model_storage_options
 from sf_ray.commands.select import is_done, select_and_write
 from sf_ray.commands.setup import (
     KnownFooters,
@@ -180,8 +180,9 @@ def _embedder(options: SelectionOptions, specs: Specs) -> EmbedderSpec | None:
     if options.diversify_to is None:
         return None
     require_library()
-    model = resolve_model(options.encoder, options.storage_options)
-    return specs.embedder(ModelSpec(options.encoder, model.fingerprint, options.storage_options))
+    own = model_storage_options(options)
+    model = resolve_model(options.encoder, own)
+    return specs.embedder(ModelSpec(options.encoder, model.fingerprint, own))
 
 
 def _keep_plan(planned: PlannedCorpus, corpus: Corpus, score_set: ScoreSet) -> None:

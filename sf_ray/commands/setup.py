@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from sf_ray.commands.locations import location_of
+from sf_ray.commands.locations import input_of, location_of, model_storage_options
 from sf_ray.config.options import CorpusOptions, ScoringOptions, SelectionOptions
 from sf_ray.corpus.columns import as_in_json, in_words, unused_text
 from sf_ray.corpus.formats import Format, resolve_format
@@ -79,7 +79,7 @@ def check_places(options: CorpusOptions, scores: str | None, output: str | None)
     Raises:
         UsageError: Names the place, or both that lie inside each other.
     """
-    corpus = location_of(options, options.input)
+    corpus = input_of(options)
     for flag, place in (("INPUT", options.input), ("OUTPUT", output), ("--scores", scores)):
         if place and as_text(place) != place:
             raise UsageError(
@@ -124,9 +124,7 @@ def list_corpus(
     """
     with timed("plan", wall_s):
         known = read_footers(scores) if scores else {}
-        corpus = plan_corpus(
-            location_of(options, options.input), known, options.on_bad_shard == "skip"
-        )
+        corpus = plan_corpus(input_of(options), known, options.on_bad_shard == "skip")
         size_mb = corpus.bytes / 1e6
         say(f"plan: {len(corpus.shards):,} shards, {corpus.rows:,} rows, {size_mb:,.1f} MB")
         if corpus.passed_over:
@@ -194,7 +192,7 @@ def find_encoding(
         ModelSpec(
             options.model,
             model.fingerprint,
-            options.storage_options,
+            model_storage_options(options),
             options.trust_remote_code,
         ),
         options.max_length,
@@ -257,7 +255,7 @@ def _resolve_model(options: ScoringOptions) -> Model:
     Raises:
         UsageError: --max-length exceeds the model's window.
     """
-    model = resolve_model(options.model, options.storage_options)
+    model = resolve_model(options.model, model_storage_options(options))
     window = context_window(model)
     if window is not None and options.max_length > window:
         raise UsageError(
@@ -275,7 +273,7 @@ def _template(options: ScoringOptions, model: Model) -> Template:
     if name == "chat":
         tokenizer = load_tokenizer(model, options.trust_remote_code)
         return Template(name, chat_template(model, tokenizer))
-    where = location_of(options, name)
+    where = Location(name, model_storage_options(options), options.storage_retry_s)
     try:
         return Template(where.public_uri, read_bytes(where).decode())
     except (SfRayError, UnicodeDecodeError) as error:

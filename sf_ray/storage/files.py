@@ -23,6 +23,7 @@ from sf_ray.errors import SfRayError
 from sf_ray.storage.globs import depth_of, matcher, split_glob, whole_pattern
 from sf_ray.storage.local_tree import is_hidden, walk
 from sf_ray.storage.location import Location, storage_errors
+from sf_ray.storage.rights import find_below
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -135,7 +136,7 @@ def _listing(location: Location, root: str, pattern: str | None, suffix: str) ->
         if isinstance(fs, LocalFileSystem):
             infos, left_out = _local_infos(fs, root, pattern)
         elif pattern is None:
-            infos = location.call("find", root, detail=True)
+            infos = find_below(location, root)
         else:
             # Without folders: a folder would stand in the place of a file of the same name.
             glob = whole_pattern(root, pattern)

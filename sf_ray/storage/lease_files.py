@@ -18,7 +18,7 @@ from fsspec.asyn import AsyncFileSystem
 
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say
-from sf_ray.storage.files import File, list_files, put_bytes, read_bytes_or_none, remove
+from sf_ray.storage.files import File, list_files, put_bytes, read_bytes, read_bytes_or_none, remove
 from sf_ray.storage.location import Location, storage_errors
 
 
@@ -79,6 +79,27 @@ def exclusive_put(location: Location, data: bytes) -> bool:
             return False
         raise
     return True
+
+
+def try_rights(folder: Location) -> None:
+    """Does at a place all that a run will do there, with a file that is gone afterwards.
+
+    Deleting is tried first, on a name that is absent: what may not be deleted is not made.
+
+    Args:
+        folder: The `_lease` folder of the place.
+
+    Raises:
+        SfRayError: Names the right that is missing.
+    """
+    probe = folder.join(f".probe-{secrets.token_hex(6)}")
+    list_leases(folder)
+    remove(probe)
+    put_bytes(probe, b"may this run put, get and delete?")
+    try:
+        read_bytes(probe)
+    finally:
+        remove(probe)
 
 
 def _create_file(path: Path, data: bytes) -> None:

@@ -23,6 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from sf_ray.errors import SfRayError, first_line
 from sf_ray.runtime.log import say
+from sf_ray.storage.rights import denials_explained
 
 RETRY_S = 300.0
 # The time-out of one attempt: a fixed part, and the time that the bytes need at the slowest rate
@@ -164,7 +165,8 @@ class Location:
         Raises:
             SfRayError: The file is absent or forbidden, or storage failed for `retry_s` seconds.
         """
-        with storage_errors(self):
+        path = str(args[1] if method == "put_file" else args[0])
+        with storage_errors(self), denials_explained(self, method, path):
             fs = self.fs
             if isinstance(fs, AsyncFileSystem):
                 fixed_s = _LISTING_S if method in ("find", "glob") else _TRY_S
