@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
 import pytest
@@ -19,7 +20,7 @@ from sf_ray.storage.files import (
 )
 from sf_ray.storage.lease import lease, refuse_if_held
 from sf_ray.storage.location import Location
-from sf_ray.storage.rights import denials_explained
+from sf_ray.storage.rights import _S3_RIGHTS, denials_explained
 from tests.support.storage import S3
 
 pytestmark = pytest.mark.s3
@@ -110,6 +111,14 @@ def test_an_input_that_may_not_be_listed_says_so(policy: tuple[Policy, Location]
     with pytest.raises(SfRayError, match=r"s3:GetObject on [^/]*/in/a.jsonl is not allowed"):
         read_bytes_or_none(place.join("in/a.jsonl"))
     assert file.relative == "a.jsonl"
+
+
+def test_the_page_of_rights_has_every_one_that_an_error_names() -> None:
+    page = (Path(__file__).parents[2] / "docs/cluster.md").read_text(encoding="utf-8")
+    section = page.partition("## Rights\n")[2].partition("\n## ")[0]
+    for right in (*_S3_RIGHTS.values(), "AbortMultipartUpload"):
+        assert f"`s3:{right}`" in section
+        assert f'"s3:{right}"' in section  # the policy to copy
 
 
 def test_wrong_keys_are_no_missing_right(policy: tuple[Policy, Location]) -> None:
