@@ -55,6 +55,7 @@ from sf_ray.selection.diversity.embedder import EmbedderSpec, require_library
 from sf_ray.selection.exact.rescoring import EXACT_DTYPE
 from sf_ray.selection.exact.run import select_exactly
 from sf_ray.storage.lease import lease, refuse_if_held
+from sf_ray.storage.lease_files import try_rights
 from sf_ray.storage.location import Location
 from sf_ray.storage.names import refuse_unwritable
 
@@ -90,6 +91,7 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
         if is_done(options, corpus, score_set, embedder, options.exact_sample if exact else None):
             return corpus.skipped
         with lease(location_of(options, options.output)), lease(score_set.pieces):
+            _try_rights(options)
             _keep_plan(planned, corpus, score_set)
             corpus, scored = _score(options, corpus, scoring, wall_s)
             exactly = partial(select_exactly, options, scoring) if exact else None
@@ -127,6 +129,7 @@ def select(options: SelectOptions, specs: Specs = Specs()) -> SkippedShards:  # 
             return corpus.skipped
         _refuse_missing_scores(corpus, score_set)
         with lease(location_of(options, options.output)):
+            _try_rights(options)
             _keep_plan(planned, corpus, score_set)
             start_ray(options.ray_address)
             return select_and_write(options, corpus, score_set, embedder, Scored(), wall_s).skipped
@@ -183,6 +186,13 @@ def _embedder(options: SelectionOptions, specs: Specs) -> EmbedderSpec | None:
     own = model_storage_options(options)
     model = resolve_model(options.encoder, own)
     return specs.embedder(ModelSpec(options.encoder, model.fingerprint, own))
+
+
+def _try_rights(options: SelectionOptions) -> None:
+    """Tries the rights on what is written last, before the work that it is the result of."""
+    output = Output(location_of(options, options.output))
+    for folder in (output.data, *([output.exports] if options.export else [])):
+        try_rights(folder)
 
 
 def _keep_plan(planned: PlannedCorpus, corpus: Corpus, score_set: ScoreSet) -> None:

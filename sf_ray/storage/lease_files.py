@@ -82,18 +82,14 @@ def exclusive_put(location: Location, data: bytes) -> bool:
 
 
 def try_rights(folder: Location) -> None:
-    """Does at a place all that a run will do there, with a file that is gone afterwards.
+    """Puts, reads and deletes a file in a folder, as a run will do.
 
     Deleting is tried first, on a name that is absent: what may not be deleted is not made.
-
-    Args:
-        folder: The `_lease` folder of the place.
 
     Raises:
         SfRayError: Names the right that is missing.
     """
     probe = folder.join(f".probe-{secrets.token_hex(6)}")
-    list_leases(folder)
     remove(probe)
     put_bytes(probe, b"may this run put, get and delete?")
     try:

@@ -54,7 +54,7 @@ def test_what_is_joined_is_read_back_from_a_disk_and_from_memory(
 ) -> None:
     folder = tmp_path_factory.mktemp("names")
     for place in (Location(str(folder)), Location(f"memory://{folder.name}")):
-        _write_and_read_back(place, names)
+        _write_and_read_back(place, [*names, *(f"two\nlines{name}" for name in names)])
 
 
 @pytest.mark.s3

@@ -19,6 +19,7 @@ from sf_ray.storage.files import (
     remove,
 )
 from sf_ray.storage.lease import lease, refuse_if_held
+from sf_ray.storage.lease_files import try_rights
 from sf_ray.storage.location import Location
 from sf_ray.storage.rights import _S3_RIGHTS, denials_explained
 from tests.support.storage import S3
@@ -96,6 +97,21 @@ def test_a_right_that_is_missing_is_named_when_the_lease_is_taken(
     assert words.format(bucket=rules.bucket) in str(error.value)
     for each in ("out/_lease", "access denied", "docs/cluster.md, 'Rights'", "check the policy"):
         assert each in str(error.value)
+    assert rules.direct.fs.find(rules.bucket) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "name"),
+    [("get", "s3:GetObject"), ("put", "s3:PutObject"), ("delete", "s3:DeleteObject")],
+)
+def test_rights_on_a_part_of_the_output_are_tried_too(
+    policy: tuple[Policy, Location], right: str, name: str
+) -> None:
+    rules, place = policy[0], policy[1].join("out")
+    try_rights(place.join("data"))
+    rules.allowed[right] = ["out/_lease/"]
+    with lease(place), pytest.raises(SfRayError, match=f"{name} on .*/out/data/.probe-"):
+        try_rights(place.join("data"))
     assert rules.direct.fs.find(rules.bucket) == []
 
 
