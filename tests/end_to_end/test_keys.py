@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from bench.support.corpora import make_rows
-from bench.support.proxy import Proxy
 from sf_ray.storage.files import list_files, read_bytes
 from sf_ray.storage.location import Location
 from tests.support.cli import Cli
@@ -50,25 +49,6 @@ def test_strange_names_go_from_a_bucket_to_a_disk_and_back(
             lines = read_bytes(data.join(file.relative)).splitlines()
             rows[json.loads(lines[0])["output"].partition(" ")[0]] += len(lines)
         assert rows == {str(number): 4 for number in range(len(NAMES))}
-
-
-def test_a_run_that_may_not_delete_is_refused_before_it_scores(
-    tmp_path: Path, s3: S3, tiny_model: Path, sf_ray_cli: Cli, free_scorer: Callable[..., None]
-) -> None:
-    free_scorer()
-    (tmp_path / "a.jsonl").write_bytes(_shards()[NAMES[0]])
-    proxy = Proxy(str(s3.options["endpoint_url"]))
-    proxy.denies = lambda method, path, _: method == "DELETE" and "/data/" in path
-    code, _, stderr = sf_ray_cli(
-        "run", tmp_path / "a.jsonl", f"{s3.bucket}/out", "--model", tiny_model, "--keep-count", "1",
-        "--storage-options", json.dumps(s3.options | {"endpoint_url": proxy.endpoint}),
-        "--storage-retry-s", "1", "--max-length", "128",
-    )  # fmt: skip
-    proxy.close()
-    assert code == 1
-    assert "s3:DeleteObject on " in stderr.splitlines()[-1]
-    assert "scoring" not in stderr
-    assert Location(s3.bucket, s3.options).fs.find(s3.bucket) == []
 
 
 def _shards() -> dict[str, bytes]:
