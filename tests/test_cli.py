@@ -26,6 +26,7 @@ def test_help_shows_every_option_of_the_one_definition(command: Command, sf_ray_
         (RunOptions, "quota", "COLUMN=QUOTA"),
         (RunOptions, "columns", "FIELD=COLUMN,..."),
         (RunOptions, "storage_options", "JSON"),
+        (RunOptions, "input_storage_options", "JSON"),
         (RunOptions, "actors", "N|MIN:MAX"),
         (RunOptions, "unit_rows", "INTEGER"),
         (ShowOptions, "top", "INTEGER"),

@@ -9,12 +9,19 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
+# The status and the text of an answer.
 _SLOW_DOWN = (
+    b"503 Slow Down",
     b'<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Reduce your request rate.'
-    b"</Message></Error>"
+    b"</Message></Error>",
+)
+_DENIED = (
+    b"403 Forbidden",
+    b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message>'
+    b"</Error>",
 )
 # What the proxy may do to a request instead of passing it on:
 #   reset   resets the connection before the server sees the request
@@ -34,6 +41,7 @@ class Proxy:
         faults: Fault -> share of the requests that it breaks; may be changed at any time.
         requests: (method, path without query) -> number of requests.
         broken: Fault -> number of requests that it broke.
+        denies: (method, path, query) -> whether the proxy answers 403, as a policy does.
         puts: Path -> when the server first answered a put of it with 200, by `time.time_ns()`.
     """
 
@@ -44,6 +52,7 @@ class Proxy:
         self._upstream = (url.hostname or "", url.port or 80)
         self._random = random.Random(seed)
         self.faults: dict[str, float] = dict(faults or {})
+        self.denies: Callable[[str, str, str], bool] = lambda *_: False
         self.requests: Counter[tuple[str, str]] = Counter()
         self.broken: Counter[str] = Counter()
         self.puts: dict[str, int] = {}
@@ -80,7 +89,11 @@ class Proxy:
             received += data
         head, _, body = received.partition(b"\r\n\r\n")
         method, target = head.split(b" ", 2)[:2]
-        self.requests[method.decode(), target.decode().partition("?")[0]] += 1
+        path, _, query = target.decode().partition("?")
+        self.requests[method.decode(), path] += 1
+        if self.denies(method.decode(), path, query):
+            _answer(client, head, body, _DENIED)
+            return
         fault = self._draw_fault()
         if fault:
             self.broken[fault] += 1
@@ -93,14 +106,14 @@ class Proxy:
         if fault == "slow":
             time.sleep(0.5)
         if fault == "busy":
-            self._answer_busy(client, head, body)
+            _answer(client, head, body, _SLOW_DOWN)
             return
         with socket.create_connection(self._upstream, timeout=60) as server:
             server.sendall(head + b"\r\nConnection: close\r\n\r\n" + body)
             up = threading.Thread(target=_pipe, args=(client, server), daemon=True)
             up.start()
             if method == b"PUT":
-                self._watch_put(server, client, target.decode().partition("?")[0], fault)
+                self._watch_put(server, client, path, fault)
             elif fault == "lost":
                 while data := server.recv(1 << 16):
                     # Without "100 Continue" the client would not send its body.
@@ -140,27 +153,30 @@ class Proxy:
                 return fault
         return None
 
-    def _answer_busy(self, client: socket.socket, head: bytes, body: bytes) -> None:
-        # Reads the whole body first: closing a socket with unread data resets the connection, and
-        # the client would see that instead of the answer.
-        length = next(
-            (
-                int(line.split(b":")[1])
-                for line in head.split(b"\r\n")
-                if line.lower().startswith(b"content-length:")
-            ),
-            0,
-        )
-        if b"100-continue" in head.lower():
-            client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        while len(body) < length:
-            body += client.recv(1 << 16)
-        client.sendall(
-            b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\n"
-            b"Content-Length: %d\r\n\r\n"
-            % len(_SLOW_DOWN)
-            + (b"" if head.startswith(b"HEAD") else _SLOW_DOWN)
-        )
+
+def _answer(client: socket.socket, head: bytes, body: bytes, answer: tuple[bytes, bytes]) -> None:
+    """Answers a request with a status and the text of an error."""
+    # Reads the whole body first: closing a socket with unread data resets the connection, and the
+    # client would see that instead of the answer.
+    length = next(
+        (
+            int(line.split(b":")[1])
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"content-length:")
+        ),
+        0,
+    )
+    if b"100-continue" in head.lower():
+        client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+    while len(body) < length:
+        body += client.recv(1 << 16)
+    status, text = answer
+    client.sendall(
+        b"HTTP/1.1 %b\r\nContent-Type: application/xml\r\nConnection: close\r\n"
+        b"Content-Length: %d\r\n\r\n"
+        % (status, len(text))
+        + (b"" if head.startswith(b"HEAD") else text)
+    )
 
 
 def _pipe(source: socket.socket, target: socket.socket) -> None:

@@ -9,7 +9,7 @@ repeated without harm: it goes on with what is missing, or finds that nothing is
 from dataclasses import dataclass, replace
 from functools import partial
 
-from sf_ray.commands.locations import location_of
+from sf_ray.commands.locations import location_of, model_storage_options
 from sf_ray.commands.select import is_done, select_and_write
 from sf_ray.commands.setup import (
     KnownFooters,
@@ -36,6 +36,7 @@ from sf_ray.corpus.planning import Corpus, SkippedShards
 from sf_ray.encoding.specs import ModelSpec
 from sf_ray.engine.model_files import resolve_model
 from sf_ray.errors import SfRayError
+from sf_ray.output.layout import Output
 from sf_ray.output.report.terminal import print_scores_summary
 from sf_ray.runtime.cluster import start_ray
 from sf_ray.runtime.log import WallTimes, say, timed
@@ -54,7 +55,9 @@ from sf_ray.selection.diversity.embedder import EmbedderSpec, require_library
 from sf_ray.selection.exact.rescoring import EXACT_DTYPE
 from sf_ray.selection.exact.run import select_exactly
 from sf_ray.storage.lease import lease, refuse_if_held
+from sf_ray.storage.lease_files import try_rights
 from sf_ray.storage.location import Location
+from sf_ray.storage.names import refuse_unwritable
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
         if is_done(options, corpus, score_set, embedder, options.exact_sample if exact else None):
             return corpus.skipped
         with lease(location_of(options, options.output)), lease(score_set.pieces):
+            _try_rights(options)
             _keep_plan(planned, corpus, score_set)
             corpus, scored = _score(options, corpus, scoring, wall_s)
             exactly = partial(select_exactly, options, scoring) if exact else None
@@ -125,6 +129,7 @@ def select(options: SelectOptions, specs: Specs = Specs()) -> SkippedShards:  # 
             return corpus.skipped
         _refuse_missing_scores(corpus, score_set)
         with lease(location_of(options, options.output)):
+            _try_rights(options)
             _keep_plan(planned, corpus, score_set)
             start_ray(options.ray_address)
             return select_and_write(options, corpus, score_set, embedder, Scored(), wall_s).skipped
@@ -139,6 +144,9 @@ def _plan(
         refuse_if_held(location_of(options, output))
     scores_location = location_of(options, scores)
     corpus, known = list_corpus(options, scores_location, wall_s)
+    if isinstance(options, SelectionOptions) and output and options.order == "input":
+        data = Output(location_of(options, output)).data
+        refuse_unwritable(data, [shard.written_name for shard in corpus.shards])
     return PlannedCorpus(corpus, sample_of(scores_location, corpus), scores_location, known)
 
 
@@ -175,8 +183,16 @@ def _embedder(options: SelectionOptions, specs: Specs) -> EmbedderSpec | None:
     if options.diversify_to is None:
         return None
     require_library()
-    model = resolve_model(options.encoder, options.storage_options)
-    return specs.embedder(ModelSpec(options.encoder, model.fingerprint, options.storage_options))
+    own = model_storage_options(options)
+    model = resolve_model(options.encoder, own)
+    return specs.embedder(ModelSpec(options.encoder, model.fingerprint, own))
+
+
+def _try_rights(options: SelectionOptions) -> None:
+    """Tries the rights on what is written last, before the work that it is the result of."""
+    output = Output(location_of(options, options.output))
+    for folder in (output.data, *([output.exports] if options.export else [])):
+        try_rights(folder)
 
 
 def _keep_plan(planned: PlannedCorpus, corpus: Corpus, score_set: ScoreSet) -> None:

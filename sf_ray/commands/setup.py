@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sf_ray.commands.locations import location_of
+from sf_ray.commands.locations import input_of, location_of, model_storage_options
 from sf_ray.config.options import CorpusOptions, ScoringOptions, SelectionOptions
 from sf_ray.corpus.columns import as_in_json, in_words, unused_text
 from sf_ray.corpus.formats import Format, resolve_format
@@ -40,6 +40,7 @@ from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.group_column import column_of
 from sf_ray.storage.files import overlap, read_bytes
 from sf_ray.storage.location import Location
+from sf_ray.storage.names import as_text
 
 # Shard id -> the footer that an earlier run has read.
 KnownFooters = dict[str, Footer]
@@ -79,7 +80,12 @@ def check_places(options: CorpusOptions, scores: str | None, output: str | None)
     Raises:
         UsageError: Names the place, or both that lie inside each other.
     """
-    corpus = location_of(options, options.input)
+    corpus = input_of(options)
+    for flag, place in (("INPUT", options.input), ("OUTPUT", output), ("--scores", scores)):
+        if place and as_text(place) != place:
+            raise UsageError(
+                f"{flag} {as_text(place)}: not UTF-8, so that no manifest can hold it; rename it"
+            )
     for flag, place in (("OUTPUT", output), ("--scores", scores)):
         if place and Location(place).is_read_only:
             raise UsageError(
@@ -119,7 +125,7 @@ def list_corpus(
     """
     with timed("plan", wall_s):
         known = read_footers(scores) if scores else {}
-        place = replace(location_of(options, options.input), max_row_bytes=options.max_row_bytes)
+        place = replace(input_of(options), max_row_bytes=options.max_row_bytes)
         corpus = plan_corpus(place, known, options.on_bad_shard == "skip")
         size_mb = corpus.bytes / 1e6
         say(f"plan: {len(corpus.shards):,} shards, {corpus.rows:,} rows, {size_mb:,.1f} MB")
@@ -188,7 +194,7 @@ def find_encoding(
         ModelSpec(
             options.model,
             model.fingerprint,
-            options.storage_options,
+            model_storage_options(options),
             options.trust_remote_code,
         ),
         options.max_length,
@@ -255,7 +261,7 @@ def _resolve_model(options: ScoringOptions) -> Model:
     Raises:
         UsageError: --max-length exceeds the model's window.
     """
-    model = resolve_model(options.model, options.storage_options)
+    model = resolve_model(options.model, model_storage_options(options))
     window = context_window(model)
     if window is not None and options.max_length > window:
         raise UsageError(
@@ -273,7 +279,7 @@ def _template(options: ScoringOptions, model: Model) -> Template:
     if name == "chat":
         tokenizer = load_tokenizer(model, options.trust_remote_code)
         return Template(name, chat_template(model, tokenizer))
-    where = location_of(options, name)
+    where = Location(name, model_storage_options(options), options.storage_retry_s)
     try:
         return Template(where.public_uri, read_bytes(where).decode())
     except (SfRayError, UnicodeDecodeError) as error:

@@ -37,7 +37,8 @@ class StorageOptions(Options):
     storage_options: JsonObject = Field(
         default={},
         repr=False,
-        description="fsspec options as JSON, e.g. an endpoint_url. Default: the environment.",
+        description="fsspec options of every bucket, as JSON, e.g. an endpoint_url. Default: the "
+        "environment.",
     )
     storage_retry_s: float = Field(
         default=300.0,
@@ -54,6 +55,18 @@ class CorpusOptions(StorageOptions):
     """Where the corpus lies, and the cluster."""
 
     input: str = Field(description="The corpus: a directory, a file or a glob, as path or URI.")
+    input_storage_options: JsonObject | None = Field(
+        default=None,
+        repr=False,
+        description='fsspec options of INPUT alone, as JSON, e.g. {"anon": true} for a public '
+        "bucket. Default: those of --storage-options, in whose place they stand.",
+    )
+    model_storage_options: JsonObject | None = Field(
+        default=None,
+        repr=False,
+        description="fsspec options of the model, the encoder and the template alone, as JSON. "
+        "Default: those of --storage-options, in whose place they stand.",
+    )
     ray_address: str | None = Field(
         default=None,
         description="Ray cluster to join; 'local' starts one. Default: RAY_ADDRESS, then a "

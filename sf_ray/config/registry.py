@@ -135,12 +135,18 @@ def command_line(options: Options, public: Callable[[str], str]) -> str:
     words += [public(getattr(options, name)) for name in command.positional]
     for name, field in type(options).model_fields.items():
         value = getattr(options, name)
-        if name in (*command.positional, "storage_options") or value == field.default:
+        is_left_out = name in command.positional or may_be_secret(name)
+        if is_left_out or value == field.default:
             continue
         words.append("--" + name.replace("_", "-"))
         if value is not True:
             words.append(public(_as_flag(value)))
     return shlex.join(words)
+
+
+def may_be_secret(name: str) -> bool:
+    """Whether the value of an option is shown nowhere, as it may hold credentials."""
+    return name.endswith("storage_options")
 
 
 def _as_flag(value: object) -> str:
@@ -233,6 +239,6 @@ def _explain(command: Command, error: ValidationError) -> str:
         else:
             message = problem["msg"].removeprefix("Value error, ")
             message = message[:1].lower() + message[1:]
-            shown = "" if name == "storage_options" else f" (got {problem['input']!r})"
+            shown = "" if may_be_secret(name) else f" (got {problem['input']!r})"
             lines.append(f"{flag}: {message}{shown}")
     return "\n".join(lines)

@@ -25,6 +25,7 @@ from sf_ray.runtime.log import say
 from sf_ray.storage.files import File, Listing, list_input
 from sf_ray.storage.globs import has_wildcard
 from sf_ray.storage.location import Location
+from sf_ray.storage.names import as_text, why_unusable
 from sf_ray.text.printable import printable
 
 _FOOTER_THREADS = 32
@@ -229,7 +230,8 @@ def _read_footers(
         The footers of the usable files, in the order of `files`; and relative path -> what is
         wrong, for the other files.
     """
-    bad: dict[str, str] = {}
+    unusable = {file: why for file in files if (why := why_unusable(location, file.relative))}
+    bad = {as_text(file.relative): why for file, why in unusable.items()}
 
     def read(file: File) -> Footer | None:
         try:
@@ -238,7 +240,7 @@ def _read_footers(
             bad[file.relative] = error.reason
             return None
 
-    footers = {file: known.get(shard_id(file)) for file in files}
+    footers = {file: known.get(shard_id(file)) for file in files if file not in unusable}
     new = [file for file, footer in footers.items() if footer is None]
     with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
         footers.update(zip(new, threads.map(read, new), strict=True))

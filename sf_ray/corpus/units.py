@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from sf_ray.storage.files import File
+from sf_ray.storage.names import piece_name, written_name
 
 # How many units of one row group a task reads at most. Reading them together fetches the row group
 # once; the bound lets several tasks share a row group of a million rows.
@@ -85,9 +86,14 @@ class Shard:
         return shard_id(self.file)
 
     @property
+    def written_name(self) -> str:
+        """Path of what is written of the shard, below the folder of filtered shards."""
+        return written_name(self.file.relative)
+
+    @property
     def stem(self) -> str:
         """The beginning of the names of the shard's score pieces."""
-        return f"{self.file.relative.removesuffix('.parquet')}.{self.shard_id}"
+        return f"{piece_name(self.file.relative)}.{self.shard_id}"
 
     def piece(self, unit: Unit) -> str:
         """Name of a unit's score piece, below the folder of the scoring identity."""

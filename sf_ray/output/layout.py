@@ -20,8 +20,7 @@ from sf_ray.storage.files import (
 from sf_ray.storage.json_files import read_json_or_none
 from sf_ray.storage.location import Location
 
-# Marks an exported file among the names of filtered shards. A shard's relative path cannot begin
-# like this.
+# Marks an exported file among the names of filtered shards, of which none has an empty part.
 _EXPORT = "//export/"
 
 

@@ -41,7 +41,7 @@ def write_kept(
         cuts = find_cuts(selection, len(names))
         output.begin(names, export_names(options.export, len(names)))
         return write_in_order(selection, cuts, names, output.data, options.ifd_column)
-    names = [shard.file.relative for shard in selection.corpus.shards]
+    names = [shard.written_name for shard in selection.corpus.shards]
     output.begin(names, export_names(options.export, len(names)))
     return _write_in_input_order(selection, output.data, options.ifd_column)
 

@@ -70,7 +70,7 @@ def write_shard(
         shard: The shard.
         ifd: [shard.rows]; NaN where there is no score.
         keep: [shard.rows] which rows are kept.
-        data: The folder that the filtered shard goes to, under the same relative path.
+        data: The folder that the filtered shard goes to, under the name that is its own there.
         ifd_column: Name of the added column.
 
     Returns:
@@ -81,7 +81,7 @@ def write_shard(
         SfRayError: A row has a field of that name already, or storage failed.
     """
     kept_rows = 0
-    name = shard.file.relative
+    name = shard.written_name
     if not keep.any():
         # No file: several readers fail on one without rows.
         return WrittenShard(name, 0, 0)

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import (
@@ -351,12 +351,10 @@ def _above(folder: Location, scoring_id: str) -> Location:
     Raises:
         SfRayError: The folder has another name than the set.
     """
-    # `path` is absolute, so that "." has a name too.
-    path = folder.uri if folder.is_remote else folder.path
-    above, _, name = path.rstrip("/").rpartition("/")
+    above, name = folder.above()
     if name != scoring_id:
         raise SfRayError(
             f"{folder.public_uri} holds the score set {scoring_id} under another name; rename the "
             f"folder to {scoring_id}"
         )
-    return replace(folder, uri=above)
+    return above

@@ -26,6 +26,7 @@ from sf_ray.storage.failures import failed_to_write, is_missing
 from sf_ray.storage.globs import depth_of, matcher, split_glob, whole_pattern
 from sf_ray.storage.local_tree import is_hidden, walk
 from sf_ray.storage.location import Location, storage_errors
+from sf_ray.storage.rights import find_below
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -141,15 +142,22 @@ def _listing(location: Location, root: str, pattern: str | None, suffix: str) ->
         if isinstance(fs, LocalFileSystem):
             infos, left_out = _local_infos(fs, root, pattern)
         elif pattern is None:
-            infos = location.call("find", root, detail=True)
+            infos = find_below(location, root)
         else:
-            infos = location.call("glob", whole_pattern(root, pattern), detail=True)
+            # Without folders: a folder would stand in the place of a file of the same name.
+            glob = whole_pattern(root, pattern)
+            infos = location.call("glob", glob, detail=True, withdirs=False)
     files = []
     for path, info in infos.items():
         relative = _relative(path, root)
         # fsspec's own `find` names a file that it was asked for, and does not describe it.
         info = info or location.call("info", path)
-        if info["type"] == "file" and path.endswith(suffix) and not _has_hidden_part(relative):
+        if info["type"] != "file" or _has_hidden_part(relative):
+            continue
+        if relative.endswith("/"):  # a bucket's own way to have an empty folder
+            if info["size"]:
+                left_out[path] = "its name ends in '/', as those of folders do"
+        elif path.endswith(suffix):
             files.append(File(path, relative, int(info["size"]), version_of(info)))
     return Listing(
         sorted(files, key=lambda file: file.relative),
@@ -184,7 +192,10 @@ def _local_infos(
 
 
 def _relative(path: str, root: str) -> str:
-    return path.removeprefix(root).strip("/") or path.rpartition("/")[2]
+    if path == root:
+        return path.rpartition("/")[2]
+    # One slash only: in a bucket `a//b` is another file than `a/b`.
+    return path.removeprefix(root.rstrip("/") + "/")
 
 
 def _has_hidden_part(relative: str) -> bool:

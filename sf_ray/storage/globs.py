@@ -51,7 +51,7 @@ def has_wildcard(location: Location) -> bool:
 def whole_pattern(root: str, pattern: str) -> str:
     """The two parts of `split_glob` as one pattern, in which the root stands for itself."""
     escaped = _WILDCARD.sub(r"[\g<0>]", root)
-    return f"{escaped.rstrip('/')}/{pattern}" if escaped else pattern
+    return f"{escaped}/{pattern}" if escaped.strip("/") else f"{escaped}{pattern}"
 
 
 def depth_of(pattern: str | None) -> int | None:

@@ -33,6 +33,7 @@ from sf_ray.storage.lease_files import (
     lease_name,
     lease_number,
     list_leases,
+    try_rights,
 )
 from sf_ray.storage.lease_holder import Holder
 from sf_ray.storage.location import Location
@@ -52,12 +53,16 @@ _MOST_BYTES = 1 << 16
 def lease(place: Location) -> Iterator[None]:
     """Holds a place, so that no other run writes there meanwhile.
 
+    Tries first whether this run may do there all that it will.
+
     Raises:
+        SfRayError: A right is missing, or storage failed.
         LeaseError: Another run holds the place. In the main thread this error may also interrupt
             the block, when storage kept this run from renewing for so long that another one took
             over.
     """
     folder, holder = place.join("_lease"), Holder.this_run()
+    try_rights(folder)
     number = _take(folder, holder)
     # From here on a storage that does not answer must not hold up the end of the run.
     folder = replace(folder, retry_s=min(folder.retry_s, _PATIENCE_S))

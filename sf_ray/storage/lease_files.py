@@ -20,7 +20,7 @@ from fsspec.asyn import AsyncFileSystem
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say
 from sf_ray.storage.failures import is_missing, was_refused
-from sf_ray.storage.files import File, list_files, put_bytes, read_bytes_or_none, remove
+from sf_ray.storage.files import File, list_files, put_bytes, read_bytes, read_bytes_or_none, remove
 from sf_ray.storage.location import Location, storage_errors
 
 # No other digits than ASCII's, and no more than numbers that a run of ours could have counted to.
@@ -84,6 +84,23 @@ def exclusive_put(location: Location, data: bytes) -> bool:
             return False
         raise
     return True
+
+
+def try_rights(folder: Location) -> None:
+    """Puts, reads and deletes a file in a folder, as a run will do.
+
+    Deleting is tried first, on a name that is absent: what may not be deleted is not made.
+
+    Raises:
+        SfRayError: Names the right that is missing.
+    """
+    probe = folder.join(f".probe-{secrets.token_hex(6)}")
+    remove(probe)
+    put_bytes(probe, b"may this run put, get and delete?")
+    try:
+        read_bytes(probe)
+    finally:
+        remove(probe)
 
 
 def _create_file(path: Path, data: bytes) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import fsspec
 import tenacity
 from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say
@@ -26,6 +27,7 @@ from sf_ray.storage.clients import (
 )
 from sf_ray.storage.failure_tables import Kind
 from sf_ray.storage.failures import Failure, judge
+from sf_ray.storage.rights import denials_explained
 from sf_ray.text.redaction import public_uri, remember_secrets
 
 RETRY_S = 300.0
@@ -44,6 +46,7 @@ _CHAINING = {
     "blockcache", "cached", "dir", "filecache", "libarchive", "reference", "simplecache", "tar",
     "zip",
 }  # fmt: skip
+_LOCAL = ("file://", "local://")
 _READ_ONLY = ("hf://", "http://", "https://", "github://", "git://", "data:")
 
 
@@ -57,21 +60,24 @@ class Location:
         retry_s: How long a request that fails for a passing reason is repeated, in seconds.
         max_row_bytes: The most that whoever reads shards there takes for one row. Here, because it
             goes to every process that reads, as the rest does.
+        below: A path below `uri`, of which nothing is parsed: names come from buckets and disks,
+            and may hold `::`, `?`, `%` or `://`.
     """
 
     uri: str
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     retry_s: float = RETRY_S
     max_row_bytes: int = MAX_ROW_BYTES
+    below: str = ""
 
     def __post_init__(self) -> None:
         # Here, so that every process that reaches a storage knows what no text of it may show.
         remember_secrets(self.uri, self.storage_options)
 
-    def __reduce__(self) -> tuple[type["Location"], tuple[str, Mapping[str, Any], float, int]]:
+    def __reduce__(self) -> tuple[type["Location"], tuple[Any, ...]]:
         """Pickles a relative path as an absolute one: other processes run in other directories."""
-        state = whole_path(self.uri), self.storage_options, self.retry_s, self.max_row_bytes
-        return Location, state
+        state = (whole_path(self.uri), self.storage_options, self.retry_s)
+        return Location, (*state, self.max_row_bytes, self.below)
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
@@ -83,15 +89,16 @@ class Location:
     def path(self) -> str:
         """The path in the spelling of `fs`, without a trailing slash."""
         with storage_errors(self):
-            return self._resolved()[1].rstrip("/")
+            return _joined(self._resolved()[1], self.below).rstrip("/")
 
     def _resolved(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        # A job has one set of storage options. A local path ignores them: they are for the other
-        # side of the job.
-        wanted = client_options(self.uri.partition("://")[0], self.storage_options)
+        # Storage options are for the other side of a job that has a local one.
+        if not self.is_remote:
+            return LocalFileSystem(), whole_path(self.uri)
         # A copy, because botocore changes the options in place: fsspec, which finds an instance by
         # its options, would then make a second client for the second use of a location.
-        options = copy.deepcopy(wanted) if self.is_remote else {}
+        wanted = client_options(self.uri.partition("://")[0], self.storage_options)
+        options = copy.deepcopy(wanted)
         if self.uri.startswith("hf://"):
             # Its client takes long to load, and only who reads from the hub needs it.
             from sf_ray.storage.hub import HubFileSystem
@@ -107,7 +114,7 @@ class Location:
     @property
     def is_remote(self) -> bool:
         """Whether the URI names a file system other than this machine's own."""
-        return "://" in self.uri and not self.uri.startswith(("file://", "local://"))
+        return _is_uri(self.uri) and not self.uri.startswith(_LOCAL)
 
     @property
     def is_read_only(self) -> bool:
@@ -117,15 +124,23 @@ class Location:
     @property
     def public_uri(self) -> str:
         """The URI without secrets, for manifests, logs and errors; see `text.redaction`."""
-        return public_uri(self.uri)
+        return _joined(public_uri(self.uri), self.below)
 
     def __repr__(self) -> str:
         """Without secrets: Ray and other libraries print the arguments of what fails."""
         return f"Location({self.public_uri!r})"
 
     def join(self, name: str) -> "Location":
-        """The location of `name` below this one."""
-        return replace(self, uri=f"{self.uri.rstrip('/')}/{name}")
+        """The location of `name` below this one; nothing in a name is parsed."""
+        return replace(self, below=_joined(self.below, name) if self.below else name)
+
+    def above(self) -> tuple["Location", str]:
+        """The location of the folder that this one lies in, and its name there."""
+        uri = self.uri if self.is_remote else whole_path(self.uri)
+        folder, _, name = (self.below or uri).rstrip("/").rpartition("/")
+        if self.below:
+            return replace(self, below=folder), name
+        return replace(self, uri=folder), name
 
     def call(self, method: str, *args: Any, size: int = 0, **kwargs: Any) -> Any:
         """Calls a method of the file system, and repeats the call where the error may pass.
@@ -139,7 +154,8 @@ class Location:
         Raises:
             SfRayError: The file is absent or forbidden, or storage failed for `retry_s` seconds.
         """
-        with storage_errors(self):
+        path = str(args[1] if method == "put_file" else args[0])
+        with storage_errors(self), denials_explained(self, method, path):
             if isinstance(self.fs, AsyncFileSystem):
                 fixed_s = _LISTING_S if method in ("find", "glob") else _TRY_S
                 kwargs["timeout"] = fixed_s + size / _SLOWEST_BYTES_S
@@ -186,8 +202,21 @@ class Location:
 
 
 def whole_path(uri: str) -> str:
-    """Makes a local path absolute, for processes in other directories; leaves a URI unchanged."""
-    return uri if "://" in uri else os.path.abspath(uri)
+    """Makes a local path absolute, for processes in other directories; leaves other URIs as is."""
+    for prefix in _LOCAL:
+        uri = uri.removeprefix(prefix)
+    return uri if _is_uri(uri) else os.path.abspath(os.path.expanduser(uri))
+
+
+def _is_uri(uri: str) -> bool:
+    """Whether this begins as a URI or a chain of them; behind that, `://` is part of a name."""
+    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", uri)) or (
+        "::" in uri and uri.partition("::")[0] in _CHAINING
+    )
+
+
+def _joined(folder: str, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}" if name else folder
 
 
 def _is_chain(uri: str) -> bool:
@@ -198,7 +227,7 @@ def _is_chain(uri: str) -> bool:
 
 def _one_file_system(uri: str, options: Mapping[str, Any]) -> tuple[fsspec.AbstractFileSystem, str]:
     """What fsspec's `url_to_fs` answers where it takes no `::` for the sign of a chain."""
-    protocol = uri.partition("://")[0] if "://" in uri else "file"
+    protocol = uri.partition("://")[0]
     kind = fsspec.get_filesystem_class(protocol)
     in_uri = kind._get_kwargs_from_urls(uri)  # e.g. the host of an sftp:// URI
     return fsspec.filesystem(protocol, **{**in_uri, **options}), str(kind._strip_protocol(uri))

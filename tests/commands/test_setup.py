@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import shutil
 import threading
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sf_ray.commands import setup
-from sf_ray.commands.locations import location_of
+from sf_ray.commands.locations import input_of, location_of, model_storage_options
 from sf_ray.commands.setup import (
     Specs,
     check_columns,
@@ -34,9 +35,11 @@ from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.encoding.template_process import PROCESS, TemplateError, TemplateJob, Turn
 from sf_ray.errors import SfRayError, TerminatedError, UsageError
 from sf_ray.scoring.score_set import mark_bad, score_set_of
+from sf_ray.storage.files import put_bytes
 from sf_ray.storage.location import Location
 from tests.support.arrow_types import interval_field
 from tests.support.engines import load
+from tests.support.storage import S3
 
 
 def options(**values: Any) -> RunOptions:
@@ -57,6 +60,38 @@ def json_corpus(folder: Path, *rows: Mapping[str, object]) -> Corpus:
 def test_a_location_has_the_storage_options_of_the_command() -> None:
     asked = options(storage_options={"anon": True}, storage_retry_s=7)
     assert location_of(asked, "s3://b/x") == Location("s3://b/x", {"anon": True}, 7)
+
+
+def test_input_and_model_may_have_storage_options_of_their_own() -> None:
+    shared: dict[str, object] = {"storage_options": {"key": "mine"}, "input": "s3://b/in"}
+    asked = options(**shared, storage_retry_s=7)
+    assert input_of(asked) == Location("s3://b/in", {"key": "mine"}, 7)
+    assert model_storage_options(asked) == {"key": "mine"}
+    asked = options(**shared, input_storage_options='{"anon": true}', model_storage_options={})
+    assert input_of(asked).storage_options == {"anon": True}
+    assert model_storage_options(asked) == {}
+    assert location_of(asked, "s3://b/out").storage_options == {"key": "mine"}
+
+
+@pytest.mark.s3
+def test_a_corpus_is_listed_with_the_options_of_the_input(s3: S3) -> None:
+    put_bytes(Location(f"{s3.bucket}/in/a.jsonl", s3.options), b'{"prompt": "a"}\n')
+    asked = options(
+        input=f"{s3.bucket}/in",
+        input_storage_options=s3.options,
+        storage_options={"endpoint_url": "http://127.0.0.1:1"},  # where the output would go
+        storage_retry_s=0,
+    )
+    corpus, _ = list_corpus(asked, None, {})
+    assert corpus.rows == 1
+    sample_of(None, corpus)
+
+
+@pytest.mark.parametrize("flag", ["INPUT", "OUTPUT", "--scores"])
+def test_a_place_whose_name_is_no_text_is_refused(flag: str) -> None:
+    places = {"INPUT": "in", "OUTPUT": "out", "--scores": "scores"} | {flag: os.fsdecode(b"a\xff")}
+    with pytest.raises(UsageError, match=rf"{flag} a\\xff: not UTF-8"):
+        check_places(options(input=places["INPUT"]), places["--scores"], places["OUTPUT"])
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ GIVEN = {"input": "in", "output": "out", "model": "demo", "keep_fraction": "0.1"
         ({"min_ifd": "1.0"}, "--min-ifd 1.0 must be below --max-ifd 1.0"),
         ({"columns": "prompt"}, "--columns: expected field=column"),
         ({"storage_options": "{"}, "--storage-options: expected a JSON object"),
+        ({"input_storage_options": "{"}, "--input-storage-options: expected a JSON object"),
         ({"max_length": "many"}, "--max-length: input should be a valid integer"),
     ],
 )

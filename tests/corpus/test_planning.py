@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import pytest
 from sf_ray.corpus.plan_cache import keep_footers, read_footers
 from sf_ray.corpus.planning import passed_over_text, plan_corpus
 from sf_ray.corpus.readers.shard import read_footer
-from sf_ray.corpus.units import Footer
-from sf_ray.errors import SfRayError
+from sf_ray.corpus.units import Footer, Shard
+from sf_ray.errors import BadShardError, SfRayError
 from sf_ray.storage.files import File
 from sf_ray.storage.location import Location
 
@@ -199,3 +200,21 @@ def test_rows_of_json_are_counted_once(tmp_path: Path, monkeypatch: pytest.Monke
     keep_footers(scores, corpus, {})
     monkeypatch.delattr("sf_ray.corpus.planning.read_footer")
     assert plan_corpus(Location(str(folder)), read_footers(scores)) == corpus
+
+
+def test_a_name_that_is_no_text_is_a_bad_shard(tmp_path: Path) -> None:
+    for name in (b"a.jsonl", b"caf\xe9.jsonl"):
+        (tmp_path / os.fsdecode(name)).write_text('{"prompt": "a", "completion": "b"}\n')
+    with pytest.raises(BadShardError, match=r"caf\\xe9.jsonl.*not UTF-8, so that no manifest"):
+        plan_corpus(Location(str(tmp_path)))
+    corpus = plan_corpus(Location(str(tmp_path)), skip_bad=True)
+    assert [shard.file.relative for shard in corpus.shards] == ["a.jsonl"]
+    assert [shard.relative for shard in corpus.skipped] == [r"caf\xe9.jsonl"]
+    assert corpus.fingerprint
+
+
+def test_shards_of_alike_names_have_names_of_their_own_for_all_that_is_made_of_them() -> None:
+    names = ["c/p.jsonl", "c//p.jsonl", "c/%/p.jsonl", "/c/p.jsonl", "C/p.jsonl", "c/p.jsonl.gz"]
+    shards = [Shard(File(name, name, 9, "v1"), (9,), 0) for name in names]
+    for made in ("written_name", "stem"):
+        assert len({os.path.normpath(f"/o/{getattr(shard, made)}") for shard in shards}) == 6

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,8 @@ def test_a_misspelt_field_a_wrong_type_and_a_missing_field_are_noticed() -> None
 
 
 def test_every_manifest_is_known_here() -> None:
-    assert set(MANIFESTS) == {*RUNS, "compose.yaml", "service-account.yaml"}
+    others = {"compose.yaml", "network-policy.yaml", "service-account.yaml"}
+    assert set(MANIFESTS) == {*RUNS, *others}
 
 
 def test_the_nightly_run_is_the_single_one() -> None:
@@ -193,7 +195,7 @@ def test_a_node_has_room_for_what_is_said_of_it(name: str) -> None:
     user = re.search(r"--uid (\d+)", (REPOSITORY / "Dockerfile").read_text(encoding="utf-8"))
     for group, pod in zip(groups_of(job), pods_of(job), strict=True):
         container = pod["containers"][0]
-        sizes = {each["name"]: each["emptyDir"] for each in pod["volumes"]}
+        sizes = {each["name"]: each.get("emptyDir") for each in pod["volumes"]}
         mounts = {each["mountPath"]: sizes[each["name"]] for each in container["volumeMounts"]}
         assert mounts["/dev/shm"]["medium"] == "Memory"
         shm = number(mounts["/dev/shm"]["sizeLimit"])
@@ -262,7 +264,195 @@ def test_the_cluster_of_compose_is_the_one_of_the_manifests() -> None:
         assert services["s3"]["environment"][key] == services["head"]["environment"][key]
 
 
-def test_the_account_is_the_one_that_the_manifests_speak_of() -> None:
-    account = read("service-account.yaml")
-    text = (CLUSTER / "rayjob.yaml").read_text(encoding="utf-8")
-    assert f"# serviceAccountName: {account['metadata']['name']}\n" in text
+def test_head_and_workers_have_accounts_of_their_own() -> None:
+    text = (CLUSTER / "service-account.yaml").read_text(encoding="utf-8")
+    accounts = [account["metadata"]["name"] for account in yaml.safe_load_all(text)]
+    assert accounts == ["sf-ray", "sf-ray-head"]
+    manifest = (CLUSTER / "rayjob.yaml").read_text(encoding="utf-8")
+    manifest = re.sub("# (serviceAccountName: )", r"\1", manifest)  # as its comments say
+    head, *workers = pods_of(job_of(yaml.safe_load(manifest)))
+    assert head["serviceAccountName"] == "sf-ray-head"
+    assert [pod["serviceAccountName"] for pod in workers] == ["sf-ray"] * len(workers)
+
+
+# The levels "baseline" and "restricted" of the Kubernetes Pod Security Standards.
+# https://kubernetes.io/docs/concepts/security/pod-security-standards/
+VOLUMES = {
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim",
+    "projected", "secret",
+}  # fmt: skip
+SYSCTLS = {
+    "kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range",
+}  # fmt: skip
+
+
+def templates_of(job: Any) -> dict[str, Any]:
+    """Every pod that comes of a run; the autoscaler is a container of the head."""
+    templates = {f"group {n}": copy.deepcopy(pod) for n, pod in enumerate(pods_of(job))}
+    cluster = job["rayClusterSpec"]
+    if cluster.get("enableInTreeAutoscaling"):
+        autoscaler = cluster["autoscalerOptions"] | {"name": "autoscaler"}
+        templates["group 0"]["containers"].append(autoscaler)
+    return templates | {"submitter": job["submitterPodTemplate"]["spec"]}
+
+
+def containers_of(pod: Any) -> list[Any]:
+    kinds = ("initContainers", "containers", "ephemeralContainers")
+    return [container for kind in kinds for container in pod.get(kind, [])]
+
+
+def breaches(pod: Any) -> list[str]:
+    """What of a pod the level "restricted" forbids."""
+    context = pod.get("securityContext", {})
+    found = [f"{key} is set" for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)]
+    found += [
+        f"volume {volume['name']}"
+        for volume in pod.get("volumes", [])
+        if not volume.keys() - {"name"} <= VOLUMES
+    ]
+    found += [
+        f"sysctl {sysctl['name']}"
+        for sysctl in context.get("sysctls", [])
+        if sysctl["name"] not in SYSCTLS
+    ]
+    for container in containers_of(pod):
+        own = container.get("securityContext", {})
+        capabilities = own.get("capabilities", {})
+        both = context | own  # a container's own word counts
+        kept = {
+            "runs as root": both.get("runAsNonRoot") is True and both.get("runAsUser") != 0,
+            "seccomp": both.get("seccompProfile", {}).get("type")
+            in ("RuntimeDefault", "Localhost"),
+            "escalates": own.get("allowPrivilegeEscalation") is False,
+            "capabilities": "ALL" in capabilities.get("drop", [])
+            and set(capabilities.get("add", [])) <= {"NET_BIND_SERVICE"},
+            "privileged": not own.get("privileged"),
+            "host port": not any(port.get("hostPort") for port in container.get("ports", [])),
+            "procMount": own.get("procMount", "Default") == "Default",
+            "host process": not both.get("windowsOptions", {}).get("hostProcess"),
+            "SELinux": not both.get("seLinuxOptions", {}).keys() & {"user", "role"},
+            "AppArmor": both.get("appArmorProfile", {}).get("type") != "Unconfined",
+        }
+        found += [f"{container['name']}: {name}" for name, is_kept in kept.items() if not is_kept]
+    return found
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_pod_passes_the_level_restricted(name: str) -> None:
+    templates = templates_of(job_of(read(name)))
+    assert len(templates) > 2
+    assert [(pod, breach) for pod, spec in templates.items() for breach in breaches(spec)] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "breach"),
+    [
+        ({"hostNetwork": True}, "hostNetwork is set"),
+        ({"volumes": [{"name": "disk", "hostPath": {"path": "/"}}]}, "volume disk"),
+        ({"securityContext": {"sysctls": [{"name": "kernel.msgmax"}]}}, "sysctl kernel.msgmax"),
+        ({"securityContext": {}}, "init: seccomp"),
+        ({"initContainers": [{"name": "new"}]}, "new: escalates"),
+    ],
+)
+def test_what_the_level_restricted_forbids_is_noticed(change: Any, breach: str) -> None:
+    (pod, *_) = templates_of(job_of(read("rayjob.yaml"))).values()
+    pod["initContainers"] = [pod["containers"][0] | {"name": "init"}]
+    assert breaches(pod) == []
+    assert breach in breaches(pod | change)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_container_writes_to_volumes_alone_and_asks_for_their_room(name: str) -> None:
+    for pod in templates_of(job_of(read(name))).values():
+        volumes = {volume["name"]: volume.get("emptyDir") for volume in pod["volumes"]}
+        for container in containers_of(pod):
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+            assert "/tmp" in mounts  # Ray's session, temporary files
+            if container["name"] == "autoscaler":
+                continue  # an account of the room of its pod's first container
+            assert "/home/ray/.cache" in mounts  # HOME: see the Dockerfile
+            disks = [volumes[each] for each in set(mounts.values()) if volumes[each]]
+            room = sum(number(disk["sizeLimit"]) for disk in disks if "medium" not in disk)
+            for kind in ("requests", "limits"):
+                assert number(container["resources"][kind]["ephemeral-storage"]) > room
+    dockerfile = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+    assert "ENV HOME=/home/ray/.cache " in dockerfile
+    assert re.findall(r"^USER (.*)", dockerfile, re.MULTILINE)[-1] == "1000:1000"
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_no_pod_has_a_token_of_kubernetes_but_the_autoscaler(name: str) -> None:
+    where = "/var/run/secrets/kubernetes.io/serviceaccount"
+    for pod in templates_of(job_of(read(name))).values():
+        assert pod["automountServiceAccountToken"] is False
+        tokens = [each["name"] for each in pod["volumes"] if "projected" in each]
+        for container in containers_of(pod):
+            seen = [each for each in container["volumeMounts"] if each["name"] in tokens]
+            is_autoscaler = container["name"] == "autoscaler"
+            assert [each["mountPath"] for each in seen] == [where] * is_autoscaler
+
+
+def test_only_the_cluster_its_namespace_and_the_operator_reach_a_pod() -> None:
+    spec = read("network-policy.yaml")["spec"]
+    of_ray = {"podSelector": {"matchLabels": {"ray.io/is-ray-node": "yes"}}}
+    assert spec["podSelector"] == of_ray["podSelector"]
+    assert spec["policyTypes"] == ["Ingress"]
+    rules = [
+        (rule["from"], {port["port"] for port in rule["ports"]} if "ports" in rule else None)
+        for rule in spec["ingress"]
+    ]
+    operator = {
+        "namespaceSelector": {},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}},
+    }
+    # An empty selector of pods alone is the namespace of the policy; without ports it is all ports.
+    assert rules == [
+        ([of_ray], None),
+        ([{"podSelector": {}}], {8265, 10001}),
+        ([operator], {8265}),
+    ]
+
+
+def test_a_laptop_s_containers_have_no_rights_either() -> None:
+    services = read("compose.yaml")["services"]
+    for name in ("head", "worker"):
+        service = services[name]
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["volumes"] == ["/tmp", "/home/ray/.cache"]
+
+
+def test_files_with_keys_are_not_uploaded_with_the_working_directory(tmp_path: Path) -> None:
+    from ray._private.runtime_env.packaging import create_package
+
+    checkout = tmp_path / "checkout"
+    (checkout / "cluster").mkdir(parents=True)
+    (checkout / ".gitignore").write_bytes((REPOSITORY / ".gitignore").read_bytes())
+    for name in (
+        "s3.env",
+        ".env",
+        ".env.local",
+        "cluster/sf-ray-s3.env",
+        "run.py",
+        "cluster/a.yaml",
+    ):
+        (checkout / name).write_text("AWS_SECRET_ACCESS_KEY=hunter2\n")
+    package = tmp_path / "package.zip"
+    create_package(str(checkout), package, include_gitignore=True)
+    with zipfile.ZipFile(package) as uploaded:
+        assert sorted(uploaded.namelist()) == [".gitignore", "cluster/a.yaml", "run.py"]
+    ignored = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "**/*.env" in ignored  # nor do they become a layer of an image
+
+
+def test_the_docs_keep_keys_out_of_the_folder_that_is_uploaded() -> None:
+    texts = [*CLUSTER.glob("*.yaml"), *REPOSITORY.glob("docs/*.md"), REPOSITORY / "README.md"]
+    files = [
+        file
+        for path in texts
+        for file in re.findall(r"--from-env-file=(\S+)", path.read_text(encoding="utf-8"))
+    ]
+    assert files
+    assert set(files) == {'"$HOME/sf-ray-s3.env"'}

@@ -54,7 +54,7 @@ def test_a_name_that_exists_is_no_glob(place: Location, name: str) -> None:
     folder = place.join(name)
     for listed in (list_files(folder), list_input(folder).files):
         assert [file.relative for file in listed] == [f"x{name}.jsonl"]
-        assert read_bytes(replace(place, uri=f"{folder.uri}/{listed[0].relative}")) == b"x"
+        assert read_bytes(replace(place, uri=f"{place.uri}/{name}/{listed[0].relative}")) == b"x"
     file = folder.join(f"x{name}.jsonl")
     assert [found.relative for found in list_input(file).files] == [f"x{name}.jsonl"]
     below = list_input(folder.join("*.jsonl")).files

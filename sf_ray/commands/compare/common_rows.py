@@ -18,7 +18,9 @@ from sf_ray.scoring.score_set import SAMPLE, ScoreSet, model_name
 from sf_ray.storage.files import list_files
 from sf_ray.text.printable import printable
 
-_PIECE = re.compile(r"(?P<name>.+)\.(?P<id>[0-9a-f]{12})\.(?P<start>\d+)-(?P<stop>\d+)\.parquet")
+_PIECE = re.compile(
+    r"(?P<name>.+)\.(?P<id>[0-9a-f]{12})\.(?P<start>\d+)-(?P<stop>\d+)\.parquet", re.DOTALL
+)
 
 
 @dataclass(frozen=True, order=True)

@@ -72,7 +72,7 @@ def test_what_cannot_be_compared_is_refused(
     rows = {"x.parquet": random_rows(4, 0)}
     where = Location(str(tmp_path / "scores"))
     one, _ = (write_set(where, rows, whole(rows), model=model) for model in "ab")
-    places = {"empty": tmp_path / "empty", "scores": where.uri, "one": one.pieces.uri}
+    places = {"empty": tmp_path / "empty", "scores": where.uri, "one": one.pieces.public_uri}
     code, _, err = sf_ray_cli("compare", *(each.format(**places) for each in arguments))
     assert code in (1, 2)
     assert words in err
