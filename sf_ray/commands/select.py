@@ -29,7 +29,8 @@ from sf_ray.selection.exact.run import ExactSelection
 from sf_ray.selection.group_column import GroupColumn, column_of, group_problem
 from sf_ray.selection.run import select_rows, with_diversity
 from sf_ray.selection.selection import Selection
-from sf_ray.storage.location import Location
+from sf_ray.storage.lease import HeldLease
+from sf_ray.storage.location import Location, whole_path
 
 # The rows of a corpus that float32 would select.
 Exactly = Callable[[Corpus], ExactSelection]
@@ -46,7 +47,7 @@ def is_done(
 
     `exact_sample` are the rows of the sample of an exact selection; None for another one.
     """
-    output = _output(options)
+    output = Output(location_of(options, options.output))
     manifest = output.finished(_request_id(options, corpus, score_set, embedder, exact_sample))
     if manifest is not None:
         say("nothing to do: the output is there, whole, and of this very request")
@@ -61,6 +62,7 @@ def select_and_write(
     embedder: EmbedderSpec | None,
     scored: Scored,
     wall_s: WallTimes,
+    held: HeldLease,
     exactly: Exactly | None = None,
 ) -> Corpus:
     """Selects rows, writes the filtered shards and, last of all, the manifest.
@@ -72,6 +74,7 @@ def select_and_write(
         embedder: The encoder that `--diversify-to` needs; None without that option.
         scored: What this run scored, for the manifest.
         wall_s: Gets the seconds of each step.
+        held: The lease on OUTPUT, which is checked before anything final is overwritten.
         exactly: How to select as float32 would; None to select by the scores as they are.
 
     Returns:
@@ -80,7 +83,7 @@ def select_and_write(
     Raises:
         SfRayError: Something is wrong with the data, the output or storage.
     """
-    output = _output(options)
+    output = Output(location_of(options, options.output), held.check)
     selection, rescoring, written = _select_and_write_shards(
         options, corpus, score_set, embedder, output, wall_s, exactly
     )
@@ -117,6 +120,7 @@ def select_and_write(
         ),
         wall_s,
     )
+    output.check_written(manifest)
     write_report(output, manifest, summary)
     output.finish(manifest)
     print_manifest(manifest, output.location)
@@ -153,10 +157,6 @@ def _select_and_write_shards(
             say_skipped(corpus.skipped, known, then="; selecting again")
 
 
-def _output(options: SelectionOptions) -> Output:
-    return Output(location_of(options, options.output))
-
-
 def _request(
     options: SelectionOptions,
     corpus: Corpus,
@@ -167,10 +167,18 @@ def _request(
     """What was asked for, as the manifest says it."""
     return RunRequest(
         request_id=_request_id(options, corpus, score_set, embedder, exact_sample),
-        command=command_line(options, lambda uri: Location(uri).public_uri),
+        command=command_line(_anywhere(options), lambda uri: Location(uri).public_uri),
         options=options,
         encoder=Location(embedder.model.name).public_uri if embedder else "",
         encoder_fingerprint=embedder.model.fingerprint if embedder else "",
+    )
+
+
+def _anywhere(options: SelectionOptions) -> SelectionOptions:
+    """The options with absolute paths of input, scores and output: right in any directory."""
+    places = {name: getattr(options, name, None) for name in ("input", "scores", "output")}
+    return options.model_copy(
+        update={name: whole_path(place) for name, place in places.items() if place}
     )
 
 

@@ -7,8 +7,9 @@ Between the stages travel bundles of whole units.
 """
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import sleep
 from typing import Any
 
 import ray
@@ -33,8 +34,11 @@ from sf_ray.scoring.stages.progress import RunMetrics, ScoringProgress
 from sf_ray.scoring.stages.sink import PieceSink
 from sf_ray.scoring.stages.source import ScoringJob, UnitSource
 from sf_ray.scoring.stages.tally import RunCounts, Scored
+from sf_ray.storage.files import is_there, map_requests
 from sf_ray.storage.location import Location
 
+# A store may list a new file late, and a network disk may show it late.
+_LOOKS, _PAUSE_S = 4, 2.0
 # Units that travel in one bundle, at most.
 _UNITS_A_BUNDLE = 64
 # Bundles for each actor, at least, so that all actors are done at about the same time.
@@ -101,15 +105,18 @@ def score_units(
         count_units(todo),
     )
     attempts: list[ScoringProgress] = []
+    nodes: dict[str, str] = {}
 
     def attempt(todo: ShardUnits) -> None:
-        _score_once(options, corpus, scoring, todo, attempts, metrics)
+        nodes.update(_score_once(options, corpus, scoring, todo, attempts, metrics))
 
     def missing() -> ShardUnits:
         nonlocal corpus
         if options.on_bad_shard == "skip":
             corpus = _without_bad_shards(corpus, scoring.score_set)
-        return scoring.missing(corpus)
+        left = scoring.missing(corpus)
+        refuse_unseen(scoring.score_set, left, nodes)
+        return left
 
     def before_retry(units: int, problem: ClusterError) -> None:
         count_retries("scoring")
@@ -122,6 +129,42 @@ def score_units(
     unfinished = "some units have no scores after scoring"
     until_done(todo, attempt, missing, count_units, before_retry, unfinished)
     return corpus, _scored([progress.counts for progress in attempts])
+
+
+def refuse_unseen(score_set: ScoreSet, left: ShardUnits, nodes: Mapping[str, str]) -> None:
+    """Refuses to score units again whose pieces a task has written, and which are not there.
+
+    Args:
+        score_set: Where the pieces should be.
+        left: The units that have no piece, by a listing.
+        nodes: Name of a piece -> address of the node that says it wrote the piece.
+
+    Raises:
+        SfRayError: Names such a piece and its node.
+    """
+    pieces = [shard.piece(unit) for shard, units in left for unit in units]
+    unseen = [piece for piece in pieces if piece in nodes]
+    for look in range(_LOOKS):
+        # Asked for by name, because a listing may be older than the file.
+        seen = map_requests(
+            score_set.pieces, lambda piece: is_there(score_set.pieces.join(piece)), unseen
+        )
+        unseen = [piece for piece, is_seen in zip(unseen, seen, strict=True) if not is_seen]
+        if not unseen:
+            return
+        if look < _LOOKS - 1:
+            sleep(_PAUSE_S)
+    where = (
+        "another run or program removes files there, or the storage lost them"
+        if score_set.pieces.is_remote
+        else "that node has a disk of its own there, or another program removes files. Give SCORES "
+        "a bucket, or a file system that all nodes share"
+    )
+    raise SfRayError(
+        f"{score_set.pieces.public_uri}: some units have no scores: this machine does not see "
+        f"{len(unseen):,} pieces that were written, e.g. {unseen[0]}, which node "
+        f"{nodes[unseen[0]]} wrote: {where}"
+    )
 
 
 def _without_bad_shards(corpus: Corpus, score_set: ScoreSet) -> Corpus:
@@ -190,8 +233,12 @@ def _score_once(
     todo: ShardUnits,
     attempts: list[ScoringProgress],
     metrics: RunMetrics,
-) -> None:
-    """One attempt. Its progress joins `attempts` first: the work of a failed attempt counts too."""
+) -> dict[str, str]:
+    """One attempt. Its progress joins `attempts` first: the work of a failed attempt counts too.
+
+    Returns:
+        Name of a piece -> address of the node that says it wrote the piece.
+    """
     # Ray ends an actor when nothing refers to it any more. The actors of an attempt that was
     # stopped hang in the cycles of its traceback, and keep the CPUs that the new ones wait for.
     gc.collect()
@@ -229,8 +276,10 @@ def _score_once(
             watched(lambda: progress.counts.signs_of_life, options.stall_s, stalled),
             user_errors(),
         ):
-            scored.write_datasink(PieceSink(pieces), ray_remote_args={"num_cpus": pool.write_cpus})
+            sink = PieceSink(pieces)
+            scored.write_datasink(sink, ray_remote_args={"num_cpus": pool.write_cpus})
     check(progress.counts)
+    return sink.nodes
 
 
 def scoring_dataset(
