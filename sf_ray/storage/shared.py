@@ -37,10 +37,10 @@ def local_path(location: Location) -> str | None:
     """
     if not location.is_remote:
         return location.path
-    last = location.uri.rpartition("::")[2]
-    if "::" in location.uri and "://" not in last.removeprefix("file://") and os.path.exists(last):
-        return os.path.abspath(last)
-    return None
+    last = Location(location.uri.rpartition("::")[2])
+    if last.is_remote or last.uri == location.uri or not os.path.exists(last.path):
+        return None
+    return last.path
 
 
 @dataclass(frozen=True)

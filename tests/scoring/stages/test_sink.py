@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from ray.data.datasource import WriteResult
 
 from sf_ray.corpus.bundles import UnitRows, bundle_of
 from sf_ray.corpus.status import Status
@@ -30,7 +31,10 @@ def test_the_sink_puts_each_unit_of_a_block_and_may_do_so_twice(tmp_path: Path) 
     units = [UnitRows("s", 2 * i, names[i], table) for i, table in enumerate(tables)]
     bundles = [bundle_of([unit]) for unit in units]
     for blocks in (bundles, [bundle_of(units)], [pa.concat_tables(bundles)]):
-        PieceSink(Location(str(tmp_path))).write(blocks, None)
+        sink = PieceSink(Location(str(tmp_path)))
+        put = sink.write(blocks, None)
+        sink.on_write_complete(WriteResult(2, 0, [put, None]))
+        assert sink.nodes.keys() == {*names}
         for i, table in enumerate(tables):
             written = pq.read_table(tmp_path / names[i])
             assert written.equals(table)
