@@ -175,8 +175,6 @@ def _prepare(
         spec = scoring_spec_of(options, encoding, specs)
         score_set = score_set_of(planned.scores, spec.identity)
         corpus = without_bad(options, corpus, score_set)
-        if count_units(score_set.missing(score_set.units(corpus))):
-            refuse_if_held(score_set.pieces)
         check_sample(options, corpus, planned.sample, encoding)
     return Scoring(spec.encoding, spec.engine, score_set), corpus
 
