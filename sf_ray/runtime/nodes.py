@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any, TypeVar
 
 import ray
@@ -54,7 +53,7 @@ def on_every_node(
     """Calls a function on each node, whether or not the node has a free CPU.
 
     Args:
-        function: Called with the name of the node's answer (its id) and the arguments.
+        function: Takes the id of the node, then the arguments.
         arguments: Values that Ray can pickle.
         nodes: The nodes.
         limit_s: How long to wait for all of them, in seconds.
@@ -71,9 +70,8 @@ def on_every_node(
     # Futures, because a signal ends the wait for a future at once.
     futures: dict[Node, Future[Value]] = {node: ref.future() for node, ref in refs.items()}
     answers: dict[Node, Value] = {}
-    until = monotonic() + limit_s
     try:
-        wait(futures.values(), timeout=max(0.0, until - monotonic()))
+        wait(futures.values(), timeout=limit_s)
         for node, future in futures.items():
             if future.done():
                 try:
