@@ -203,8 +203,10 @@ def _check_shared(
     if isinstance(options, SelectionOptions):
         output = Output(location_of(options, options.output))
         written += [("OUTPUT", output.location), *within("OUTPUT", output.data, output.exports)]
-    # Whoever only selects may have no right to write scores; embeddings go beside them.
-    if isinstance(options, ScoringOptions) or embedder is not None:
+    # Whoever only selects may have no right to write scores. Embeddings go beside them, and marks
+    # of bad shards.
+    writes = isinstance(options, ScoringOptions) or embedder is not None
+    if writes or options.on_bad_shard == "skip":
         written += [("SCORES", score_set.location), *within("SCORES", score_set.pieces)]
     else:
         read |= score_files(score_set)

@@ -10,7 +10,7 @@ from sf_ray.corpus.columns import unused_text
 from sf_ray.corpus.plan_cache import sample_of
 from sf_ray.corpus.planning import Corpus, say_skipped
 from sf_ray.corpus.readers.file_types import FileType
-from sf_ray.errors import UsageError
+from sf_ray.errors import SfRayError, UsageError
 from sf_ray.output.export_tasks import export
 from sf_ray.output.layout import Output
 from sf_ray.output.report.files import write_report
@@ -154,6 +154,12 @@ def _select_and_write_shards(
                 return selection, rescoring, write_kept(options, selection, output)
         except MarkedBadError:
             known, corpus = corpus.skipped, corpus.without(score_set.bad_shards())
+            if corpus.skipped == known:  # else this would go on for ever
+                raise SfRayError(
+                    f"{score_set.marks.public_uri}: a node marked a shard as bad there, but this "
+                    "machine does not see the mark. Give SCORES a bucket, or a file system that "
+                    "all nodes share"
+                ) from None
             say_skipped(corpus.skipped, known, then="; selecting again")
 
 

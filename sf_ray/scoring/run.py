@@ -7,9 +7,8 @@ Between the stages travel bundles of whole units.
 """
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from time import sleep
 from typing import Any
 
 import ray
@@ -31,14 +30,11 @@ from sf_ray.scoring.partial_sets import RowSet
 from sf_ray.scoring.score_set import ScoreSet, ShardUnits, count_units
 from sf_ray.scoring.stages.actor import ScoreUnits
 from sf_ray.scoring.stages.progress import RunMetrics, ScoringProgress
-from sf_ray.scoring.stages.sink import PieceSink
+from sf_ray.scoring.stages.sink import PieceSink, refuse_unseen
 from sf_ray.scoring.stages.source import ScoringJob, UnitSource
 from sf_ray.scoring.stages.tally import RunCounts, Scored
-from sf_ray.storage.files import is_there, map_requests
 from sf_ray.storage.location import Location
 
-# A store may list a new file late, and a network disk may show it late.
-_LOOKS, _PAUSE_S = 4, 2.0
 # Units that travel in one bundle, at most.
 _UNITS_A_BUNDLE = 64
 # Bundles for each actor, at least, so that all actors are done at about the same time.
@@ -129,42 +125,6 @@ def score_units(
     unfinished = "some units have no scores after scoring"
     until_done(todo, attempt, missing, count_units, before_retry, unfinished)
     return corpus, _scored([progress.counts for progress in attempts])
-
-
-def refuse_unseen(score_set: ScoreSet, left: ShardUnits, nodes: Mapping[str, str]) -> None:
-    """Refuses to score units again whose pieces a task has written, and which are not there.
-
-    Args:
-        score_set: Where the pieces should be.
-        left: The units that have no piece, by a listing.
-        nodes: Name of a piece -> address of the node that says it wrote the piece.
-
-    Raises:
-        SfRayError: Names such a piece and its node.
-    """
-    pieces = [shard.piece(unit) for shard, units in left for unit in units]
-    unseen = [piece for piece in pieces if piece in nodes]
-    for look in range(_LOOKS):
-        # Asked for by name, because a listing may be older than the file.
-        seen = map_requests(
-            score_set.pieces, lambda piece: is_there(score_set.pieces.join(piece)), unseen
-        )
-        unseen = [piece for piece, is_seen in zip(unseen, seen, strict=True) if not is_seen]
-        if not unseen:
-            return
-        if look < _LOOKS - 1:
-            sleep(_PAUSE_S)
-    where = (
-        "another run or program removes files there, or the storage lost them"
-        if score_set.pieces.is_remote
-        else "that node has a disk of its own there, or another program removes files. Give SCORES "
-        "a bucket, or a file system that all nodes share"
-    )
-    raise SfRayError(
-        f"{score_set.pieces.public_uri}: some units have no scores: this machine does not see "
-        f"{len(unseen):,} pieces that were written, e.g. {unseen[0]}, which node "
-        f"{nodes[unseen[0]]} wrote: {where}"
-    )
 
 
 def _without_bad_shards(corpus: Corpus, score_set: ScoreSet) -> Corpus:

@@ -17,7 +17,6 @@ from sf_ray.scoring.run import (
     Scoring,
     _scored,
     _without_bad_shards,
-    refuse_unseen,
     share_units,
 )
 from sf_ray.scoring.score_set import mark_bad, score_set_of
@@ -61,25 +60,6 @@ def test_scoring_of_some_rows_misses_only_units_that_have_them(corpus: Path) -> 
     assert replace(scoring, rows=RowSet({})).missing(plan) == []
     whole = replace(scoring, rows=None)
     assert whole.count_rows(whole.missing(plan)) == 120 - units[0].rows
-
-
-def test_scores_that_a_node_wrote_elsewhere_are_missed_by_name_and_not_made_again(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sf_ray.scoring.run._PAUSE_S", 0.0)
-    plan = plan_corpus(Location(str(corpus)))
-    score_set = score_set_of(Location(str(tmp_path)), {"unit_rows": 50})
-    left = score_set.units(plan)
-    (seen, unseen, *_) = [shard.piece(unit) for shard, units in left for unit in units]
-    put_bytes(score_set.pieces.join(seen), b"a piece that the listing lacks")
-    refuse_unseen(score_set, left, {})  # nobody says that they were written
-    refuse_unseen(score_set, left, {seen: "10.0.0.1"})
-    with pytest.raises(SfRayError) as error:
-        refuse_unseen(score_set, left, {seen: "10.0.0.1", unseen: "10.0.0.2"})
-    assert str(error.value).startswith(f"{score_set.pieces.path}: some units have no scores: ")
-    assert f"does not see 1 pieces that were written, e.g. {unseen}, which node 10.0.0.2" in str(
-        error.value
-    )
 
 
 def test_the_work_of_all_attempts_is_added_up(capsys: pytest.CaptureFixture[str]) -> None:
