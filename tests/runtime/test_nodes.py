@@ -1,3 +1,4 @@
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -8,11 +9,14 @@ from sf_ray.runtime.nodes import Node, on_every_node, working_nodes
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_a_function_is_called_on_each_node_and_a_node_that_is_gone_is_left_out() -> None:
+    import ray
+
     (here,) = working_nodes()
-    gone = Node("f" * 56, "gone")
+    gone = Node(ray.NodeID.from_random().hex(), "gone")
     answers = on_every_node(lambda node_id, a, b: (node_id, a, b), [1, "x"], [here, gone], 60)
     assert answers == {here: (here.node_id, 1, "x")}
     assert here.node_id[:8] in here.name
+    assert on_every_node(lambda _: time.sleep(60), [], [here], 0.5) == {}
 
 
 @pytest.fixture
