@@ -159,7 +159,7 @@ def test_whole_scores_are_selected_from_while_another_run_holds_them(
     with lease(Location(str(pieces))):
         code, _, stderr = sf_ray_cli(*command)
         assert code == 0, stderr
-        assert "6 have scores, 0 to score" in stderr
+        assert "9 units, 9 have scores, 0 to score" in stderr
         next(pieces.rglob("*.parquet")).unlink()
         code, _, stderr = sf_ray_cli(*command, "--min-ifd", "0.1")
         assert code == 1
