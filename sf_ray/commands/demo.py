@@ -46,7 +46,7 @@ _KEEP = 0.25
 
 def demo(options: DemoOptions) -> None:
     """Makes the corpus, runs `sf-ray run` on it and prints what became of each kind of row."""
-    root = Path(options.output)
+    root = Path(options.output).absolute()
     corpus, output = root / "corpus", root / "output"
     if not corpus.exists():
         write_corpus(corpus)

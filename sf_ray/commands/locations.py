@@ -1,28 +1,65 @@
-"""A place that a command's options name -> a location.
+"""A place that a command's options name -> a location, and whether results may go there.
 
 A module of its own, so that commands which need no Ray (compare, show, report) do not load it with
 the rest of `setup`.
 """
 
+import os
 from typing import Any
 
 from sf_ray.config.options import CorpusOptions, StorageOptions
-from sf_ray.storage.location import Location
+from sf_ray.errors import UsageError
+from sf_ray.storage.location import Location, whole_path
+
+# Where Ray unpacks the working directory of a job, below the folder of its session.
+_UPLOADED = "/runtime_resources/"
 
 
 def location_of(options: StorageOptions, uri: str) -> Location:
-    """A path or URI, with the storage options and the retry time that the command was given."""
-    return Location(uri, options.storage_options, options.storage_retry_s)
+    """A path or URI, with the storage options and the retry time that the command was given.
+
+    A path becomes absolute, so that what a command prints says where things are.
+    """
+    return Location(whole_path(uri), options.storage_options, options.storage_retry_s)
 
 
 def input_of(options: CorpusOptions) -> Location:
     """INPUT, which may need other storage options than the places that are written to."""
     own = options.input_storage_options
     asked = options.storage_options if own is None else own
-    return Location(options.input, asked, options.storage_retry_s)
+    return Location(whole_path(options.input), asked, options.storage_retry_s)
 
 
 def model_storage_options(options: CorpusOptions) -> dict[str, Any]:
     """The storage options of the model, the encoder and the template."""
     own = options.model_storage_options
     return options.storage_options if own is None else own
+
+
+def refuse_unwritable(flag: str, uri: str) -> None:
+    """Refuses a place for results where nothing can be written, or nothing stays.
+
+    Args:
+        flag: What errors call the place.
+        uri: A path or URI.
+
+    Raises:
+        UsageError: Says why.
+    """
+    place = Location(whole_path(uri))
+    if place.is_read_only:
+        raise UsageError(
+            f"{flag} {place.public_uri}: sf-ray reads from there, but cannot write: "
+            "choose a directory or a bucket, and upload the result when it is whole"
+        )
+    if place.uri.startswith("memory://"):
+        raise UsageError(
+            f"{flag} {place.public_uri}: this is the memory of one process, which ends with the "
+            "command; choose a directory or a bucket"
+        )
+    if not place.is_remote and _UPLOADED in f"{os.path.realpath(place.path)}/":
+        raise UsageError(
+            f"{flag} {place.path}: this lies in the folder into which Ray unpacked the job's "
+            "working directory, on this node only, and Ray removes it after the job; give a bucket "
+            "or the absolute path of a file system that all nodes share"
+        )

@@ -6,6 +6,7 @@ Each function checks everything that it can before it takes a lease and writes. 
 repeated without harm: it goes on with what is missing, or finds that nothing is.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,6 +22,14 @@ from sf_ray.commands.setup import (
     list_corpus,
     scoring_spec_of,
     without_bad,
+)
+from sf_ray.commands.shared_places import (
+    Places,
+    check_shared,
+    corpus_files,
+    model_files,
+    score_files,
+    within,
 )
 from sf_ray.commands.usable import check_sample, usable_shards
 from sf_ray.config.options import (
@@ -90,13 +99,17 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
         exact = _needs_float32(options, score_set)
         if is_done(options, corpus, score_set, embedder, options.exact_sample if exact else None):
             return corpus.skipped
-        with lease(location_of(options, options.output)), lease(score_set.pieces):
+        _check_shared(options, corpus, score_set, embedder)
+        with (
+            lease(location_of(options, options.output)) as held,
+            _lease_to_score(score_set, corpus, exact),
+        ):
             _try_rights(options)
             _keep_plan(planned, corpus, score_set)
             corpus, scored = _score(options, corpus, scoring, wall_s)
             exactly = partial(select_exactly, options, scoring) if exact else None
             return select_and_write(
-                options, corpus, score_set, embedder, scored, wall_s, exactly
+                options, corpus, score_set, embedder, scored, wall_s, held, exactly
             ).skipped
 
 
@@ -107,7 +120,8 @@ def score(options: ScoreOptions, specs: Specs = Specs()) -> SkippedShards:  # no
         planned = _plan(options, options.scores, None, wall_s)
         scoring, corpus = _prepare(options, planned, specs, wall_s)
         score_set = scoring.score_set
-        with lease(score_set.pieces):
+        _check_shared(options, corpus, score_set)
+        with _lease_to_score(score_set, corpus):
             _keep_plan(planned, corpus, score_set)
             corpus, _ = _score(options, corpus, scoring, wall_s)
     units = count_units(score_set.units(corpus))
@@ -128,11 +142,14 @@ def select(options: SelectOptions, specs: Specs = Specs()) -> SkippedShards:  # 
         if is_done(options, corpus, score_set, embedder):
             return corpus.skipped
         _refuse_missing_scores(corpus, score_set)
-        with lease(location_of(options, options.output)):
+        start_ray(options.ray_address)
+        _check_shared(options, corpus, score_set, embedder)
+        with lease(location_of(options, options.output)) as held:
             _try_rights(options)
             _keep_plan(planned, corpus, score_set)
-            start_ray(options.ray_address)
-            return select_and_write(options, corpus, score_set, embedder, Scored(), wall_s).skipped
+            return select_and_write(
+                options, corpus, score_set, embedder, Scored(), wall_s, held
+            ).skipped
 
 
 def _plan(
@@ -164,10 +181,43 @@ def _prepare(
         join_cluster(options, encoding)
         spec = scoring_spec_of(options, encoding, specs)
         score_set = score_set_of(planned.scores, spec.identity)
-        refuse_if_held(score_set.pieces)
         corpus = without_bad(options, corpus, score_set)
         check_sample(options, corpus, planned.sample, encoding)
     return Scoring(spec.encoding, spec.engine, score_set), corpus
+
+
+def _lease_to_score(
+    score_set: ScoreSet, corpus: Corpus, exact: bool = False
+) -> AbstractContextManager[object]:
+    """The lease on the scores, where any are to be made: whole ones serve many runs at once."""
+    if exact or count_units(score_set.missing(score_set.units(corpus))):
+        return lease(score_set.pieces)
+    return nullcontext()
+
+
+def _check_shared(
+    options: CorpusOptions,
+    corpus: Corpus,
+    score_set: ScoreSet,
+    embedder: EmbedderSpec | None = None,
+) -> None:
+    """Refuses a local place that some node of the cluster does not see."""
+    read, written = dict(corpus_files(corpus)), list[tuple[str, Location]]()
+    if isinstance(options, ScoringOptions):
+        read |= model_files("--model", options.model)
+    if embedder is not None:
+        read |= model_files("--encoder", embedder.model.name)
+    if isinstance(options, SelectionOptions):
+        output = Output(location_of(options, options.output))
+        written += [("OUTPUT", output.location), *within("OUTPUT", output.data, output.exports)]
+    # Whoever only selects may have no right to write scores. Embeddings go beside them, and marks
+    # of bad shards.
+    writes = isinstance(options, ScoringOptions) or embedder is not None
+    if writes or options.on_bad_shard == "skip":
+        written += [("SCORES", score_set.location), *within("SCORES", score_set.pieces)]
+    else:
+        read |= score_files(score_set)
+    check_shared(Places(read, written))
 
 
 def _needs_float32(options: RunOptions, score_set: ScoreSet) -> bool:

@@ -11,7 +11,7 @@ from sf_ray.corpus.columns import unused_text
 from sf_ray.corpus.plan_cache import sample_of
 from sf_ray.corpus.planning import Corpus, say_skipped
 from sf_ray.corpus.readers.file_types import FileType
-from sf_ray.errors import UsageError
+from sf_ray.errors import SfRayError, UsageError
 from sf_ray.output.export_tasks import export
 from sf_ray.output.layout import Output
 from sf_ray.output.report.files import write_report
@@ -31,7 +31,8 @@ from sf_ray.selection.exact.run import ExactSelection
 from sf_ray.selection.group_column import GroupColumn, column_of, group_problem
 from sf_ray.selection.run import select_rows, with_diversity
 from sf_ray.selection.selection import Selection
-from sf_ray.storage.location import Location
+from sf_ray.storage.lease import HeldLease
+from sf_ray.storage.location import Location, whole_path
 
 # The rows of a corpus that float32 would select.
 Exactly = Callable[[Corpus], ExactSelection]
@@ -48,7 +49,7 @@ def is_done(
 
     `exact_sample` are the rows of the sample of an exact selection; None for another one.
     """
-    output = _output(options)
+    output = Output(location_of(options, options.output))
     manifest = output.finished(_request_id(options, corpus, score_set, embedder, exact_sample))
     if manifest is not None:
         say("nothing to do: the output is there, whole, and of this very request")
@@ -63,6 +64,7 @@ def select_and_write(
     embedder: EmbedderSpec | None,
     scored: Scored,
     wall_s: WallTimes,
+    held: HeldLease,
     exactly: Exactly | None = None,
 ) -> Corpus:
     """Selects rows, writes the filtered shards and, last of all, the manifest.
@@ -74,6 +76,7 @@ def select_and_write(
         embedder: The encoder that `--diversify-to` needs; None without that option.
         scored: What this run scored, for the manifest.
         wall_s: Gets the seconds of each step.
+        held: The lease on OUTPUT, which is checked before anything final is overwritten.
         exactly: How to select as float32 would; None to select by the scores as they are.
 
     Returns:
@@ -82,7 +85,7 @@ def select_and_write(
     Raises:
         SfRayError: Something is wrong with the data, the output or storage.
     """
-    output = _output(options)
+    output = Output(location_of(options, options.output), held.check)
     # While Ray's tasks select and write, this process has nothing else to do.
     threading.Thread(target=load_drawing, daemon=True).start()
     selection, rescoring, written = _select_and_write_shards(
@@ -121,6 +124,7 @@ def select_and_write(
         ),
         wall_s,
     )
+    output.check_written(manifest)
     write_report(output, manifest, summary)
     output.finish(manifest)
     print_manifest(manifest, output.location)
@@ -154,11 +158,13 @@ def _select_and_write_shards(
                 return selection, rescoring, write_kept(options, selection, output)
         except MarkedBadError:
             known, corpus = corpus.skipped, corpus.without(score_set.bad_shards())
+            if corpus.skipped == known:  # else this would go on for ever
+                raise SfRayError(
+                    f"{score_set.marks.public_uri}: a node marked a shard as bad there, but this "
+                    "machine does not see the mark. Give SCORES a bucket, or a file system that "
+                    "all nodes share"
+                ) from None
             say_skipped(corpus.skipped, known, then="; selecting again")
-
-
-def _output(options: SelectionOptions) -> Output:
-    return Output(location_of(options, options.output))
 
 
 def _request(
@@ -171,10 +177,18 @@ def _request(
     """What was asked for, as the manifest says it."""
     return RunRequest(
         request_id=_request_id(options, corpus, score_set, embedder, exact_sample),
-        command=command_line(options, lambda uri: Location(uri).public_uri),
+        command=command_line(_anywhere(options), lambda uri: Location(uri).public_uri),
         options=options,
         encoder=Location(embedder.model.name).public_uri if embedder else "",
         encoder_fingerprint=embedder.model.fingerprint if embedder else "",
+    )
+
+
+def _anywhere(options: SelectionOptions) -> SelectionOptions:
+    """The options with absolute paths of input, scores and output: right in any directory."""
+    places = {name: getattr(options, name, None) for name in ("input", "scores", "output")}
+    return options.model_copy(
+        update={name: whole_path(place) for name, place in places.items() if place}
     )
 
 

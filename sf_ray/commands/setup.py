@@ -8,7 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sf_ray.commands.locations import input_of, location_of, model_storage_options
+from sf_ray.commands.locations import (
+    input_of,
+    location_of,
+    model_storage_options,
+    refuse_unwritable,
+)
 from sf_ray.config.options import CorpusOptions, ScoringOptions, SelectionOptions
 from sf_ray.corpus.columns import as_in_json, in_words, unused_text
 from sf_ray.corpus.formats import Format, resolve_format
@@ -87,23 +92,20 @@ def check_places(options: CorpusOptions, scores: str | None, output: str | None)
                 f"{flag} {as_text(place)}: not UTF-8, so that no manifest can hold it; rename it"
             )
     for flag, place in (("OUTPUT", output), ("--scores", scores)):
-        if place and Location(place).is_read_only:
+        if place:
+            refuse_unwritable(flag, place)
+    for other in (location_of(options, place) for place in (output, scores) if place):
+        if overlap(corpus, other, one_is_input=True):
             raise UsageError(
-                f"{flag} {Location(place).public_uri}: sf-ray reads from there, but cannot write: "
-                "choose a directory or a bucket, and upload the result when it is whole"
-            )
-    for other in filter(None, (output, scores)):
-        if overlap(corpus, location_of(options, other), one_is_input=True):
-            raise UsageError(
-                f"INPUT {corpus.public_uri} and {Location(other).public_uri} lie inside each "
+                f"INPUT {corpus.public_uri} and {other.public_uri} lie inside each "
                 "other; the input is never written to: choose another place for the output"
             )
     if output and scores:
         data = Output(location_of(options, output)).data
         if overlap(data, location_of(options, scores)):
             raise UsageError(
-                f"--scores {Location(scores).public_uri} lies in {data.public_uri}, where "
-                "only filtered shards go: choose another place for the scores"
+                f"--scores {location_of(options, scores).public_uri} lies in {data.public_uri}, "
+                "where only filtered shards go: choose another place for the scores"
             )
 
 

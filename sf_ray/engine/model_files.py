@@ -81,9 +81,20 @@ def resolve_model(name: str, storage_options: Mapping[str, Any] | None = None) -
             "with save_pretrained"
         )
     check_names(name, source)
+    return Model(name, source, _content_hash(_files_of(source)))
+
+
+def local_model_files(name: str) -> list[str]:
+    """Absolute paths of the files of a model that lies on a disk; none for any other name."""
+    path = Path(name).absolute()
+    if name in ("demo", "minilm") or Location(name).is_remote or not path.exists():
+        return []
+    return [str(path)] if path.is_file() else list(map(str, _files_of(path)))
+
+
+def _files_of(source: Path) -> list[Path]:
     folders = [source, *(path for path in source.iterdir() if MODULE_FOLDER.fullmatch(path.name))]
-    files = sorted({p for folder in folders for glob in _MODEL_FILES for p in folder.glob(glob)})
-    return Model(name, source, _content_hash(files))
+    return sorted({p for folder in folders for glob in _MODEL_FILES for p in folder.glob(glob)})
 
 
 def load_tokenizer(model: Model, trust_remote_code: bool = False, kind: str | None = None) -> Any:

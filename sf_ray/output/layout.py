@@ -6,7 +6,8 @@ has written is never overwritten or deleted. This module does not know what the 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from time import sleep
 
 from sf_ray.errors import SfRayError
 from sf_ray.output.manifest import MOST_BYTES, Manifest
@@ -16,19 +17,33 @@ from sf_ray.storage.files import (
     put_bytes,
     read_bounded_or_none,
     remove,
+    size_or_none,
 )
 from sf_ray.storage.json_files import read_json_or_none
 from sf_ray.storage.location import Location
 
 # Marks an exported file among the names of filtered shards, of which none has an empty part.
 _EXPORT = "//export/"
+# A store may list a new file late, and a network disk may show it late.
+_LOOKS, _PAUSE_S = 4, 2.0
+# Files that an error names; more are counted.
+_FILES_SHOWN = 3
 
 
 class Output:
     """One output location."""
 
-    def __init__(self, location: Location) -> None:
+    def __init__(
+        self, location: Location, refuse_if_lost: Callable[[], None] = lambda: None
+    ) -> None:
+        """
+        Args:
+            location: OUTPUT.
+            refuse_if_lost: Raises where this run does not hold OUTPUT any more; called right before
+                anything final is removed or written.
+        """
         self.location = location
+        self._refuse_if_lost = refuse_if_lost
         self.data = location.join("data")
         self.exports = location.join("export")
         self.manifest_location = location.join("manifest.json")
@@ -83,12 +98,57 @@ class Output:
                 "that no finished or interrupted run wrote, e.g. "
                 f"{self._place(foreign[0]).public_uri}; choose another output or move them"
             )
+        self._refuse_if_lost()
         # In this order: were the run killed between two steps, the next one still knows all files.
         put_bytes(self._writing, json.dumps({"names": sorted(owned | names)}).encode())
         remove(self.manifest_location)
         places = map(self._place, sorted(present))
         for _ in map_requests(self.location, remove, places):
             pass  # an error of a thread is raised when its result is taken
+
+    def check_written(self, manifest: Manifest) -> None:
+        """Lists the output, and refuses where it lacks what the manifest says.
+
+        A task that wrote to the disk of its own node succeeds, and nothing of it is here.
+
+        Raises:
+            SfRayError: Names files that are not there, or have another size.
+        """
+        recorded, wrong = _recorded(manifest), dict[str, int | None]()
+        for look in range(_LOOKS):
+            present = self._present()
+            suspects = [name for name, size in recorded.items() if present.get(name) != size]
+            # Asked for by name, because a listing may be older than the file.
+            sizes = map_requests(
+                self.location, lambda name: size_or_none(self._place(name)), suspects
+            )
+            found = dict(zip(suspects, sizes, strict=True))
+            wrong = {name: size for name, size in found.items() if size != recorded[name]}
+            if not wrong:
+                break
+            if look < _LOOKS - 1:
+                sleep(_PAUSE_S)
+        if wrong:
+            raise SfRayError(self._unlike(recorded, wrong))
+        self._refuse_if_lost()
+
+    def _unlike(self, recorded: Mapping[str, int], wrong: Mapping[str, int | None]) -> str:
+        shown = "; ".join(
+            f"{self._place(name).public_uri} "
+            + ("is not there" if size is None else f"has {size:,} bytes, not {recorded[name]:,}")
+            for name, size in list(wrong.items())[:_FILES_SHOWN]
+        )
+        why = (
+            "another run or program changes files there, or the storage lost them"
+            if self.location.is_remote
+            else "a node of the cluster wrote them to a disk of its own, or another program "
+            "changes files there. Give OUTPUT a bucket, or a file system that all nodes share"
+        )
+        return (
+            f"{self.location.public_uri}: {len(wrong):,} of {len(recorded):,} files that were "
+            f"written are not there as they were written, so there is no manifest: {shown}: {why}; "
+            "no row is scored again by the same command"
+        )
 
     def _claimed(self) -> set[str]:
         """The names that an interrupted run may have written.
@@ -107,6 +167,7 @@ class Output:
 
     def finish(self, manifest: Manifest) -> None:
         """Writes the manifest, after all other files."""
+        self._refuse_if_lost()
         put_bytes(self.manifest_location, manifest.to_json())
         remove(self._writing)
 

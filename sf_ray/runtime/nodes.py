@@ -3,9 +3,9 @@
 Does not know what the function finds out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import wait
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -24,26 +24,57 @@ class Node(NamedTuple):
     """A node of the cluster.
 
     Attributes:
-        address: Its IP address, by which people know it; several nodes may share it.
+        address: Its IP address; several nodes may share it.
         id: Its id in Ray, which is unique.
+        host: The name of its machine, or its address once more.
     """
 
     address: str
     id: str
+    host: str = ""
+
+    @property
+    def name(self) -> str:
+        """By which people know it. Several nodes may share a machine: only the id tells those."""
+        host = [self.host] if self.host not in ("", self.address) else []
+        return f"{self.address} ({', '.join([*host, 'node ' + self.id[:8]])})"
 
 
 def alive_nodes() -> list[Node]:
     """The nodes that the cluster has now, by address."""
-    nodes = [
-        Node(node["NodeManagerAddress"], node["NodeID"]) for node in ray.nodes() if node["Alive"]
-    ]
-    return sorted(nodes)
+    return sorted(_node(node) for node in ray.nodes() if node["Alive"])
+
+
+def working_nodes() -> list[Node]:
+    """The nodes that may get tasks or actors, by address.
+
+    Every task and actor of ours takes a part of a CPU, so that a node without any gets none; such a
+    node counts only where this process runs on it.
+    """
+    here = this_node_id()
+    return sorted(
+        _node(node)
+        for node in ray.nodes()
+        if node["Alive"] and (node["Resources"].get("CPU") or node["NodeID"] == here)
+    )
+
+
+def this_node_id() -> str:
+    """Ray's id of the node on which this is called."""
+    node_id: str = ray.get_runtime_context().get_node_id()
+    return node_id
+
+
+def _node(node: dict[str, Any]) -> Node:
+    return Node(node["NodeManagerAddress"], node["NodeID"], node.get("NodeManagerHostname", ""))
 
 
 def on_every_node(
-    function: Callable[[], Value], timeout_s: float = _ANSWER_S
+    function: Callable[[], Value],
+    timeout_s: float = _ANSWER_S,
+    nodes: Sequence[Node] | None = None,
 ) -> dict[Node, Value | SfRayError]:
-    """Calls a function on each node that the cluster has now, also on nodes without CPUs.
+    """Calls a function on each node, also on nodes without CPUs.
 
     The calls reserve nothing, so they need not wait for the work that keeps a node's CPUs. Where
     its process dies, a call is made again.
@@ -52,6 +83,7 @@ def on_every_node(
         function: Called in a Ray worker on each node. A function of a module is found there by its
             name; one that is defined in a function travels with its code.
         timeout_s: Seconds to wait for all nodes together.
+        nodes: The nodes. Default: all.
 
     Returns:
         What the function returned on each node; an error where it raised one, where the node could
@@ -61,7 +93,7 @@ def on_every_node(
     task = ray.remote(num_cpus=0)(lambda: function())
     # Futures, because a signal ends the wait for a future at once; `ray.get` holds it back.
     waiting = {}
-    for node in alive_nodes():
+    for node in alive_nodes() if nodes is None else nodes:
         here = NodeAffinitySchedulingStrategy(node.id, soft=False)
         ref = task.options(scheduling_strategy=here).remote()
         waiting[node] = ref, ref.future()

@@ -30,7 +30,7 @@ from sf_ray.scoring.partial_sets import RowSet
 from sf_ray.scoring.score_set import ScoreSet, ShardUnits, count_units
 from sf_ray.scoring.stages.actor import ScoreUnits
 from sf_ray.scoring.stages.progress import RunMetrics, ScoringProgress
-from sf_ray.scoring.stages.sink import PieceSink
+from sf_ray.scoring.stages.sink import PieceSink, refuse_unseen
 from sf_ray.scoring.stages.source import ScoringJob, UnitSource
 from sf_ray.scoring.stages.tally import RunCounts, Scored
 from sf_ray.storage.location import Location
@@ -102,15 +102,18 @@ def score_units(
         count_units(todo),
     )
     attempts: list[ScoringProgress] = []
+    nodes: dict[str, str] = {}
 
     def attempt(todo: ShardUnits) -> None:
-        _score_once(options, corpus, scoring, todo, attempts, metrics)
+        nodes.update(_score_once(options, corpus, scoring, todo, attempts, metrics))
 
     def missing() -> ShardUnits:
         nonlocal corpus
         if options.on_bad_shard == "skip":
             corpus = _without_bad_shards(corpus, scoring.score_set)
-        return scoring.missing(corpus)
+        left = scoring.missing(corpus)
+        refuse_unseen(scoring.score_set, left, nodes)
+        return left
 
     def before_retry(units: int, problem: ClusterError) -> None:
         count_retries("scoring")
@@ -191,8 +194,12 @@ def _score_once(
     todo: ShardUnits,
     attempts: list[ScoringProgress],
     metrics: RunMetrics,
-) -> None:
-    """One attempt. Its progress joins `attempts` first: the work of a failed attempt counts too."""
+) -> dict[str, str]:
+    """One attempt. Its progress joins `attempts` first: the work of a failed attempt counts too.
+
+    Returns:
+        Name of a piece -> address of the node that says it wrote the piece.
+    """
     # Ray ends an actor when nothing refers to it any more. The actors of an attempt that was
     # stopped hang in the cycles of its traceback, and keep the CPUs that the new ones wait for.
     gc.collect()
@@ -230,14 +237,16 @@ def _score_once(
             watched(lambda: progress.counts.signs_of_life, options.stall_s, stalled),
             user_errors(),
         ):
+            sink = PieceSink(pieces)
             scored.write_datasink(
-                PieceSink(pieces),
+                sink,
                 ray_remote_args={"num_cpus": pool.write_cpus},
                 # A task writes faster than an actor scores. More of them would each be a process of
                 # their own, whose start takes as long as writing a million rows.
                 concurrency=pool.max_size,
             )
     check(progress.counts)
+    return sink.nodes
 
 
 def scoring_dataset(

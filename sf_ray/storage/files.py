@@ -337,6 +337,16 @@ def is_there(location: Location) -> bool:
     return True
 
 
+def size_or_none(location: Location) -> int | None:
+    """Bytes of a file, found by one request; None where it does not exist."""
+    try:
+        return int(location.call("info", location.path)["size"])
+    except SfRayError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+
+
 def copy_here(location: Location, file: File, target: Path) -> None:
     """Copies a file to this machine's disk."""
     try:

@@ -8,31 +8,31 @@ its process on this machine is gone, or it was not renewed for `_EXPIRES_S`. Whe
 another machine lives cannot be seen at once. A new run therefore waits until that holder renews its
 lease, and is refused, or until the lease expires, and takes over. So a retry on a new cluster goes
 on by itself.
+
+A holder that cannot renew is overtaken in its turn. It ends when another run has taken over, or
+when one may do so at any moment: `_EXPIRES_S` after the last renewal. A store that answers nothing
+at all gets the time that its requests are repeated for, because no run can take over there
+meanwhile. Before a run overwrites anything that is final, it calls `HeldLease.check`.
 """
 
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from time import monotonic, sleep
 
-from sf_ray.errors import LeaseError, SfRayError
+from sf_ray.errors import LeaseError, SfRayError, first_line
 from sf_ray.runtime.log import say
 from sf_ray.runtime.signals import interrupt
-from sf_ray.storage.files import (
-    File,
-    put_bytes,
-    read_bounded_or_none,
-    read_bytes_or_none,
-    remove,
-)
+from sf_ray.storage.files import File, read_bounded_or_none, read_bytes_or_none, remove
 from sf_ray.storage.lease_files import (
     create_lease,
     lease_age_s,
     lease_name,
     lease_number,
     list_leases,
+    put_lease,
     try_rights,
 )
 from sf_ray.storage.lease_holder import Holder
@@ -49,8 +49,97 @@ _TRIES = 3
 _MOST_BYTES = 1 << 16
 
 
+class HeldLease:
+    """The lease of this run on one place, renewed in a thread of its own."""
+
+    def __init__(self, folder: Location, number: int, holder: Holder) -> None:
+        """
+        Args:
+            folder: The `_lease` folder of the place.
+            number: The number that this run has created.
+            holder: This run.
+        """
+        self._patient = folder
+        # A storage that does not answer must not hold up the thread, or the end of the run.
+        self._folder = replace(folder, retry_s=min(folder.retry_s, _PATIENCE_S))
+        self._outage_s = max(_EXPIRES_S, folder.retry_s)
+        self._number, self._holder = number, holder
+        self._renewed = monotonic()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Renews the lease, and asks the store whether it is still this run's.
+
+        In this order: a run that looks after the renewal finds a living holder, and one that has
+        taken over before is seen.
+
+        Raises:
+            LeaseError: Another run has taken over.
+            SfRayError: The lease cannot be renewed.
+        """
+        _refuse_if_overtaken(self._patient, self._number, self._holder)
+        self._put(self._patient)
+        _refuse_if_overtaken(self._patient, self._number, self._holder)
+        self._renewed = monotonic()
+
+    def give_back(self) -> None:
+        """Ends the renewal and removes the lease, unless another run holds the place by now."""
+        self._done.set()
+        self._thread.join(timeout=_PATIENCE_S)
+        mine = self._folder.join(lease_name(self._number))
+        try:
+            data = read_bounded_or_none(mine, _MOST_BYTES)
+            if data is not None and Holder.from_json(data).run == self._holder.run:
+                remove(mine)
+        except (SfRayError, OSError) as error:
+            say(f"note: the lease could not be given back and will expire ({first_line(error)})")
+
+    def _keep(self) -> None:
+        """Renews the lease until the run ends; interrupts the run when the lease is lost."""
+        said, wait_s = False, _RENEW_S
+        while not self._done.wait(wait_s):
+            listed = False
+            try:
+                _refuse_if_overtaken(self._folder, self._number, self._holder)
+                listed = True
+                self._put(self._folder)
+                self._renewed = monotonic()
+                said, wait_s = False, _RENEW_S
+            except LeaseError as error:
+                interrupt(error)
+                return
+            except Exception as error:  # noqa: BLE001 - a thread that ends in silence loses the lease
+                silent_s = monotonic() - self._renewed
+                store_is_gone = (
+                    self._folder.is_remote and not listed and isinstance(error, SfRayError)
+                )
+                if silent_s > (self._outage_s if store_is_gone else _EXPIRES_S):
+                    interrupt(self._silent_for(silent_s, error))
+                    return
+                wait_s = min(_RENEW_S, _LOOK_S)
+                if not said:
+                    said = True
+                    with suppress(OSError, ValueError):  # the log may lie on the same full disk
+                        say(
+                            f"note: {_place(self._folder)}: the lease could not be renewed "
+                            f"({_named(error)}); trying again"
+                        )
+
+    def _put(self, folder: Location) -> None:
+        put_lease(folder.join(lease_name(self._number)), _content(self._holder))
+
+    def _silent_for(self, silent_s: float, error: BaseException) -> LeaseError:
+        return LeaseError(
+            f"{_place(self._folder)}: the lease could not be renewed for {silent_s:.0f} s "
+            f"({_named(error)}), so that another run may take over; nothing more is written. Mend "
+            "the cause; the same command goes on where this one was"
+        )
+
+
 @contextmanager
-def lease(place: Location) -> Iterator[None]:
+def lease(place: Location) -> Iterator[HeldLease]:
     """Holds a place, so that no other run writes there meanwhile.
 
     Tries first whether this run may do there all that it will.
@@ -58,23 +147,16 @@ def lease(place: Location) -> Iterator[None]:
     Raises:
         SfRayError: A right is missing, or storage failed.
         LeaseError: Another run holds the place. In the main thread this error may also interrupt
-            the block, when storage kept this run from renewing for so long that another one took
-            over.
+            the block: when another run took over, or may take over because this one could not
+            renew the lease for too long.
     """
     folder, holder = place.join("_lease"), Holder.this_run()
     try_rights(folder)
-    number = _take(folder, holder)
-    # From here on a storage that does not answer must not hold up the end of the run.
-    folder = replace(folder, retry_s=min(folder.retry_s, _PATIENCE_S))
-    done = threading.Event()
-    thread = threading.Thread(target=_renew, args=(folder, number, holder, done), daemon=True)
-    thread.start()
+    held = HeldLease(folder, _take(folder, holder), holder)
     try:
-        yield
+        yield held
     finally:
-        done.set()
-        thread.join(timeout=_PATIENCE_S)
-        _release(folder.join(lease_name(number)), holder)
+        held.give_back()
 
 
 def refuse_if_held(place: Location) -> None:
@@ -162,25 +244,7 @@ def _watch(folder: Location, file: File, host: str) -> float | None:
     return age_s
 
 
-def _renew(folder: Location, number: int, holder: Holder, done: threading.Event) -> None:
-    """Rewrites the lease until `done`; interrupts the run when another one has taken over."""
-    renewed = monotonic()
-    while not done.wait(_RENEW_S):
-        try:
-            _check(folder, number, holder)
-            put_bytes(folder.join(lease_name(number)), _content(holder))
-            renewed = monotonic()
-        except LeaseError as error:
-            interrupt(error)
-            return
-        except SfRayError as error:
-            silent_s = monotonic() - renewed
-            if silent_s > _EXPIRES_S:
-                say(f"note: the lease could not be renewed for {silent_s:.0f} s ({error})")
-
-
-def _check(folder: Location, number: int, holder: Holder) -> None:
-    """Refuses to go on where this run's number is no longer the highest."""
+def _refuse_if_overtaken(folder: Location, number: int, holder: Holder) -> None:
     leases = list_leases(folder)
     if not leases or lease_number(leases[-1]) != number:
         raise LeaseError(
@@ -189,18 +253,17 @@ def _check(folder: Location, number: int, holder: Holder) -> None:
         )
 
 
-def _release(mine: Location, holder: Holder) -> None:
-    try:
-        data = read_bounded_or_none(mine, _MOST_BYTES)
-        if data is not None and Holder.from_json(data).run == holder.run:
-            remove(mine)
-    except SfRayError as error:
-        say(f"note: the lease could not be given back and will expire ({error})")
-
-
 def _content(holder: Holder) -> bytes:
     return json.dumps(asdict(holder), indent=2).encode()
 
 
 def _place(folder: Location) -> str:
     return folder.public_uri.removesuffix("/_lease")
+
+
+def _named(error: BaseException) -> str:
+    return (
+        first_line(error)
+        if isinstance(error, SfRayError)
+        else (f"{type(error).__name__}: {first_line(error)}")
+    )

@@ -42,6 +42,18 @@ def lease_number(file: File) -> int:
     return int(file.relative.removesuffix(".json"))
 
 
+def put_lease(location: Location, data: bytes) -> None:
+    """Writes a lease file whole, whether it exists or not.
+
+    To a remote storage in one request from memory: the temporary disk of this machine may be full.
+    """
+    if location.is_remote:
+        location.call("pipe_file", location.path, data, size=len(data))
+    else:
+        with storage_errors(location):
+            put_bytes(location, data)
+
+
 def create_lease(location: Location, data: bytes) -> bool:
     """Creates a lease file, unless it exists.
 
@@ -141,7 +153,7 @@ def lease_age_s(folder: Location, file: File) -> float | None:
         SfRayError: The storage does not report when a file was written.
     """
     probe = folder.join(f".probe-{secrets.token_hex(6)}")
-    put_bytes(probe, b"now")
+    put_lease(probe, b"now")
     try:
         now = _modified(probe)
         try:

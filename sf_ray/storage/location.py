@@ -7,6 +7,7 @@ Knows no Ray and no model.
 
 import copy
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace

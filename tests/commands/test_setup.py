@@ -112,6 +112,38 @@ def test_places_inside_each_other_are_refused(
         check_places(options(input=corpus), scores, output)
 
 
+def test_a_path_is_absolute_so_that_what_is_printed_says_where_things_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for relative in ("out", "./out", "other/../out"):
+        assert location_of(options(), relative).public_uri == str(tmp_path / "out")
+    with pytest.raises(UsageError, match=f"INPUT {tmp_path}/in and {tmp_path}/in/out lie inside"):
+        check_places(options(input="in"), None, "in/out")
+
+
+@pytest.mark.parametrize("flag", ["OUTPUT", "--scores"])
+@pytest.mark.parametrize("spelling", ["relative", "absolute", "a link"])
+def test_results_in_the_folder_that_ray_unpacked_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str, spelling: str
+) -> None:
+    unpacked = tmp_path / "session_1/runtime_resources/working_dir_files/_ray_pkg_1"
+    unpacked.mkdir(parents=True)
+    monkeypatch.chdir(unpacked)
+    (tmp_path / "link").symlink_to(unpacked)
+    place = {"relative": "out", "absolute": f"{unpacked}/out", "a link": f"{tmp_path}/link/out"}
+    asked = {"OUTPUT": (None, place[spelling]), "--scores": (place[spelling], None)}
+    with pytest.raises(UsageError, match=f"^{flag} {tmp_path}/.*/out: .* Ray removes it after"):
+        check_places(options(input="corpus"), *asked[flag])
+    # What is only read may lie there: every node has unpacked it.
+    check_places(options(input="corpus"), f"{tmp_path}/scores", f"{tmp_path}/out")
+
+
+def test_the_memory_of_a_process_is_no_place_for_results() -> None:
+    with pytest.raises(UsageError, match="^OUTPUT memory://out: this is the memory of one process"):
+        check_places(options(), None, "memory://out")
+
+
 def test_scores_may_lie_beside_the_data_of_an_output(tmp_path: Path) -> None:
     asked = options(input=str(tmp_path / "corpus"))
     check_places(asked, str(tmp_path / "out/scores"), str(tmp_path / "out"))

@@ -17,6 +17,8 @@ from bench.support import free_scorer
 from bench.support.corpora import make_rows, write_shards
 from sf_ray.cli import main
 from sf_ray.commands.setup import Specs
+from sf_ray.storage.lease import lease
+from sf_ray.storage.location import Location
 from tests.support.cli import Cli
 from tests.support.hash_scorer import HashEngineSpec
 from tests.support.naive import naive_score
@@ -144,6 +146,24 @@ def test_scores_serve_many_selections_and_a_selection_replaces_its_own_output(
     expected = [s["ifd"] for s in table if s["ifd"] is not None and 0.3 <= s["ifd"] < 0.8]
     assert [row["ifd"] for row in read_rows(out / "data")] == expected
     assert "no more have an IFD from 0.3 to 0.8" in " ".join(stdout.split())
+
+
+def test_whole_scores_are_selected_from_while_another_run_holds_them(
+    scored: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli, free_scorer: Free
+) -> None:
+    free_scorer()
+    scores = copy_of(scored / "scores", tmp_path / "scores")
+    (pieces,) = (path.parent for path in scores.rglob("identity.json"))
+    command = ("run", scored / "corpus", tmp_path / "out", "--scores", scores)
+    command += ("--model", tiny_model, "--keep-count", "10", *OPTIONS)
+    with lease(Location(str(pieces))):
+        code, _, stderr = sf_ray_cli(*command)
+        assert code == 0, stderr
+        assert "9 units, 9 have scores, 0 to score" in stderr
+        next(pieces.rglob("*.parquet")).unlink()
+        code, _, stderr = sf_ray_cli(*command, "--min-ifd", "0.1")
+        assert code == 1
+        assert "another run writes there" in stderr
 
 
 def test_changed_and_removed_shards_never_meet_old_scores(

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from sf_ray.errors import SfRayError
+from sf_ray.errors import LeaseError, SfRayError
 from sf_ray.output.layout import Output
-from sf_ray.output.manifest import Manifest, OutputFiles, WrittenFile
+from sf_ray.output.manifest import ExportedFiles, Manifest, OutputFiles, WrittenFile
 from sf_ray.storage.location import Location
 
 
@@ -76,3 +76,58 @@ def test_a_file_of_an_older_run_is_gone_though_its_name_is_claimed_again(tmp_pat
     output.finish(manifest(["a"], tmp_path, "other"))
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["a"]
     assert output.finished("other") is not None
+
+
+def test_files_that_the_manifest_names_must_be_there_with_their_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sf_ray.output.layout._PAUSE_S", 0.0)
+    output = write(tmp_path, ["a", "b", "c"])
+    made = manifest(["a", "b", "c"], tmp_path)
+    output.check_written(made)
+    (tmp_path / "data/a").unlink()
+    (tmp_path / "data/c").write_text("cut off or not")
+    with pytest.raises(SfRayError) as error:
+        output.check_written(made)
+    assert f"{tmp_path}: 2 of 3 files that were written are not there" in str(error.value)
+    assert f"{tmp_path}/data/a is not there; {tmp_path}/data/c has 14 bytes, not 1" in str(
+        error.value
+    )
+    assert "a disk of its own" in str(error.value)
+
+
+def test_exported_files_must_be_there_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sf_ray.output.layout._PAUSE_S", 0.0)
+    exported = ExportedFiles(
+        name="trl", left_out_rows=0, files=(WrittenFile(path="trl/0.jsonl", rows=1, bytes=2),)
+    )
+    made = Manifest(manifest_version=1, output=OutputFiles(export=exported))
+    with pytest.raises(SfRayError, match=f"{tmp_path}/export/trl/0.jsonl is not there"):
+        Output(Location(str(tmp_path))).check_written(made)
+    remote = Location(f"memory://{tmp_path.name}")
+    with pytest.raises(SfRayError, match="or the storage lost them"):
+        Output(remote).check_written(made)
+
+
+def test_a_listing_that_is_older_than_a_file_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = write(tmp_path, ["a", "b"])
+    monkeypatch.setattr("sf_ray.output.layout.list_files", lambda _: [])
+    output.check_written(manifest(["a", "b"], tmp_path))
+
+
+def test_nothing_final_is_removed_or_written_by_a_run_that_lost_its_lease(tmp_path: Path) -> None:
+    write(tmp_path, ["a"]).finish(made := manifest(["a"], tmp_path))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def lost() -> None:
+        raise LeaseError("lost its lease")
+
+    output = Output(Location(str(tmp_path)), lost)
+    for step in (lambda: output.begin(["a"]), lambda: output.finish(made)):
+        with pytest.raises(LeaseError):
+            step()
+    with pytest.raises(LeaseError):
+        output.check_written(made)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -13,7 +13,12 @@ from sf_ray.encoding.specs import EncodingSpec
 from sf_ray.errors import SfRayError
 from sf_ray.scoring.engine_spec import EngineSpec
 from sf_ray.scoring.partial_sets import RowSet
-from sf_ray.scoring.run import Scoring, _scored, _without_bad_shards, share_units
+from sf_ray.scoring.run import (
+    Scoring,
+    _scored,
+    _without_bad_shards,
+    share_units,
+)
 from sf_ray.scoring.score_set import mark_bad, score_set_of
 from sf_ray.scoring.stages.tally import RunCounts
 from sf_ray.storage.files import put_bytes

@@ -1,20 +1,24 @@
+import errno
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from sf_ray.errors import LeaseError
+from sf_ray.errors import LeaseError, SfRayError
 from sf_ray.runtime.signals import stoppable
 from sf_ray.storage.files import File, list_files, now_utc, put_bytes, remove
 from sf_ray.storage.lease import lease, refuse_if_held
-from sf_ray.storage.lease_files import list_leases
+from sf_ray.storage.lease_files import list_leases, put_lease
 from sf_ray.storage.lease_holder import Holder, process_name
 from sf_ray.storage.location import Location
 
@@ -194,3 +198,171 @@ def test_storage_without_conditional_writes_is_noted(
         assert "has no conditional writes" in capsys.readouterr().err
         with pytest.raises(LeaseError):
             lease(place).__enter__()
+
+
+def fail_to_renew(monkeypatch: pytest.MonkeyPatch, error: BaseException | None) -> list[float]:
+    """From now on every put of a lease raises; returns when that happened."""
+    tries: list[float] = []
+
+    def put(location: Location, data: bytes) -> None:
+        tries.append(time.monotonic())
+        if error is not None:
+            raise error
+        put_lease(location, data)
+
+    monkeypatch.setattr("sf_ray.storage.lease.put_lease", put)
+    return tries
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sf_ray.storage.lease._RENEW_S", 0.05)
+    monkeypatch.setattr("sf_ray.storage.lease._LOOK_S", 0.05)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        MemoryError(),
+        RuntimeError("can't start new thread"),
+        SfRayError("storage failed"),
+        KeyError("ETag"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.usefixtures("quick")
+def test_a_renewal_outlives_any_exception_and_says_so_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+) -> None:
+    place = Location(str(tmp_path))
+    with stoppable(), lease(place):
+        tries = fail_to_renew(monkeypatch, error)
+        wait_until(lambda: len(tries) >= 3)
+        renewals = fail_to_renew(monkeypatch, None)
+        wait_until(lambda: len(renewals) >= 2)
+        with pytest.raises(LeaseError, match="another run writes there"):
+            refuse_if_held(place)
+    said = capsys.readouterr().err
+    assert said.count("the lease could not be renewed") == 1
+    assert (str(error) or type(error).__name__).strip("'") in said
+    assert list_files(place.join("_lease")) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_renewal_outlives_a_log_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with stoppable(), lease(Location(str(tmp_path))) as held:
+        tries = fail_to_renew(monkeypatch, OSError(errno.ENOSPC, "No space left on device"))
+        with monkeypatch.context() as patch:
+            patch.setattr("sf_ray.storage.lease.say", full)
+            wait_until(lambda: len(tries) >= 3)
+        renewals = fail_to_renew(monkeypatch, None)
+        wait_until(lambda: len(renewals) >= 2)
+        held.check()
+
+
+def wait_until(seen: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_that_cannot_renew_ends_before_another_may_take_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sf_ray.storage.lease._EXPIRES_S", 0.5)
+    fail_to_renew(monkeypatch, OSError(errno.ENOSPC, "No space left on device"))
+    with (
+        pytest.raises(LeaseError, match="could not be renewed for .* No space .*; nothing more"),
+        stoppable(),
+        lease(Location(str(tmp_path))),
+    ):
+        time.sleep(30)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_store_that_answers_nobody_gets_the_time_of_its_retries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sf_ray.storage.lease._EXPIRES_S", 0.2)
+    looks: list[float] = []
+
+    def gone(folder: Location) -> list[File]:
+        looks.append(time.monotonic())
+        raise SfRayError("storage failed")
+
+    def held_while_gone(retry_s: float) -> None:
+        place = Location(f"memory://{uuid.uuid4().hex}", retry_s=retry_s)
+        looks.clear()
+        with stoppable(), lease(place) as held:
+            with monkeypatch.context() as patch:
+                patch.setattr("sf_ray.storage.lease.list_leases", gone)
+                wait_until(lambda: len(looks) > 1 and looks[-1] - looks[0] > 1)
+            held.check()
+
+    held_while_gone(retry_s=300)
+    with pytest.raises(LeaseError, match="could not be renewed for"):
+        held_while_gone(retry_s=0.2)
+
+
+def test_of_two_runs_the_one_that_was_silent_may_not_go_on(
+    place: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sf_ray.storage.lease._EXPIRES_S", 1.5)
+    monkeypatch.setattr("sf_ray.storage.lease._LOOK_S", 0.2)
+    with lease(place) as suspended:  # nothing renews it: as when its process was stopped
+        monkeypatch.setattr(Holder, "lives_here", lambda _: None)
+        with lease(place) as other:
+            with pytest.raises(LeaseError, match="lost its lease to another run"):
+                suspended.check()
+            other.check()
+        with pytest.raises(LeaseError, match="lost its lease to another run"):
+            suspended.check()
+    assert list_files(place.join("_lease")) == []
+
+
+def test_a_check_renews_the_lease(place: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lease(place) as held:
+        puts = fail_to_renew(monkeypatch, None)
+        held.check()
+        assert len(puts) == 1
+        fail_to_renew(monkeypatch, SfRayError("storage failed"))
+        with pytest.raises(SfRayError, match="storage failed"):
+            held.check()
+
+
+@pytest.mark.parametrize("skew_s", [-600, 600])
+def test_a_clock_that_is_ten_minutes_off_decides_nothing(
+    place: Location, monkeypatch: pytest.MonkeyPatch, skew_s: int
+) -> None:
+    with lease(place) as held:
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + skew_s)
+        monkeypatch.setattr(Holder, "lives_here", lambda _: True)
+        with pytest.raises(LeaseError, match=r"last seen -?\d s ago"):
+            refuse_if_held(place)
+        held.check()
+
+
+def test_a_remote_lease_needs_no_room_on_the_temporary_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    place = Location(f"memory://{uuid.uuid4().hex}")
+    with lease(place) as held:
+        held.check()
+        with pytest.raises(LeaseError, match="another run writes there"):
+            refuse_if_held(place)

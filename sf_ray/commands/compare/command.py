@@ -3,7 +3,7 @@
 from sf_ray.commands.compare.join import compare_sets
 from sf_ray.commands.compare.page import render_page
 from sf_ray.commands.compare.tables import tables_of
-from sf_ray.commands.locations import location_of
+from sf_ray.commands.locations import location_of, refuse_unwritable
 from sf_ray.config.options import CompareOptions
 from sf_ray.output.report.text_table import print_tables
 from sf_ray.runtime.console import emit
@@ -15,6 +15,8 @@ from sf_ray.text.printable import printable
 
 def compare(options: CompareOptions) -> None:
     """Compares the scores of two models, and prints how alike they are."""
+    if options.page is not None:
+        refuse_unwritable("--page", options.page)
     a, b = (
         find_score_set(location_of(options, uri), scoring_id, f"--scoring-id-{side}")
         for side, uri, scoring_id in (

@@ -28,6 +28,7 @@ from sf_ray.commands.setup import (
     list_corpus,
     scoring_spec_of,
 )
+from sf_ray.commands.shared_places import Places, check_shared, model_files
 from sf_ray.commands.usable import usable_shards
 from sf_ray.config.options import ProbeOptions, ScoringOptions, ScoringSpecOptions
 from sf_ray.corpus.plan_cache import Sample, sample_of
@@ -93,6 +94,9 @@ def probe(options: ProbeOptions, specs: Specs = Specs()) -> SkippedShards:  # no
     with stoppable(), _place_for_scores(options) as scores:
         corpus, _ = list_corpus(options, None, {})
         candidates = _candidates(options, corpus, sample_of(scores, corpus), scores, specs)
+        # Only the models are read on other nodes: this process reads the corpus and keeps scores.
+        models = [model_files("--models", name) for name in options.models]
+        check_shared(Places({key: paths for files in models for key, paths in files.items()}))
         corpus = usable_shards(options, corpus, candidates[0].spec.encoding.format)
         segments = read_segments(
             corpus,

@@ -37,6 +37,7 @@ from sf_ray.commands.setup import (
     scoring_spec_of,
     without_bad,
 )
+from sf_ray.commands.shared_places import Places, check_shared, corpus_files, model_files
 from sf_ray.commands.usable import usable_shards
 from sf_ray.config.options import PlanOptions
 from sf_ray.corpus.plan_cache import sample_of
@@ -82,6 +83,8 @@ def make_plan(options: PlanOptions, specs: Specs) -> tuple[Plan, SkippedShards]:
     join_cluster(options, encoding)
     spec = scoring_spec_of(options, encoding, specs)
     work = _work_to_do(options, corpus, spec, scores)
+    if work.todo:
+        check_shared(Places(corpus_files(work.corpus) | model_files("--model", options.model)))
     plan = Plan(work.progress, _plan_scoring(options, work, spec) if work.todo else None)
     return plan, work.corpus.skipped
 

@@ -1,38 +1,100 @@
-"""The last stage: CPU tasks of Ray put the scores of units as pieces."""
+"""The last stage: CPU tasks of Ray put the scores of units as pieces, and say where they did."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from time import sleep
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+import ray
 from ray.data import Datasink
 
 from sf_ray.corpus.bundles import UnitRows, units_of_bundle
+from sf_ray.errors import SfRayError
+from sf_ray.scoring.score_set import ScoreSet, ShardUnits
 from sf_ray.scoring.score_table import SCORE_ENCODING
-from sf_ray.storage.files import put_table
+from sf_ray.storage.files import is_there, map_requests, put_table
 from sf_ray.storage.location import Location
 
 # Pieces of one task that wait for storage together.
 _PUT_THREADS = 4
+# A store may list a new file late, and a network disk may show it late.
+_LOOKS, _PAUSE_S = 4, 2.0
 
 
-class PieceSink(Datasink[None]):  # type: ignore[misc]
-    """Puts the scores of each unit whole under their final name; doing so twice changes nothing."""
+class _Put(NamedTuple):
+    """Names of the pieces that one task has put, and the address of its node."""
+
+    pieces: list[str]
+    node: str
+
+
+class PieceSink(Datasink[_Put]):  # type: ignore[misc]
+    """Puts the scores of each unit whole under their final name; doing so twice changes nothing.
+
+    Attributes:
+        nodes: On the driver, once all is written: name of a piece -> address of the node that
+            wrote it.
+    """
 
     def __init__(self, pieces: Location) -> None:
         self._pieces = pieces
+        self.nodes: dict[str, str] = {}
 
     def get_name(self) -> str:
         """Name of the operator in Ray's plan and dashboard."""
         return "Pieces"
 
-    def write(self, blocks: Iterable[pa.Table], ctx: Any) -> None:
+    def on_write_complete(self, write_result: Any) -> None:
+        """Remembers who wrote what."""
+        self.nodes = {
+            piece: put.node for put in write_result.write_returns if put for piece in put.pieces
+        }
+
+    def write(self, blocks: Iterable[pa.Table], ctx: Any) -> _Put:
         """Puts every unit of every bundle, several at a time."""
         bundles = [block.slice(index, 1) for block in blocks for index in range(block.num_rows)]
         units = [unit for bundle in bundles for unit in units_of_bundle(bundle)]
         with ThreadPoolExecutor(_PUT_THREADS) as threads:
             for _ in threads.map(self._put, units):
                 pass  # an error of a thread is raised when its result is taken
+        return _Put([unit.piece for unit in units], ray.util.get_node_ip_address())
 
     def _put(self, unit: UnitRows) -> None:
         put_table(self._pieces.join(unit.piece), unit.rows, SCORE_ENCODING)
+
+
+def refuse_unseen(score_set: ScoreSet, left: ShardUnits, nodes: Mapping[str, str]) -> None:
+    """Refuses to score units again whose pieces a task has written, and which are not there.
+
+    Args:
+        score_set: Where the pieces should be.
+        left: The units that have no piece, by a listing.
+        nodes: Name of a piece -> address of the node that says it wrote the piece.
+
+    Raises:
+        SfRayError: Names such a piece and its node.
+    """
+    pieces = [shard.piece(unit) for shard, units in left for unit in units]
+    unseen = [piece for piece in pieces if piece in nodes]
+    for look in range(_LOOKS):
+        # Asked for by name, because a listing may be older than the file.
+        seen = map_requests(
+            score_set.pieces, lambda piece: is_there(score_set.pieces.join(piece)), unseen
+        )
+        unseen = [piece for piece, is_seen in zip(unseen, seen, strict=True) if not is_seen]
+        if not unseen:
+            return
+        if look < _LOOKS - 1:
+            sleep(_PAUSE_S)
+    where = (
+        "another run or program removes files there, or the storage lost them"
+        if score_set.pieces.is_remote
+        else "that node has a disk of its own there, or another program removes files. Give SCORES "
+        "a bucket, or a file system that all nodes share"
+    )
+    raise SfRayError(
+        f"{score_set.pieces.public_uri}: some units have no scores: this machine does not see "
+        f"{len(unseen):,} pieces that were written, e.g. {unseen[0]}, which node "
+        f"{nodes[unseen[0]]} wrote: {where}"
+    )
