@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sf_ray.errors import SfRayError
-from sf_ray.storage.json_files import read_json
+from sf_ray.storage.files import read_bounded
+from sf_ray.storage.json_files import parse_json
 from sf_ray.storage.location import Location
 
 # Folders in which sentence-transformers keeps the modules behind the transformer, as `1_Pooling`.
@@ -55,11 +56,15 @@ def read_object(model: str, path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    advice = "download the model again"
-    # Some models have bounds of infinity there.
-    value = read_json(Location(str(path)), _MOST_BYTES, advice, only_finite=False)
-    if not isinstance(value, dict):
-        raise SfRayError(f"model {model}: {path.name} is no JSON object; {advice}")
+    try:
+        # Some models have bounds of infinity there.
+        value = parse_json(read_bounded(Location(str(path)), _MOST_BYTES), only_finite=False)
+        if not isinstance(value, dict):
+            raise ValueError(f"it is a {type(value).__name__}")
+    except ValueError as error:
+        raise SfRayError(
+            f"model {model}: {path.name} is no JSON object ({error}); download the model again"
+        ) from None
     return value
 
 

@@ -108,7 +108,7 @@ def try_rights(folder: Location) -> None:
     """
     probe = folder.join(f".probe-{secrets.token_hex(6)}")
     remove(probe)
-    put_bytes(probe, b"may this run put, get and delete?")
+    put_lease(probe, b"may this run put, get and delete?")
     try:
         read_bytes(probe)
     finally:

@@ -67,8 +67,11 @@ def _denied_operation(error: BaseException | None) -> str | None:
     response: Any = getattr(answer, "response", None)
     if not isinstance(response, dict):
         return None
-    code = str(response.get("Error", {}).get("Code"))
-    return getattr(answer, "operation_name", None) if code in _NO_RIGHT else None
+    said = response.get("Error", {})
+    # A key that encrypts has a policy of its own: not the operation is denied, but its use.
+    if str(said.get("Code")) not in _NO_RIGHT or "kms:" in str(said.get("Message")):
+        return None
+    return getattr(answer, "operation_name", None)
 
 
 def _in_words(operation: str, path: str) -> str:

@@ -38,11 +38,12 @@ def open_bytes(location: Location, file: File) -> Iterator[io.RawIOBase]:
 def unreadable_is_bad(file: File) -> Iterator[None]:
     """Turns errors of Arrow and of the operating system about a shard into a `BadShardError`.
 
-    Arrow decodes names of columns when they are asked for, and raises Python's error then.
+    So are `ValueError`s: Arrow decodes names of columns when they are asked for, and what is parsed
+    here raises some too.
     """
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise BadShardError(file.relative, f"cannot be read ({first_line(error)})") from error
 
 

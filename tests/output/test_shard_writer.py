@@ -81,7 +81,7 @@ def test_what_a_failing_writer_raises_is_not_blamed_on_the_shard(
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("sf_ray.output.writers.json_writer.packed_file", lambda path, codec: Full())
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(SfRayError, match="out/a.jsonl: no space is left"):
         write_shard(
             corpus.location, corpus.shards[0], np.ones(1), np.ones(1, bool),
             Location(str(tmp_path / "out")), "ifd",

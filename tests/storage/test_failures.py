@@ -56,7 +56,6 @@ LASTING = [
     (amazon(400, "ExpiredToken"), "credentials have expired .*renew those"),
     (amazon(403, "RequestTimeTooSkewed"), "clock is wrong .*NTP"),
     (amazon(404, "NoSuchBucket"), "not found .*check the name, and that the bucket exists"),
-    (amazon(403, "AccessDenied"), "access denied .*what they may do there"),
     (amazon(403, "AccessDenied", "not authorized: kms:GenerateDataKey"), "key that encrypts"),
     (amazon(400, "KMS.DisabledException"), "key that encrypts .*enable it"),
     (amazon(403, "InvalidObjectState"), "archived .*restore it"),

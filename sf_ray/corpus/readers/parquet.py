@@ -14,7 +14,15 @@ import pyarrow.parquet as pq
 
 from sf_ray.corpus.readers.arrow import has_dictionary
 from sf_ray.corpus.readers.arrow_checks import check_batch, check_schema
-from sf_ray.corpus.readers.parquet_footer import StoredColumns, is_encrypted, without_meaning
+from sf_ray.corpus.readers.parquet_footer import (
+    BYTE_ARRAY,
+    FIXED,
+    Chunk,
+    StoredColumns,
+    is_encrypted,
+    located_chunks,
+    without_meaning,
+)
 from sf_ray.corpus.readers.parquet_pages import PageGuard, TooRepeatedError
 from sf_ray.corpus.readers.row_limits import MAX_ROW_BYTES, rows_problem, split
 from sf_ray.corpus.readers.thrift_compact import CompactError
@@ -82,9 +90,15 @@ class ParquetReader:
         self, file: File, handle: io.RawIOBase, max_row_bytes: int = MAX_ROW_BYTES
     ) -> None:
         self._file, self._handle, self._max_row_bytes = file, handle, max_row_bytes
-        with unreadable_is_bad(file), pq.ParquetFile(handle, **_MEANING) as parquet:
+        with unreadable_is_bad(file):
+            footer = _footer_bytes(file, lambda start, end: _read_at(handle, start, end))
+        self._metadata = _metadata(file, footer)
+        self._chunks = _located(file, footer, self._metadata)
+        with (
+            unreadable_is_bad(file),
+            pq.ParquetFile(handle, metadata=self._metadata, **_MEANING) as parquet,
+        ):
             self.schema: pa.Schema = parquet.schema_arrow
-            self._metadata = parquet.metadata
             check_schema(self.schema)
 
     def batches(
@@ -97,7 +111,10 @@ class ParquetReader:
         """See `ShardReader.batches`. Ignores `offset`: the footer says where row groups begin."""
         names = None if columns is None else list(dict.fromkeys(columns))
         with unreadable_is_bad(self._file):
-            read = _Read(self._file, self._handle, self._metadata, _MEANING, self._max_row_bytes)
+            read = _Read(
+                self._file, self._handle, self._metadata, self._chunks, _MEANING,
+                self._max_row_bytes,
+            )  # fmt: skip
             for batch in read.batches(rows, names, groups):
                 if names is not None:
                     # Asked for a column "a", Parquet also reads a column "a.b". A name may be
@@ -132,6 +149,7 @@ class StoredParquetReader:
             _ = stored.leaves  # which the writer needs
         self.stored: StoredColumns = stored
         self._metadata = _metadata(file, plain)
+        self._chunks = _located(file, footer, self._metadata)
         self._types = _storage(_categories(_metadata(file, footer), self._metadata))
         with unreadable_is_bad(file):
             source = pa.BufferReader(_as_file(plain))
@@ -148,7 +166,10 @@ class StoredParquetReader:
         """See `ShardReader.batches`; reads all columns, because rows are copied whole."""
         assert columns is None, "rows are copied whole"
         with unreadable_is_bad(self._file):
-            read = _Read(self._file, self._handle, self._metadata, self._types, self._max_row_bytes)
+            read = _Read(
+                self._file, self._handle, self._metadata, self._chunks, self._types,
+                self._max_row_bytes,
+            )  # fmt: skip
             yield from read.batches(rows, None, groups)
 
 
@@ -191,6 +212,7 @@ class _Read:
     Attributes:
         file, handle: The shard.
         metadata: Its footer.
+        chunks: Those of each row group.
         types: How values become Arrow values.
         max_row_bytes: The largest row.
     """
@@ -198,6 +220,7 @@ class _Read:
     file: File
     handle: io.RawIOBase
     metadata: pq.FileMetaData
+    chunks: Sequence[Sequence[Chunk]]
     types: dict[str, object]
     max_row_bytes: int
 
@@ -210,7 +233,7 @@ class _Read:
         together: list[int] = []
         together_bytes, together_rows = 0, rows
         for group in range(self.metadata.num_row_groups) if groups is None else groups:
-            group_bytes, group_rows = _size(self.metadata, group, leaves, rows)
+            group_bytes, group_rows = self._size(group, leaves, rows)
             if together and together_bytes + group_bytes > _TOGETHER_BYTES:
                 yield from self._some(row, together_rows, columns, together, together_bytes)
                 row += sum(self.metadata.row_group(read).num_rows for read in together)
@@ -254,13 +277,28 @@ class _Read:
         chunks = []
         for group in groups:
             for leaf in _leaves_below(self.metadata, columns):
-                column = self.metadata.row_group(group).column(leaf)
-                start = column.data_page_offset
-                if column.has_dictionary_page and column.dictionary_page_offset is not None:
-                    start = min(start, column.dictionary_page_offset)
-                chunks.append((start, start + column.total_compressed_size))
+                chunk = self.chunks[group][leaf]
+                chunks.append((chunk.start, chunk.start + chunk.packed_bytes))
         most = _REPEATED_BYTES // rows if rows > 1 else self.file.size * _REPEATED_BYTES
         return PageGuard(self.handle, self.file.size, chunks, self.max_row_bytes, most)
+
+    def _size(self, group: int, leaves: Iterable[int], most_rows: int) -> tuple[int, int]:
+        """(bytes of the columns of a row group before compression, rows of a batch)."""
+        unpacked = 0
+        for leaf in leaves:
+            chunk, described = self.chunks[group][leaf], self.metadata.schema.column(leaf)
+            size = chunk.unpacked_bytes
+            if described.max_repetition_level:
+                size = max(size, _VALUE_BYTES * chunk.values)
+            unpacked += size
+            repeated = 0
+            if chunk.has_dictionary and chunk.physical == BYTE_ARRAY:
+                repeated = min(size, _REPEATED_PAGE_BYTES)
+            elif chunk.physical == FIXED:
+                repeated = described.length  # a null takes as much
+            most_rows = min(most_rows, _REPEATED_BYTES // max(repeated, 1))
+        rows = max(0, self.metadata.row_group(group).num_rows)
+        return unpacked, max(1, min(most_rows, _BATCH_BYTES * rows // max(unpacked, 1)))
 
     def _arrow_batches(
         self,
@@ -304,27 +342,6 @@ def _leaves_below(metadata: pq.FileMetaData, columns: list[str] | None) -> list[
     return [leaf for leaf, path in enumerate(paths) if f"{path}.".startswith(starts)]
 
 
-def _size(
-    metadata: pq.FileMetaData, group: int, leaves: Iterable[int], most_rows: int
-) -> tuple[int, int]:
-    """(bytes of the columns of a row group before compression, rows of a batch)."""
-    unpacked, row_group = 0, metadata.row_group(group)
-    for leaf in leaves:
-        column, described = row_group.column(leaf), metadata.schema.column(leaf)
-        size = max(0, column.total_uncompressed_size)
-        if described.max_repetition_level:
-            size = max(size, _VALUE_BYTES * column.num_values)
-        unpacked += size
-        repeated = 0
-        if column.has_dictionary_page and column.physical_type == "BYTE_ARRAY":
-            repeated = min(size, _REPEATED_PAGE_BYTES)
-        elif column.physical_type == "FIXED_LEN_BYTE_ARRAY":
-            repeated = described.length  # a null takes as much
-        most_rows = min(most_rows, _REPEATED_BYTES // max(repeated, 1))
-    fitting = _BATCH_BYTES * max(0, row_group.num_rows) // max(unpacked, 1)
-    return unpacked, max(1, min(most_rows, fitting))
-
-
 def _footer_bytes(file: File, read: Callable[[int, int], bytes]) -> bytes:
     """The footer of a file.
 
@@ -343,8 +360,8 @@ def _footer_bytes(file: File, read: Callable[[int, int], bytes]) -> bytes:
             tail = read(file.size - length, file.size)
     if tail[-4:] == b"PARE":
         raise _encrypted(file)
-    if length > _MOST_FOOTER_BYTES:
-        raise BadShardError(file.relative, f"its Parquet footer claims to have {length:,} bytes")
+    if tail[-4:] == b"PAR1" and _MOST_FOOTER_BYTES < length <= file.size - 4:
+        raise BadShardError(file.relative, f"its Parquet footer has {length:,} bytes")
     if tail[-4:] != b"PAR1" or length > len(tail):
         raise BadShardError(
             file.relative, f"not a whole Parquet file ({file.size} bytes without a valid footer)"
@@ -360,6 +377,11 @@ def _as_file(footer: bytes) -> bytes:
 def _metadata(file: File, footer: bytes) -> pq.FileMetaData:
     with _unreadable_footer_is_bad(file):
         return pq.read_metadata(pa.BufferReader(_as_file(footer)))
+
+
+def _located(file: File, footer: bytes, metadata: pq.FileMetaData) -> list[list[Chunk]]:
+    with _unreadable_footer_is_bad(file):
+        return located_chunks(footer, metadata.num_columns)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from sf_ray.corpus.readers.thrift_compact import (
     BINARY,
@@ -54,12 +55,17 @@ class ChunkField(IntEnum):
 
     TYPE = 1
     PATH = 3
+    VALUES = 5
+    UNPACKED = 6
+    PACKED = 7
+    PAGES = 9
+    DICTIONARY = 11
     STATISTICS = 12
 
 
 _COLUMNS_OF_GROUP, _METADATA_OF_CHUNK = 1, 3
 # Physical types.
-_INT32, _INT64, INT96, _BYTE_ARRAY, FIXED = 1, 2, 3, 6, 7
+_INT32, _INT64, INT96, BYTE_ARRAY, FIXED = 1, 2, 3, 6, 7
 INT96_BYTES = 12
 _OPTIONAL, _REPEATED = 1, 2
 # Logical types, and the older converted types, whose values are in order where the stored ones are:
@@ -184,6 +190,60 @@ def _encoded_without_meaning(fields: Struct, stored: StoredColumns) -> bytes:
                 chunk.pop(ChunkField.STATISTICS, None)
         fields[FileField.ROW_GROUPS] = (LIST, (STRUCT, row_groups))
     return encode(fields)
+
+
+class Chunk(NamedTuple):
+    """Where the values of a leaf in a row group lie, and what they take.
+
+    Attributes:
+        start: The first byte of its first page.
+        packed_bytes: Its size in the file.
+        unpacked_bytes: Its size before compression.
+        values: How many values it has, nulls and elements of lists included.
+        has_dictionary: Whether its first page has values that others refer to.
+        physical: The physical type.
+    """
+
+    start: int
+    packed_bytes: int
+    unpacked_bytes: int
+    values: int
+    has_dictionary: bool
+    physical: int
+
+
+def located_chunks(footer: bytes, leaves: int) -> list[list[Chunk]]:
+    """The chunks of each row group.
+
+    Arrow would end the process where it is asked for a chunk whose statistics are damaged.
+
+    Args:
+        footer: The footer.
+        leaves: How many leaves the schema has.
+
+    Raises:
+        CompactError: The footer cannot be read, or lacks chunks.
+    """
+    row_groups = decode_row_groups(decode(footer)[0])
+    with _damage_is_told():
+        located = [[*map(_located, chunks_of([row_group]))] for row_group in row_groups]
+    if any(len(chunks) != leaves for chunks in located):
+        raise CompactError("a row group in it has other columns than the schema")
+    return located
+
+
+def _located(chunk: Struct) -> Chunk:
+    pages: int = chunk[ChunkField.PAGES][1]
+    has_dictionary = ChunkField.DICTIONARY in chunk
+    dictionary = chunk[ChunkField.DICTIONARY][1] if has_dictionary else pages
+    return Chunk(
+        start=min(pages, dictionary),
+        packed_bytes=chunk[ChunkField.PACKED][1],
+        unpacked_bytes=max(0, chunk[ChunkField.UNPACKED][1]),
+        values=chunk[ChunkField.VALUES][1],
+        has_dictionary=has_dictionary,
+        physical=chunk[ChunkField.TYPE][1],
+    )
 
 
 def decode_row_groups(fields: Struct) -> list[Struct]:

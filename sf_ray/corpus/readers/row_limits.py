@@ -4,6 +4,7 @@ Pure functions over numbers and batches: no files.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -149,11 +150,27 @@ def _sizes(array: pa.Array) -> _Sizes:
         of_places: _Sizes = values[places.to_numpy()]
         return of_places
     if types.is_string_view(value_type) or types.is_binary_view(value_type):
-        views = np.frombuffer(array.buffers()[1] or b"", np.int32)
-        lengths = views[::_VIEW_NUMBERS][array.offset : array.offset + len(array)]
+        lengths = _numbers(array, np.int32, len(array), _VIEW_NUMBERS)[::_VIEW_NUMBERS]
         of_views: _Sizes = np.where(_is_valid(array), lengths.astype(np.int64), 0) + _OBJECT_BYTES
         return of_views
     return _sizes_of_offsets(array)
+
+
+def _numbers(array: pa.Array, number: type, count: int, each: int = 1) -> NDArray[Any]:
+    """The numbers in the second buffer of an array that belong to `count` of its values.
+
+    A stranger's buffer may end anywhere behind them.
+
+    Args:
+        array: An array that passed `arrow_checks.check_batch`.
+        number: Type of the numbers.
+        count: How many values.
+        each: Numbers of each value.
+    """
+    if not count:
+        return np.zeros(0, number)
+    size = np.dtype(number).itemsize * each
+    return np.frombuffer(array.buffers()[1], number, count * each, array.offset * size)
 
 
 def _sizes_of_offsets(array: pa.Array) -> _Sizes:
@@ -161,10 +178,9 @@ def _sizes_of_offsets(array: pa.Array) -> _Sizes:
     is_large = types.is_large_string(value_type) or types.is_large_binary(value_type)
     if is_large or types.is_string(value_type) or types.is_binary(value_type):
         number = np.int64 if is_large else np.int32
-        offsets = np.frombuffer(array.buffers()[1] or b"", number)
-        if not count or not len(offsets):
-            return np.full(count, _OBJECT_BYTES, np.int64)
-        own = offsets[array.offset : array.offset + count + 1].astype(np.int64)
+        if not count:
+            return np.zeros(0, np.int64)
+        own = _numbers(array, number, count + 1).astype(np.int64)
         return np.diff(own) + _OBJECT_BYTES
     if types.is_struct(value_type):
         sizes = np.full(count, _OBJECT_BYTES, np.int64)
