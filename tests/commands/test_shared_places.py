@@ -81,7 +81,7 @@ def test_a_node_that_lacks_a_file_is_named_with_those_that_have_it(
     with pytest.raises(UsageError) as error:
         check_shared(wanted)
     assert str(error.value).startswith(f"INPUT {lost.parent}: not every node of the cluster")
-    assert f"worker has no {lost}. All is well on head." in str(error.value)
+    assert f"{WORKER.name} has no {lost}. All is well on {HEAD.name}." in str(error.value)
     assert "or put the same files at this path of every node" in str(error.value)
     assert "OUTPUT" not in str(error.value)
 
@@ -103,12 +103,12 @@ def test_a_place_for_results_that_is_another_disk_is_refused(
     with pytest.raises(UsageError) as error:
         check_shared(places(tmp_path))
     said = {
-        "sees no token": "worker does not see what this machine writes there",
-        "its answer is not seen": "worker writes there, but this machine does not see it",
+        "sees no token": f"{WORKER.name} does not see what this machine writes there",
+        "its answer is not seen": f"{WORKER.name} writes there, but this machine does not see it",
     }[problem]
     assert str(error.value) == (
         f"OUTPUT {tmp_path}/out: not every node of the cluster sees there what this machine sees: "
-        f"{said}. All is well on head, gpu. Nodes with disks of their own need a bucket (s3://...) "
+        f"{said}. All is well on {HEAD.name}, {GPU.name}. Nodes with disks of their own need a bucket (s3://...) "
         "or a file system that all of them share"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
@@ -124,7 +124,7 @@ def test_a_node_that_does_not_answer_is_said_and_not_waited_for(
     check_shared(places(tmp_path), limit_s=7)
     said = capsys.readouterr().err
     assert said == (
-        "note: gpu did not answer within 7 s, so that nobody knows whether "
+        f"note: {GPU.name} did not answer within 7 s, so that nobody knows whether "
         f"{tmp_path}/in, {tmp_path}/out can be seen from there\n"
     )
 
