@@ -108,8 +108,8 @@ def test_a_place_for_results_that_is_another_disk_is_refused(
     }[problem]
     assert str(error.value) == (
         f"OUTPUT {tmp_path}/out: not every node of the cluster sees there what this machine sees: "
-        f"{said}. All is well on {HEAD.name}, {GPU.name}. Nodes with disks of their own need a bucket (s3://...) "
-        "or a file system that all of them share"
+        f"{said}. All is well on {HEAD.name}, {GPU.name}. Nodes with disks of their own need a "
+        "bucket (s3://...) or a file system that all of them share"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
