@@ -27,13 +27,10 @@ def test_a_run_from_bucket_to_bucket_is_whole_and_is_not_done_twice(
         name = bucket.join(f"in/{shard.relative_to(corpus).as_posix()}")
         name.call("put_file", str(shard), name.path)
     output = bucket.join("out")
-    command = ["run", bucket.join("in").uri, output.uri, "--model", tiny_model, "--max-length", 256]
-    command += [
-        "--keep-fraction",
-        0.5,
-        "--storage-options",
-        json.dumps(dict(bucket.storage_options)),
-    ]
+    command = [
+        "run", f"{bucket.uri}/in", f"{bucket.uri}/out", "--model", tiny_model, "--max-length", 256,
+        "--keep-fraction", 0.5, "--storage-options", json.dumps(dict(bucket.storage_options)),
+    ]  # fmt: skip
     code, _, said = sf_ray_cli(*command)
     assert code == 0, said
     assert "no conditional writes" not in said

@@ -82,7 +82,7 @@ def _nodes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_nodes")
 def test_the_nodes_that_count_run_tasks_or_this_process() -> None:
     assert [node.name for node in working_nodes()] == [
-        "10.0.0.1 (cpu, node dddddddd)",
         "10.0.0.1 (head, node cccccccc)",
+        "10.0.0.1 (cpu, node dddddddd)",
         "10.0.0.1 (node eeeeeeee)",
     ]

@@ -170,7 +170,7 @@ def test_a_description_of_a_set_is_understood_or_refused_by_name(tmp_path: Path)
         file.write_bytes(data)
         try:
             found = find_score_set(Location(str(tmp_path)), None)
-            assert "/.." not in found.marks.uri, "marks lead out of SCORES"
+            assert "/.." not in found.marks.path, "marks lead out of SCORES"
             understood += bool(model_name(found))
             format_of(found)
         except SfRayError as error:
