@@ -120,10 +120,7 @@ def test_a_shard_that_ends_every_process_that_reads_it_is_named(
         "--max-length", "128", "--unit-rows", "16", "--on-bad-shard", "skip",
     )  # fmt: skip
     assert code == 3, stderr
-    assert (
-        "shard train/00001.parquet: every process died that read and encoded its rows 0 to"
-        in stderr
-    )
+    assert "shard train/00001.parquet: every process died that read and encoded its rows " in stderr
     manifest = json.loads((out / "manifest.json").read_text())
     assert "train/00001.parquet" in json.dumps(manifest)
     assert not list((out / "data").rglob("00001*"))
