@@ -239,7 +239,7 @@ _CLASSES = {
     "aiohttp": {
         Kind.CERTIFICATE: "ClientConnectorCertificateError ServerFingerprintMismatch",
         Kind.PROXY: "ClientHttpProxyError",
-        Kind.UNREACHABLE: "ClientConnectionError ClientPayloadError",
+        Kind.UNREACHABLE: "ClientConnectionError ClientPayloadError HttpProcessingError",
         Kind.BAD_REQUEST: "InvalidURL",
     },
     "httpx": {Kind.UNREACHABLE: "TransportError"},  # huggingface_hub 1

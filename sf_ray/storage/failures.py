@@ -173,6 +173,8 @@ def _codes(link: BaseException) -> Iterator[str]:
 
 def _status(link: BaseException) -> int:
     """The HTTP status of a store's answer; 0 where the error is none."""
+    if type(link).__module__ == "aiohttp.http_exceptions":
+        return 0  # its 400 is of an answer that arrived broken, e.g. cut short
     response = getattr(link, "response", None)
     if isinstance(response, Mapping):  # botocore
         return _as_status(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))

@@ -60,6 +60,9 @@ def manifest_of(output: Path) -> dict[str, Any]:
         assert manifest.pop(name)
     for shard in manifest["output"]["shards"]:
         del shard["bytes"]  # what is written means the same, in other bytes
+    # Newer than version 0.1.0: paths are absolute.
+    made = f"{output.parent}/"
+    manifest = json.loads(json.dumps(manifest).replace(made, ""))
     manifest["command"] = sorted(shlex.split(manifest["command"]))
     return manifest
 

@@ -45,7 +45,11 @@ class Driver:
 
     def pieces(self) -> dict[Path, int]:
         """Score pieces, and when each was committed (ns)."""
-        return {path: path.stat().st_mtime_ns for path in (self.out / "scores").rglob("*.parquet")}
+        try:
+            found = [*(self.out / "scores").rglob("*.parquet")]
+        except FileNotFoundError:  # a folder that was made to ask whether every node sees it
+            return {}
+        return {path: path.stat().st_mtime_ns for path in found}
 
     def scored_after(self, commits: dict[Path, int]) -> list[str]:
         """Units that were scored although they had been committed."""

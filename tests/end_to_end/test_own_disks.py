@@ -71,7 +71,7 @@ def test_a_place_that_one_node_does_not_see_is_refused_by_name_before_anything_i
     command += ["--keep-fraction", "1", "--max-length", "128", "--ray-address", cluster.address]
     run = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=200)
     assert run.returncode == 2, run.stderr
-    said = run.stderr.partition("error: ")[2].splitlines()
+    said = [line.strip() for line in run.stderr.partition("error: ")[2].splitlines()]
     assert [line.split(":")[0] for line in said] == [
         f"INPUT {corpus}", f"OUTPUT {out}", f"SCORES {disk / 'scores'}"
     ]  # fmt: skip

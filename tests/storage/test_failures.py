@@ -10,6 +10,8 @@ from typing import Any
 import aiohttp
 import botocore.exceptions
 import pytest
+from aiohttp import ClientPayloadError
+from aiohttp.http_exceptions import ContentLengthError
 
 from sf_ray.errors import SfRayError
 from sf_ray.storage.failures import disk_failure, failed_to_write, is_missing, judge
@@ -286,3 +288,11 @@ def test_a_response_of_another_kind_does_no_harm() -> None:
     odd: list[Mapping[str, Any] | object] = [{}, {"Error": {}}, object(), None, 5]
     for response in odd:
         assert judge(like("x", "Odd", response=response)).kind == "unknown"
+
+
+def test_an_answer_that_was_cut_short_is_no_refusal() -> None:
+    cut = ContentLengthError("Not enough data (received 1 of 2 bytes)")
+    error = ClientPayloadError("Response payload is not completed")
+    error.__cause__ = cut
+    assert cut.code == 400
+    assert [judge(each).may_pass for each in (error, cut)] == [True, True]
