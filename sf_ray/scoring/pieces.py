@@ -1,6 +1,7 @@
 """Reads score pieces, and checks that each holds the rows of its unit. No Ray, no model."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +15,14 @@ from sf_ray.scoring.score_table import SCORE_SCHEMA
 from sf_ray.storage.files import map_requests, read_bytes
 from sf_ray.storage.location import Location
 
-_STATUSES = pa.array([status.value for status in Status])
 # Of one piece, which is held in memory: a footer can claim any number.
 _MOST_ROWS = 1 << 26
+
+
+@cache
+def _statuses() -> pa.Array:
+    # When it is first asked for: making an array imports pandas, which takes a worker a second.
+    return pa.array([status.value for status in Status])
 
 
 def read_tables(
@@ -110,6 +116,6 @@ def _check(table: pa.Table, columns: Sequence[str]) -> None:
         ):
             raise pa.ArrowInvalid(f"its column {name} has values that are not finite")
     if "status" in columns:
-        known = pc.is_in(table["status"], value_set=_STATUSES)
+        known = pc.is_in(table["status"], value_set=_statuses())
         if not pc.all(known, min_count=0).as_py():
             raise pa.ArrowInvalid("it has a status that there is not")
