@@ -4,12 +4,14 @@ import logging
 import os
 import shlex
 import signal
+import site
 import threading
 from pathlib import Path
 
 import ray
 from ray._private import ray_constants
 from ray._private.runtime_env.uv_runtime_env_hook import _get_uv_run_cmdline
+from ray.job_config import JobConfig
 
 from sf_ray.errors import SfRayError, first_line
 from sf_ray.runtime.joining import (
@@ -57,6 +59,7 @@ def start_ray(address: str | None) -> None:
             logging_level="warning",
             log_to_driver=True,
             runtime_env={"env_vars": environment} if environment else None,
+            job_config=_OwnCode(),
         )
     except Exception as error:  # Ray raises that class itself, e.g. where a node does not start
         raise _not_joined(error) from error
@@ -69,6 +72,23 @@ def start_ray(address: str | None) -> None:
             "note: the cluster has no CPU now; nothing runs until a node with CPUs joins it "
             "(`ray status` shows its nodes)"
         )
+
+
+class _OwnCode(JobConfig):  # type: ignore[misc]
+    """Lets workers import this package as the driver does, and nothing of the driver's directory.
+
+    By default Ray puts the driver's working directory first in the workers' search path. That may
+    be a folder of a stranger, and a file there with the name of a library would run.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        root = str(Path(__file__).parents[2])  # of a checkout, which no worker finds by itself
+        if root not in site.getsitepackages():
+            self._py_driver_sys_path.append(root)
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True  # with one, Ray adds no directory of the driver
 
 
 def _checked(address: str | None) -> str | None:

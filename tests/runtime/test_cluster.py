@@ -1,7 +1,11 @@
+import ast
 import logging
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -204,3 +208,30 @@ def test_waiting_for_a_gpu_is_said(
     assert resolve_device("cuda") == "cuda"
     assert "has no GPU now; the scoring actors wait" in capsys.readouterr().err
     assert resolve_device("cpu") == "cpu"
+
+
+@pytest.mark.ray
+def test_workers_import_nothing_from_the_folder_of_the_driver(tmp_path: Path) -> None:
+    (tmp_path / "colorsys.py").write_text("raise SystemExit('planted')")
+    (tmp_path / "planted_module.py").touch()
+    code = """
+import importlib.util as of
+import ray
+from sf_ray.runtime.cluster import start_ray
+start_ray("local")
+def found(names=("colorsys", "planted_module", "sf_ray")):
+    return [getattr(of.find_spec(name), "origin", None) for name in names]
+print(ray.get(ray.remote(found).remote()))
+"""
+    root = str(Path(cluster.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": root}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    standard, planted, ours = ast.literal_eval(done.stdout.splitlines()[-1])
+    assert standard.endswith("colorsys.py")
+    assert not standard.startswith(str(tmp_path))
+    assert planted is None
+    assert ours == str(Path(root) / "sf_ray/__init__.py")
