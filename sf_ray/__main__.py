@@ -8,7 +8,7 @@ import sys
 if not sys.flags.safe_path:
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from sf_ray.cli import main  # noqa: E402
+from sf_ray.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())
