@@ -23,7 +23,8 @@ from sf_ray.commands.compare.join import compare_sets
 from sf_ray.corpus.units import Shard, units_of
 from sf_ray.scoring.score_set import ScoreSet, describe, find_score_set, score_set_of
 from sf_ray.scoring.score_table import SCORE_ENCODING, SCORE_SCHEMA
-from sf_ray.storage.files import File, put_table
+from sf_ray.storage.files import put_table
+from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location
 
 SHARD_ROWS = 100_000

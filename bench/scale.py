@@ -31,7 +31,7 @@ from support.processes import measure_apart, measured, report
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.corpus.units import Shard, units_of
 from sf_ray.scoring.score_table import SCORE_ENCODING
-from sf_ray.storage.files import File
+from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location
 
 SHARD_ROWS, UNIT_ROWS = 1_000_000, 2048

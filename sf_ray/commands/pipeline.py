@@ -63,8 +63,8 @@ from sf_ray.scoring.stages.tally import Scored
 from sf_ray.selection.diversity.embedder import EmbedderSpec, require_library
 from sf_ray.selection.exact.rescoring import EXACT_DTYPE
 from sf_ray.selection.exact.run import select_exactly
-from sf_ray.storage.lease import lease, refuse_if_held
-from sf_ray.storage.lease_files import try_rights
+from sf_ray.storage.lease.files import try_rights
+from sf_ray.storage.lease.lease import lease, refuse_if_held
 from sf_ray.storage.location import Location
 from sf_ray.storage.names import refuse_unwritable
 

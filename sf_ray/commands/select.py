@@ -31,7 +31,7 @@ from sf_ray.selection.exact.run import ExactSelection
 from sf_ray.selection.group_column import GroupColumn, column_of, group_problem
 from sf_ray.selection.run import select_rows, with_diversity
 from sf_ray.selection.selection import Selection
-from sf_ray.storage.lease import HeldLease
+from sf_ray.storage.lease.lease import HeldLease
 from sf_ray.storage.location import Location, whole_path
 
 # The rows of a corpus that float32 would select.

@@ -43,7 +43,8 @@ from sf_ray.scoring.engine_spec import EngineSpec
 from sf_ray.scoring.score_set import ScoreSet
 from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.group_column import column_of
-from sf_ray.storage.files import overlap, read_bytes
+from sf_ray.storage.files import read_bytes
+from sf_ray.storage.listing import overlap
 from sf_ray.storage.location import Location
 from sf_ray.storage.names import as_text
 

@@ -16,7 +16,7 @@ from sf_ray.errors import SfRayError, UsageError
 from sf_ray.runtime.log import say
 from sf_ray.runtime.nodes import Node, on_every_node, this_node_id, working_nodes
 from sf_ray.scoring.score_set import ScoreSet
-from sf_ray.storage.files import list_files
+from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location, storage_errors
 from sf_ray.storage.shared import SeenFile, Token, local_path, look, token_in
 

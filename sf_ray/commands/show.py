@@ -18,7 +18,8 @@ from sf_ray.output.report.terminal import print_manifest, print_row
 from sf_ray.runtime.console import SafeConsole
 from sf_ray.scoring.pieces import read_piece
 from sf_ray.scoring.score_set import ScoreSet, find_score_set
-from sf_ray.storage.files import list_files, map_requests
+from sf_ray.storage.files import map_requests
+from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location
 from sf_ray.text.printable import printable
 

@@ -22,8 +22,8 @@ from sf_ray.corpus.readers.shard import read_footer
 from sf_ray.corpus.units import Footer, Shard, shard_id
 from sf_ray.errors import BadShardError, SfRayError
 from sf_ray.runtime.log import say
-from sf_ray.storage.files import File, Listing, list_input
 from sf_ray.storage.globs import has_wildcard
+from sf_ray.storage.listing import File, Listing, list_input
 from sf_ray.storage.location import Location
 from sf_ray.storage.names import as_text, why_unusable
 from sf_ray.text.printable import printable

@@ -21,7 +21,7 @@ from sf_ray.corpus.readers.shard import ShardReader, open_shard
 from sf_ray.corpus.units import ReadPlan
 from sf_ray.corpus.used_columns import top_level
 from sf_ray.errors import BadRowError, BadShardError
-from sf_ray.storage.files import File
+from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location
 
 _BATCH_ROWS = 4096

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from sf_ray.storage.files import File
+from sf_ray.storage.listing import File
 from sf_ray.storage.names import piece_name, written_name
 
 # How many units of one row group a task reads at most. Reading them together fetches the row group

@@ -26,7 +26,8 @@ from sf_ray.engine.model_names import MODULE_FOLDER, check_names, read_object
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say
 from sf_ray.storage.failures import disk_failure, failed_to_write, judge
-from sf_ray.storage.files import File, copy_here, list_files
+from sf_ray.storage.files import copy_here
+from sf_ray.storage.listing import File, list_files
 from sf_ray.storage.location import Location
 
 # Files that decide what a model computes: its fingerprint is of them, and no others are fetched.

@@ -17,7 +17,8 @@ from sf_ray.corpus.rows import BadLine, rows_of
 from sf_ray.output.export_formats import LLAMA_FACTORY_INFO, Export, ExportedRow, exporter
 from sf_ray.output.shard_writer import WrittenShard
 from sf_ray.runtime.tasks import parallel_map
-from sf_ray.storage.files import File, list_files, put_bytes, put_whole, remove
+from sf_ray.storage.files import put_bytes, put_whole, remove
+from sf_ray.storage.listing import File, list_files
 from sf_ray.storage.location import Location
 
 _BATCH_ROWS = 4096

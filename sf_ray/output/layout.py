@@ -7,25 +7,22 @@ has written is never overwritten or deleted. This module does not know what the 
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from time import sleep
 
 from sf_ray.errors import SfRayError
 from sf_ray.output.manifest import MOST_BYTES, Manifest
 from sf_ray.storage.files import (
-    list_files,
     map_requests,
+    never_as_wanted,
     put_bytes,
     read_bounded_or_none,
     remove,
-    size_or_none,
 )
 from sf_ray.storage.json_files import read_json_or_none
+from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location
 
 # Marks an exported file among the names of filtered shards, of which none has an empty part.
 _EXPORT = "//export/"
-# A store may list a new file late, and a network disk may show it late.
-_LOOKS, _PAUSE_S = 4, 2.0
 # Files that an error names; more are counted.
 _FILES_SHOWN = 3
 
@@ -114,20 +111,12 @@ class Output:
         Raises:
             SfRayError: Names files that are not there, or have another size.
         """
-        recorded, wrong = _recorded(manifest), dict[str, int | None]()
-        for look in range(_LOOKS):
-            present = self._present()
-            suspects = [name for name, size in recorded.items() if present.get(name) != size]
-            # Asked for by name, because a listing may be older than the file.
-            sizes = map_requests(
-                self.location, lambda name: size_or_none(self._place(name)), suspects
-            )
-            found = dict(zip(suspects, sizes, strict=True))
-            wrong = {name: size for name, size in found.items() if size != recorded[name]}
-            if not wrong:
-                break
-            if look < _LOOKS - 1:
-                sleep(_PAUSE_S)
+        recorded, present = _recorded(manifest), self._present()
+        suspects = [name for name, size in recorded.items() if present.get(name) != size]
+        wrong = never_as_wanted(
+            {name: self._place(name) for name in suspects},
+            lambda name, size: size == recorded[name],
+        )
         if wrong:
             raise SfRayError(self._unlike(recorded, wrong))
         self._refuse_if_lost()

@@ -28,8 +28,9 @@ from sf_ray.corpus.formats import Format, resolve_format
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.units import ReadPlan, Shard, Unit, units_of
 from sf_ray.errors import BadShardError, SfRayError
-from sf_ray.storage.files import list_files, put_bytes, read_bytes_or_none
+from sf_ray.storage.files import put_bytes, read_bytes_or_none
 from sf_ray.storage.json_files import read_json
+from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location
 from sf_ray.text.printable import printable, printable_json
 

@@ -1,4 +1,4 @@
-"""Files of any storage: list them with their versions, read them, put them atomically.
+"""Files of any storage: read them, put them atomically, ask whether they are there.
 
 Knows no Ray and no model, and nothing of what is in a file, except that `put_table` writes Parquet.
 """
@@ -10,219 +10,21 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from stat import S_ISDIR
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
 from sf_ray.errors import SfRayError
-from sf_ray.storage.clients import hides_missing_buckets
 from sf_ray.storage.failures import failed_to_write, is_missing
-from sf_ray.storage.globs import depth_of, matcher, split_glob, whole_pattern
-from sf_ray.storage.local_tree import is_hidden, walk
+from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location, storage_errors
-from sf_ray.storage.rights import find_below
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True)
-class File:
-    """A file in a listing.
-
-    Attributes:
-        path: Path in the spelling of the file system.
-        relative: Path below the listed location, with forward slashes.
-        size: Bytes.
-        version: Changes when the content does: see `version_of`.
-    """
-
-    path: str
-    relative: str
-    size: int
-    version: str
-
-
-# Where file systems tell the version of a file. Score pieces are named after versions, so a key
-# keeps its place before those that the same file system also has; content goes before times.
-_VERSION_KEYS = (
-    "ETag", "etag",  # S3, Google, Azure, HTTP, and our view of the hub
-    "blob_id", "xet_hash",  # huggingface_hub
-    "mtime", "LastModified", "updated", "created",  # disks, SFTP, SMB, HDFS, memory
-    "md5Checksum", "md5Hash", "content_md5", "Content-MD5", "Digest", "sha256", "sha", "hex",
-    "checksum", "crc32c", "CRC", "generation", "version_id",  # Google Drive, GitHub, git, zip
-    "modificationTime", "modification_time", "modifiedTime", "last_modified", "Last-Modified",
-    "modified", "modify", "date_modified", "uploaded_at",  # WebHDFS, WebDAV, FTP, HTTP, buckets
-    "last_commit",  # the hub again; a commit may leave the content as it was
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What lies at a place.
-
-    Attributes:
-        files: Sorted by relative path.
-        left_out: Relative path -> why the files there are not listed.
-    """
-
-    files: list[File]
-    left_out: dict[str, str]
-
-
-def version_of(info: Mapping[str, Any]) -> str:
-    """The version of a file: differs where the content does, and needs no reading.
-
-    It is the file system's own: a hash of the content where there is one, else the time of the
-    last change.
-
-    Args:
-        info: Details of the file, as fsspec's `info` returns them.
-
-    Raises:
-        SfRayError: The storage knows neither a hash nor a time.
-    """
-    for key in _VERSION_KEYS:
-        value = info.get(key)
-        if isinstance(value, datetime):  # one moment may print in two ways
-            value = value.timestamp()
-        if value is not None and value != "":
-            return str(value).strip('"')
-    raise SfRayError(
-        f"{info.get('name')}: this storage tells neither an ETag nor another hash or time of the "
-        f"file, only {', '.join(map(str, info))}: changed files could not be noticed; copy them "
-        "to a disk or a bucket"
-    )
-
-
-def list_files(location: Location, suffix: str = "") -> list[File]:
-    """Lists the files at a directory or file, recursively, sorted by relative path.
-
-    Names that begin with `_` or `.` (markers, unfinished files) are skipped, as Hive, Spark and
-    Hadoop do. A directory that does not exist has no files.
-
-    Args:
-        location: A directory or file. A `*` in it is part of a name.
-        suffix: Only files whose path ends with this.
-
-    Raises:
-        SfRayError: The bucket does not exist, a link leads nowhere, or storage failed.
-    """
-    return _listing(location, location.path, None, suffix).files
-
-
-def list_input(location: Location) -> Listing:
-    """Lists as `list_files` does, at a place that may be a glob; says what cannot be listed.
-
-    Args:
-        location: A directory, file or glob.
-
-    Raises:
-        SfRayError: The bucket does not exist, a link leads nowhere, or storage failed.
-    """
-    root, pattern = split_glob(location)
-    listing = _listing(location, root, pattern, "")
-    if not listing.files and hides_missing_buckets(location.fs):
-        location.call("info", root.partition("/")[0])
-    return listing
-
-
-def _listing(location: Location, root: str, pattern: str | None, suffix: str) -> Listing:
-    """Lists the files below `root`, of which those that match `root`/`pattern`."""
-    left_out: dict[str, str] = {}
-    with storage_errors(location):
-        fs = location.fs
-        fs.invalidate_cache()
-        if isinstance(fs, LocalFileSystem):
-            infos, left_out = _local_infos(fs, root, pattern)
-        elif pattern is None:
-            infos = find_below(location, root)
-        else:
-            # Without folders: a folder would stand in the place of a file of the same name.
-            glob = whole_pattern(root, pattern)
-            infos = location.call("glob", glob, detail=True, withdirs=False)
-    files = []
-    for path, info in infos.items():
-        relative = _relative(path, root)
-        # fsspec's own `find` names a file that it was asked for, and does not describe it.
-        info = info or location.call("info", path)
-        if info["type"] != "file" or _has_hidden_part(relative):
-            continue
-        if relative.endswith("/"):  # a bucket's own way to have an empty folder
-            if info["size"]:
-                left_out[path] = "its name ends in '/', as those of folders do"
-        elif path.endswith(suffix):
-            files.append(File(path, relative, int(info["size"]), version_of(info)))
-    return Listing(
-        sorted(files, key=lambda file: file.relative),
-        {_relative(path, root): reason for path, reason in sorted(left_out.items())},
-    )
-
-
-def _local_infos(
-    fs: LocalFileSystem, root: str, pattern: str | None
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Path -> fsspec's details of the files below a local folder; path -> why it is left out."""
-    try:
-        is_folder = S_ISDIR(os.stat(root).st_mode)
-    except FileNotFoundError:  # an absent directory has no files
-        return {}, {}
-    if not is_folder:
-        return ({root: fs.info(root)} if pattern is None else {}), {}
-    tree = walk(root, depth_of(pattern))
-    paths = tree.files
-    if pattern is not None:
-        matches = matcher(root, pattern)
-        paths = [path for path in paths if matches(path)]
-    infos = {}
-    for path in paths:
-        try:
-            infos[path] = fs.info(path)
-        except FileNotFoundError:
-            if os.path.islink(path):
-                raise
-            continue  # removed since its name was read
-    return infos, tree.left_out
-
-
-def _relative(path: str, root: str) -> str:
-    if path == root:
-        return path.rpartition("/")[2]
-    # One slash only: in a bucket `a//b` is another file than `a/b`.
-    return path.removeprefix(root.rstrip("/") + "/")
-
-
-def _has_hidden_part(relative: str) -> bool:
-    return any(map(is_hidden, relative.split("/")))
-
-
-def overlap(one: Location, other: Location, one_is_input: bool = False) -> bool:
-    """Whether the two locations are the same, or one lies inside the other.
-
-    Args:
-        one: A place.
-        other: Another place.
-        one_is_input: Whether `one` may be a glob, as the input may and nothing else.
-    """
-    if type(one.fs) is not type(other.fs):
-        return False
-    root = split_glob(one)[0] if one_is_input else one.path
-    roots, other_path = [root], other.path
-    if isinstance(one.fs, LocalFileSystem):
-        if one_is_input and os.path.isdir(root):  # links to folders are read as well
-            roots += walk(root).links
-        roots, other_path = [os.path.realpath(path) for path in roots], os.path.realpath(other_path)
-    other_path = other_path.rstrip("/") + "/"
-    return any(
-        path.startswith(other_path) or other_path.startswith(path)
-        for path in (root.rstrip("/") + "/" for root in roots)
-    )
+# How often, and after what pause, a file is looked for that was written just now.
+_LOOKS, _PAUSE_S = 4, 2.0
 
 
 def map_requests(
@@ -270,12 +72,7 @@ def read_bytes(location: Location, size: int = 0) -> bytes:
 
 def read_bytes_or_none(location: Location) -> bytes | None:
     """Reads a whole small file; None where it does not exist."""
-    try:
-        return read_bytes(location)
-    except SfRayError as error:
-        if is_missing(error):
-            return None
-        raise
+    return _or_none(lambda: read_bytes(location))
 
 
 class TooLargeError(SfRayError):
@@ -298,11 +95,10 @@ def read_bounded(location: Location, limit: int) -> bytes:
     """
     try:
         data: bytes = location.call("cat_file", location.path, start=0, end=limit + 1)
-    except SfRayError as error:
-        # Stores refuse a range of an empty object.
-        if isinstance(error.__cause__, (FileNotFoundError, PermissionError)) or _size(location):
+    except SfRayError:
+        if size_or_none(location) != 0:
             raise
-        return b""
+        data = b""  # stores refuse a range of an empty object
     if len(data) > limit:
         raise TooLargeError(
             f"{location.public_uri}: larger than {limit:,} bytes, which no file of this name has "
@@ -312,39 +108,57 @@ def read_bounded(location: Location, limit: int) -> bytes:
 
 
 def read_bounded_or_none(location: Location, limit: int) -> bytes | None:
-    """Reads a whole small file; None where it does not exist."""
-    try:
-        return read_bounded(location, limit)
-    except SfRayError as error:
-        if is_missing(error):
-            return None
-        raise
-
-
-def _size(location: Location) -> int:
-    size: int = location.call("info", location.path)["size"]
-    return size
+    """Reads a whole file that should be small; None where it does not exist."""
+    return _or_none(lambda: read_bounded(location, limit))
 
 
 def is_there(location: Location) -> bool:
     """Whether a file exists, found by one request without reading the file."""
-    try:
-        location.call("info", location.path)
-    except SfRayError as error:
-        if is_missing(error):
-            return False
-        raise
-    return True
+    return _or_none(lambda: location.call("info", location.path)) is not None
 
 
 def size_or_none(location: Location) -> int | None:
-    """Bytes of a file, found by one request; None where it does not exist."""
+    """Bytes of a file, found by one request without reading it; None where it does not exist."""
+    return _or_none(lambda: int(location.call("info", location.path)["size"]))
+
+
+def _or_none(request: Callable[[], _Result]) -> _Result | None:
+    """What a request for a file gives; None where the file does not exist."""
     try:
-        return int(location.call("info", location.path)["size"])
+        return request()
     except SfRayError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
+        if is_missing(error):
             return None
         raise
+
+
+def never_as_wanted(
+    places: Mapping[str, Location], wanted: Callable[[str, int | None], bool]
+) -> dict[str, int | None]:
+    """Looks several times for files that were written, until all of them are as they should be.
+
+    They are asked for by name, because a listing may be older than a file. A store may have a new
+    file late, and so may a network disk.
+
+    Args:
+        places: What a file is called -> where it is; all at one storage.
+        wanted: Whether a file of that name may have so many bytes; None where it is not there.
+
+    Returns:
+        The files that are not as wanted, and their bytes.
+    """
+    wrong: dict[str, int | None] = {}
+    for look in range(_LOOKS):
+        if not places:
+            break
+        if look:
+            time.sleep(_PAUSE_S)
+        one = next(iter(places.values()))
+        sizes = map_requests(one, size_or_none, places.values())
+        found = dict(zip(places, sizes, strict=True))
+        wrong = {name: size for name, size in found.items() if not wanted(name, size)}
+        places = {name: places[name] for name in wrong}
+    return wrong
 
 
 def copy_here(location: Location, file: File, target: Path) -> None:
@@ -441,11 +255,7 @@ def put_table(location: Location, table: pa.Table, encoding: Mapping[str, Any]) 
 
 def remove(location: Location) -> None:
     """Removes a file; does nothing where it is gone already."""
-    try:
-        location.call("rm_file", location.path)
-    except SfRayError as error:
-        if not is_missing(error):
-            raise
+    _or_none(lambda: location.call("rm_file", location.path))
 
 
 def now_utc() -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sf_ray.errors import BadShardError, SfRayError, first_line
 from sf_ray.storage.failures import is_missing
-from sf_ray.storage.files import File, version_of
+from sf_ray.storage.listing import File, version_of
 from sf_ray.storage.location import Location
 
 

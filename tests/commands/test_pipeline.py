@@ -14,7 +14,7 @@ from sf_ray.corpus.planning import Corpus, plan_corpus
 from sf_ray.errors import LeaseError
 from sf_ray.scoring.score_set import ScoreSet, score_set_of
 from sf_ray.storage.files import put_bytes
-from sf_ray.storage.lease import lease
+from sf_ray.storage.lease.lease import lease
 from sf_ray.storage.location import Location
 from tests.support.cli import Cli
 from tests.support.storage import S3

@@ -2,7 +2,7 @@ import pyarrow as pa
 
 from sf_ray.corpus.bundles import UnitRows, bundle_of, units_of_bundle
 from sf_ray.corpus.units import ReadPlan, Unit
-from sf_ray.storage.files import File
+from sf_ray.storage.listing import File
 
 PLAN = ReadPlan(File("s", "s", 1, "1"), "a/p", (), range(1), 0)
 

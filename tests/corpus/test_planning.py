@@ -11,7 +11,7 @@ from sf_ray.corpus.planning import passed_over_text, plan_corpus
 from sf_ray.corpus.readers.shard import read_footer
 from sf_ray.corpus.units import Footer, Shard
 from sf_ray.errors import BadShardError, SfRayError
-from sf_ray.storage.files import File
+from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location
 
 

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sf_ray.corpus.units import Shard, Unit, group_reads, share_reads, units_of
-from sf_ray.storage.files import File
+from sf_ray.storage.listing import File
 
 
 @given(st.lists(st.integers(0, 60), max_size=12), st.integers(1, 50))

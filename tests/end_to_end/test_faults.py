@@ -29,7 +29,7 @@ from sf_ray import Scorer
 from sf_ray.cli import main
 from sf_ray.commands import pipeline
 from sf_ray.commands.setup import Specs
-from sf_ray.storage.lease import lease
+from sf_ray.storage.lease.lease import lease
 from sf_ray.storage.location import Location
 from tests.support.cli import Cli
 from tests.support.hash_scorer import HashEngineSpec

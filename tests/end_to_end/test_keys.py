@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench.support.corpora import make_rows
-from sf_ray.storage.files import list_files, read_bytes
+from sf_ray.storage.files import read_bytes
+from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location
 from tests.support.cli import Cli
 from tests.support.storage import S3

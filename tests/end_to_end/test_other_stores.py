@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from sf_ray.storage.files import list_files, read_bytes
+from sf_ray.storage.files import read_bytes
+from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location
 from tests.support.cli import Cli
 

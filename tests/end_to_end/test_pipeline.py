@@ -17,7 +17,7 @@ from bench.support import free_scorer
 from bench.support.corpora import make_rows, write_shards
 from sf_ray.cli import main
 from sf_ray.commands.setup import Specs
-from sf_ray.storage.lease import lease
+from sf_ray.storage.lease.lease import lease
 from sf_ray.storage.location import Location
 from tests.support.cli import Cli
 from tests.support.hash_scorer import HashEngineSpec
@@ -362,7 +362,7 @@ def test_reading_and_scoring_stay_apart_whatever_ray_would_fuse(tiny_model: Path
     from sf_ray.scoring.engine_spec import EngineSpec
     from sf_ray.scoring.run import scoring_dataset
     from sf_ray.scoring.stages.source import ScoringJob
-    from sf_ray.storage.files import File
+    from sf_ray.storage.listing import File
     from sf_ray.storage.location import Location
 
     model = resolve_model(str(tiny_model))

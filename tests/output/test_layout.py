@@ -81,7 +81,7 @@ def test_a_file_of_an_older_run_is_gone_though_its_name_is_claimed_again(tmp_pat
 def test_files_that_the_manifest_names_must_be_there_with_their_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sf_ray.output.layout._PAUSE_S", 0.0)
+    monkeypatch.setattr("sf_ray.storage.files._PAUSE_S", 0.0)
     output = write(tmp_path, ["a", "b", "c"])
     made = manifest(["a", "b", "c"], tmp_path)
     output.check_written(made)
@@ -97,7 +97,7 @@ def test_files_that_the_manifest_names_must_be_there_with_their_size(
 
 
 def test_exported_files_must_be_there_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sf_ray.output.layout._PAUSE_S", 0.0)
+    monkeypatch.setattr("sf_ray.storage.files._PAUSE_S", 0.0)
     exported = ExportedFiles(
         name="trl", left_out_rows=0, files=(WrittenFile(path="trl/0.jsonl", rows=1, bytes=2),)
     )

@@ -27,7 +27,7 @@ from sf_ray.corpus.readers.parquet_footer import (
 )
 from sf_ray.corpus.readers.thrift_compact import I32, LIST, STRUCT, Struct, encode
 from sf_ray.output.shard_writer import write_shard
-from sf_ray.storage.files import list_files
+from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location
 from sf_ray.storage.versioned_file import open_bytes
 

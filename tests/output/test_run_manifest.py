@@ -24,7 +24,7 @@ from sf_ray.selection.diversity.partition import Diversified
 from sf_ray.selection.exact.bands import Bands, LengthErrors
 from sf_ray.selection.exact.rescoring import Rescoring
 from sf_ray.selection.ranking import GroupCutoff, Ranking
-from sf_ray.storage.files import File
+from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location
 from tests.support.manifests import OLD
 

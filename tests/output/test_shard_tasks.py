@@ -5,7 +5,7 @@ import pytest
 from sf_ray.corpus.units import Shard, Unit
 from sf_ray.output import shard_tasks
 from sf_ray.output.shard_tasks import share_shards
-from sf_ray.storage.files import File
+from sf_ray.storage.listing import File
 
 
 def test_small_shards_share_a_task_and_a_large_one_has_its_own(

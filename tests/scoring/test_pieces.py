@@ -7,7 +7,8 @@ import pytest
 from sf_ray.corpus.units import Shard, Unit
 from sf_ray.errors import SfRayError
 from sf_ray.scoring.pieces import read_piece, read_tables, read_unit_piece
-from sf_ray.storage.files import File, put_bytes, put_table, read_bytes
+from sf_ray.storage.files import put_bytes, put_table, read_bytes
+from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location
 
 SHARD = Shard(File("/x.parquet", "x.parquet", 9, "1"), (9,), 0)

@@ -8,14 +8,9 @@ from pathlib import Path
 import pytest
 
 from sf_ray.errors import SfRayError
-from sf_ray.storage.files import (
-    copy_here,
-    list_files,
-    put_bytes,
-    put_whole,
-    read_bytes,
-)
-from sf_ray.storage.lease_files import create_lease
+from sf_ray.storage.files import copy_here, put_bytes, put_whole, read_bytes
+from sf_ray.storage.lease.files import create_lease
+from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location
 
 FULL = Path("/dev/full")  # takes no byte: ENOSPC

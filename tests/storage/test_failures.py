@@ -15,8 +15,9 @@ from aiohttp.http_exceptions import ContentLengthError
 
 from sf_ray.errors import SfRayError
 from sf_ray.storage.failures import disk_failure, failed_to_write, is_missing, judge
-from sf_ray.storage.files import list_files, put_bytes, read_bytes
-from sf_ray.storage.lease_files import exclusive_put
+from sf_ray.storage.files import put_bytes, read_bytes
+from sf_ray.storage.lease.files import exclusive_put
+from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location, storage_errors
 from tests.support.answers import Answer, Answers, amazon
 

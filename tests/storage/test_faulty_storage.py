@@ -14,14 +14,14 @@ from sf_ray.corpus.readers.shard import open_shard, read_footer
 from sf_ray.errors import SfRayError
 from sf_ray.storage.files import (
     is_there,
-    list_files,
     put_bytes,
     put_whole,
     read_bytes,
     read_bytes_or_none,
     remove,
 )
-from sf_ray.storage.lease import lease
+from sf_ray.storage.lease.lease import lease
+from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location
 from tests.support.storage import S3
 

@@ -11,17 +11,14 @@ import pytest
 
 from sf_ray.errors import SfRayError
 from sf_ray.storage.files import (
-    list_files,
-    list_input,
     map_requests,
-    overlap,
     put_bytes,
     put_whole,
     read_bytes,
     read_bytes_or_none,
     remove,
-    version_of,
 )
+from sf_ray.storage.listing import list_files, list_input, overlap, version_of
 from sf_ray.storage.local_tree import LISTED_ALREADY
 from sf_ray.storage.location import Location
 

@@ -10,14 +10,8 @@ import pytest
 
 from sf_ray.corpus.readers.shard import open_shard, read_footer
 from sf_ray.errors import BadShardError, SfRayError
-from sf_ray.storage.files import (
-    copy_here,
-    is_there,
-    list_files,
-    list_input,
-    read_bytes,
-    version_of,
-)
+from sf_ray.storage.files import copy_here, is_there, read_bytes
+from sf_ray.storage.listing import list_files, list_input, version_of
 from sf_ray.storage.location import Location
 from sf_ray.storage.versioned_file import open_bytes, read_range
 from tests.support.hub import Hub

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from sf_ray.errors import SfRayError
-from sf_ray.storage.files import list_files, read_bytes_or_none
+from sf_ray.storage.files import read_bytes_or_none
+from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location
 
 

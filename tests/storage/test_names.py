@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sf_ray.errors import SfRayError
-from sf_ray.storage.files import list_input, put_bytes, read_bytes, remove
+from sf_ray.storage.files import put_bytes, read_bytes, remove
+from sf_ray.storage.listing import list_input
 from sf_ray.storage.location import Location
 from sf_ray.storage.names import (
     as_text,

@@ -8,18 +8,10 @@ from dataclasses import replace
 import pytest
 
 from sf_ray.errors import LeaseError, SfRayError
-from sf_ray.storage.files import (
-    is_there,
-    list_files,
-    list_input,
-    put_bytes,
-    read_bytes,
-    read_bytes_or_none,
-    remove,
-    version_of,
-)
-from sf_ray.storage.lease import lease
-from sf_ray.storage.lease_files import create_lease, exclusive_put, lease_age_s
+from sf_ray.storage.files import is_there, put_bytes, read_bytes, read_bytes_or_none, remove
+from sf_ray.storage.lease.files import create_lease, exclusive_put, lease_age_s
+from sf_ray.storage.lease.lease import lease
+from sf_ray.storage.listing import list_files, list_input, version_of
 from sf_ray.storage.location import Location
 from tests.support.answers import Answers, google
 from tests.support.gcs import Gcs

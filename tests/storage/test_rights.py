@@ -10,16 +10,10 @@ from botocore.exceptions import ClientError
 
 from bench.support.proxy import Proxy
 from sf_ray.errors import SfRayError
-from sf_ray.storage.files import (
-    is_there,
-    list_files,
-    list_input,
-    put_bytes,
-    read_bytes_or_none,
-    remove,
-)
-from sf_ray.storage.lease import lease, refuse_if_held
-from sf_ray.storage.lease_files import try_rights
+from sf_ray.storage.files import is_there, put_bytes, read_bytes_or_none, remove
+from sf_ray.storage.lease.files import try_rights
+from sf_ray.storage.lease.lease import lease, refuse_if_held
+from sf_ray.storage.listing import list_files, list_input
 from sf_ray.storage.location import Location
 from sf_ray.storage.rights import _S3_RIGHTS, denials_explained
 from tests.support.storage import S3

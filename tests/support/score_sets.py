@@ -12,7 +12,8 @@ from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.units import Shard, Unit, units_of
 from sf_ray.scoring.score_set import ScoreSet, describe, score_set_of
 from sf_ray.scoring.score_table import SCORE_ENCODING
-from sf_ray.storage.files import File, put_table
+from sf_ray.storage.files import put_table
+from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location
 
 # (status, direct perplexity, conditioned perplexity) of a row.

@@ -14,7 +14,7 @@ from sf_ray.runtime.tasks import StoredResult
 from sf_ray.scoring.score_set import ShardUnits
 from sf_ray.scoring.score_table import SCORE_SCHEMA
 from sf_ray.selection.chunks import Chunk
-from sf_ray.storage.files import File
+from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location
 
 

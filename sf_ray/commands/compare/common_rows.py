@@ -15,7 +15,7 @@ from sf_ray.corpus.readers.file_types import file_type_of
 from sf_ray.corpus.units import Footer, Unit, units_of
 from sf_ray.errors import SfRayError
 from sf_ray.scoring.score_set import SAMPLE, ScoreSet, model_name
-from sf_ray.storage.files import list_files
+from sf_ray.storage.listing import list_files
 from sf_ray.text.printable import printable
 
 _PIECE = re.compile(

@@ -30,7 +30,7 @@ from sf_ray.corpus.readers.row_limits import (
 )
 from sf_ray.corpus.units import Footer
 from sf_ray.errors import BadShardError, first_line
-from sf_ray.storage.files import File
+from sf_ray.storage.listing import File
 from sf_ray.storage.versioned_file import unreadable_is_bad
 
 _BUFFER_BYTES = 1 << 20

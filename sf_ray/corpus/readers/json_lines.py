@@ -20,7 +20,7 @@ from sf_ray.corpus.readers.json_shapes import LOOK_BYTES, problem_of
 from sf_ray.corpus.readers.row_limits import MAX_ROW_BYTES
 from sf_ray.corpus.units import Footer
 from sf_ray.errors import BadShardError
-from sf_ray.storage.files import File
+from sf_ray.storage.listing import File
 from sf_ray.storage.versioned_file import unreadable_is_bad
 
 # The only column of a JSON shard. Binary, because a line may not be valid UTF-8.

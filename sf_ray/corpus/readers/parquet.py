@@ -28,7 +28,7 @@ from sf_ray.corpus.readers.row_limits import MAX_ROW_BYTES, rows_problem, split
 from sf_ray.corpus.readers.thrift_compact import CompactError
 from sf_ray.corpus.units import Footer
 from sf_ray.errors import BadShardError, first_line
-from sf_ray.storage.files import File
+from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location
 from sf_ray.storage.versioned_file import read_range, unreadable_is_bad
 

@@ -20,7 +20,7 @@ from sf_ray.corpus.readers.parquet import (
 )
 from sf_ray.corpus.units import Footer
 from sf_ray.errors import BadShardError
-from sf_ray.storage.files import File
+from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location
 from sf_ray.storage.versioned_file import open_bytes, read_range
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from time import sleep
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -13,13 +12,11 @@ from sf_ray.corpus.bundles import UnitRows, units_of_bundle
 from sf_ray.errors import SfRayError
 from sf_ray.scoring.score_set import ScoreSet, ShardUnits
 from sf_ray.scoring.score_table import SCORE_ENCODING
-from sf_ray.storage.files import is_there, map_requests, put_table
+from sf_ray.storage.files import never_as_wanted, put_table
 from sf_ray.storage.location import Location
 
 # Pieces of one task that wait for storage together.
 _PUT_THREADS = 4
-# A store may list a new file late, and a network disk may show it late.
-_LOOKS, _PAUSE_S = 4, 2.0
 
 
 class _Put(NamedTuple):
@@ -75,26 +72,23 @@ def refuse_unseen(score_set: ScoreSet, left: ShardUnits, nodes: Mapping[str, str
     Raises:
         SfRayError: Names such a piece and its node.
     """
-    pieces = [shard.piece(unit) for shard, units in left for unit in units]
-    unseen = [piece for piece in pieces if piece in nodes]
-    for look in range(_LOOKS):
-        # Asked for by name, because a listing may be older than the file.
-        seen = map_requests(
-            score_set.pieces, lambda piece: is_there(score_set.pieces.join(piece)), unseen
-        )
-        unseen = [piece for piece, is_seen in zip(unseen, seen, strict=True) if not is_seen]
-        if not unseen:
-            return
-        if look < _LOOKS - 1:
-            sleep(_PAUSE_S)
+    written = [
+        piece for shard, units in left for unit in units if (piece := shard.piece(unit)) in nodes
+    ]
+    unseen = never_as_wanted(
+        {piece: score_set.pieces.join(piece) for piece in written}, lambda _, size: size is not None
+    )
+    if not unseen:
+        return
     where = (
         "another run or program removes files there, or the storage lost them"
         if score_set.pieces.is_remote
         else "that node has a disk of its own there, or another program removes files. Give SCORES "
         "a bucket, or a file system that all nodes share"
     )
+    piece = next(iter(unseen))
     raise SfRayError(
         f"{score_set.pieces.public_uri}: some units have no scores: this machine does not see "
-        f"{len(unseen):,} pieces that were written, e.g. {unseen[0]}, which node "
-        f"{nodes[unseen[0]]} wrote: {where}"
+        f"{len(unseen):,} pieces that were written, e.g. {piece}, which node "
+        f"{nodes[piece]} wrote: {where}"
     )

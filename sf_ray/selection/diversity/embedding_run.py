@@ -39,7 +39,7 @@ from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.diversity.embedding_set import Embedded, EmbeddingSet, embedded_of, table_of
 from sf_ray.selection.selection import Selection
 from sf_ray.storage.files import map_requests
-from sf_ray.storage.lease import lease
+from sf_ray.storage.lease.lease import lease
 from sf_ray.storage.location import Location
 
 # Texts at which a bundle is full: enough for the encoder to sort them by length, and few enough

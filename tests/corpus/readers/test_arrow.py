@@ -18,7 +18,8 @@ from sf_ray.corpus.readers.shard import open_shard, read_footer
 from sf_ray.corpus.rows import read_units
 from sf_ray.corpus.units import group_reads, units_of
 from sf_ray.errors import BadShardError
-from sf_ray.storage.files import File, list_files, put_whole
+from sf_ray.storage.files import put_whole
+from sf_ray.storage.listing import File, list_files
 from sf_ray.storage.location import Location
 
 TABLE = pa.table(

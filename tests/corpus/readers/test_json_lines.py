@@ -19,7 +19,8 @@ from sf_ray.corpus.rows import BadLine, first_bad_row, read_units, rows_of
 from sf_ray.corpus.units import group_reads, units_of
 from sf_ray.errors import BadRowError, BadShardError
 from sf_ray.output.shard_writer import write_shard
-from sf_ray.storage.files import list_files, put_bytes
+from sf_ray.storage.files import put_bytes
+from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location
 from tests.support.packing import packed
 

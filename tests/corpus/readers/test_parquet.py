@@ -15,7 +15,7 @@ from sf_ray.corpus.readers.parquet import (
     read_parquet_footer,
 )
 from sf_ray.errors import BadShardError
-from sf_ray.storage.files import list_files
+from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location
 from sf_ray.storage.versioned_file import open_bytes
 

@@ -4,7 +4,8 @@ import pytest
 
 from sf_ray.corpus.readers.shard import open_shard, read_footer
 from sf_ray.errors import BadShardError, SfRayError
-from sf_ray.storage.files import list_files, put_bytes, put_whole, remove
+from sf_ray.storage.files import put_bytes, put_whole, remove
+from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location
 
 

@@ -52,7 +52,7 @@ def test_the_sink_puts_each_unit_of_a_block_and_may_do_so_twice(tmp_path: Path) 
 def test_scores_that_a_node_wrote_elsewhere_are_missed_by_name_and_not_made_again(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sf_ray.scoring.stages.sink._PAUSE_S", 0.0)
+    monkeypatch.setattr("sf_ray.storage.files._PAUSE_S", 0.0)
     plan = plan_corpus(Location(str(corpus)))
     score_set = score_set_of(Location(str(tmp_path)), {"unit_rows": 50})
     left = score_set.units(plan)

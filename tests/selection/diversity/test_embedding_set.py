@@ -16,7 +16,7 @@ from sf_ray.selection.diversity.embedding_set import (
     embedding_set_of,
     table_of,
 )
-from sf_ray.storage.files import File, list_files
+from sf_ray.storage.listing import File, list_files
 from sf_ray.storage.location import Location
 
 rows = st.sets(st.integers(0, 30), max_size=20).map(lambda found: np.array(sorted(found), np.int64))

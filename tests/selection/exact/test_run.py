@@ -37,7 +37,8 @@ from sf_ray.selection.exact.bands import length_of
 from sf_ray.selection.exact.run import ExactSelection, select_exactly
 from sf_ray.selection.run import select_rows
 from sf_ray.selection.selection import Selection
-from sf_ray.storage.files import File, list_files, put_table
+from sf_ray.storage.files import put_table
+from sf_ray.storage.listing import File, list_files
 from sf_ray.storage.location import Location
 from tests.support.scored import InThisProcess
 

@@ -25,8 +25,8 @@ from time import monotonic, sleep
 from sf_ray.errors import LeaseError, SfRayError, first_line
 from sf_ray.runtime.log import say
 from sf_ray.runtime.signals import interrupt
-from sf_ray.storage.files import File, read_bounded_or_none, read_bytes_or_none, remove
-from sf_ray.storage.lease_files import (
+from sf_ray.storage.files import read_bounded_or_none, read_bytes_or_none, remove
+from sf_ray.storage.lease.files import (
     create_lease,
     lease_age_s,
     lease_name,
@@ -35,7 +35,8 @@ from sf_ray.storage.lease_files import (
     put_lease,
     try_rights,
 )
-from sf_ray.storage.lease_holder import Holder
+from sf_ray.storage.lease.holder import Holder
+from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location
 from sf_ray.text.printable import printable
 

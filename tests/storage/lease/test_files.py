@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sf_ray.storage.files import put_bytes, read_bytes
-from sf_ray.storage.lease_files import exclusive_put
+from sf_ray.storage.lease.files import exclusive_put
 from sf_ray.storage.location import Location
 
 

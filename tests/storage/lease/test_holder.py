@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from sf_ray.storage.lease_holder import Holder
+from sf_ray.storage.lease.holder import Holder
 
 
 def test_a_holder_of_this_machine_is_seen_to_live_or_to_be_dead() -> None:

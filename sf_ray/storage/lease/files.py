@@ -20,7 +20,8 @@ from fsspec.asyn import AsyncFileSystem
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say
 from sf_ray.storage.failures import is_missing, was_refused
-from sf_ray.storage.files import File, list_files, put_bytes, read_bytes, read_bytes_or_none, remove
+from sf_ray.storage.files import put_bytes, read_bytes, read_bytes_or_none, remove
+from sf_ray.storage.listing import File, list_files
 from sf_ray.storage.location import Location, storage_errors
 
 # No other digits than ASCII's, and no more than numbers that a run of ours could have counted to.

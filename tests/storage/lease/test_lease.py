@@ -16,10 +16,11 @@ import pytest
 
 from sf_ray.errors import LeaseError, SfRayError
 from sf_ray.runtime.signals import stoppable
-from sf_ray.storage.files import File, list_files, now_utc, put_bytes, remove
-from sf_ray.storage.lease import lease, refuse_if_held
-from sf_ray.storage.lease_files import list_leases, put_lease
-from sf_ray.storage.lease_holder import Holder, process_name
+from sf_ray.storage.files import now_utc, put_bytes, remove
+from sf_ray.storage.lease.files import list_leases, put_lease
+from sf_ray.storage.lease.holder import Holder, process_name
+from sf_ray.storage.lease.lease import lease, refuse_if_held
+from sf_ray.storage.listing import File, list_files
 from sf_ray.storage.location import Location
 
 
@@ -47,8 +48,8 @@ def test_the_second_run_is_refused_with_the_first_ones_name(place: Location) -> 
 def test_a_silent_run_of_another_machine_is_waited_out(
     place: Location, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sf_ray.storage.lease._EXPIRES_S", 2.5)
-    monkeypatch.setattr("sf_ray.storage.lease._LOOK_S", 0.2)
+    monkeypatch.setattr("sf_ray.storage.lease.lease._EXPIRES_S", 2.5)
+    monkeypatch.setattr("sf_ray.storage.lease.lease._LOOK_S", 0.2)
     held_by(place, ELSEWHERE)
     began = time.monotonic()
     with lease(place):
@@ -62,7 +63,7 @@ def test_a_silent_run_of_another_machine_is_waited_out(
 def test_a_run_of_another_machine_that_renews_its_lease_refuses_as_soon_as_it_does(
     place: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sf_ray.storage.lease._LOOK_S", 0.2)
+    monkeypatch.setattr("sf_ray.storage.lease.lease._LOOK_S", 0.2)
     held_by(place, ELSEWHERE)
     renewal = threading.Timer(2.5, held_by, (place, ELSEWHERE))
     renewal.start()
@@ -76,7 +77,7 @@ def test_a_run_of_another_machine_that_renews_its_lease_refuses_as_soon_as_it_do
 def test_a_lease_that_is_given_back_while_another_run_looks_is_free(
     place: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sf_ray.storage.lease._LOOK_S", 0.2)
+    monkeypatch.setattr("sf_ray.storage.lease.lease._LOOK_S", 0.2)
     held_by(place, ELSEWHERE)
     release = threading.Timer(0.5, remove, (place.join("_lease/000001.json"),))
     release.start()
@@ -124,12 +125,12 @@ def test_a_run_that_looked_too_early_does_not_hold_an_older_number(
 ) -> None:
     def look_and_sleep(folder: Location) -> list[File]:
         seen = list_leases(folder)
-        monkeypatch.setattr("sf_ray.storage.lease.list_leases", list_leases)
+        monkeypatch.setattr("sf_ray.storage.lease.lease.list_leases", list_leases)
         held_by(place, ELSEWHERE, number=2)  # another took over from number 1, which is gone
         return seen
 
-    monkeypatch.setattr("sf_ray.storage.lease.list_leases", look_and_sleep)
-    monkeypatch.setattr("sf_ray.storage.lease._watch", lambda *_: 1.0)
+    monkeypatch.setattr("sf_ray.storage.lease.lease.list_leases", look_and_sleep)
+    monkeypatch.setattr("sf_ray.storage.lease.lease._watch", lambda *_: 1.0)
     with pytest.raises(LeaseError, match="process 17 on gpu-head-0"):
         lease(place).__enter__()
     assert [file.relative for file in list_files(place.join("_lease"))] == ["000002.json"]
@@ -152,8 +153,8 @@ def test_a_run_that_was_killed_on_this_machine_is_known_to_be_dead(
 def test_a_lease_is_renewed_and_its_loss_ends_the_run(
     place: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sf_ray.storage.lease._RENEW_S", 0.1)
-    monkeypatch.setattr("sf_ray.storage.lease._EXPIRES_S", 2.5)
+    monkeypatch.setattr("sf_ray.storage.lease.lease._RENEW_S", 0.1)
+    monkeypatch.setattr("sf_ray.storage.lease.lease._EXPIRES_S", 2.5)
     with (
         pytest.raises(LeaseError, match="lost its lease to another run"),
         stoppable(),
@@ -171,7 +172,7 @@ def test_a_lease_is_renewed_and_its_loss_ends_the_run(
 def test_a_lease_that_cannot_be_read_is_one(
     place: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sf_ray.storage.lease._watch", lambda *_: 1.0)
+    monkeypatch.setattr("sf_ray.storage.lease.lease._watch", lambda *_: 1.0)
     put_bytes(place.join("_lease/000001.json"), b"{")
     with pytest.raises(LeaseError, match="on unknown"):
         lease(place).__enter__()
@@ -191,9 +192,9 @@ def test_storage_without_conditional_writes_is_noted(
         return True
 
     if only_looks:
-        monkeypatch.setattr("sf_ray.storage.lease_files._checks_before_writing", lambda _: True)
+        monkeypatch.setattr("sf_ray.storage.lease.files._checks_before_writing", lambda _: True)
     else:
-        monkeypatch.setattr("sf_ray.storage.lease_files.exclusive_put", overwrite)
+        monkeypatch.setattr("sf_ray.storage.lease.files.exclusive_put", overwrite)
     with lease(place):
         assert "has no conditional writes" in capsys.readouterr().err
         with pytest.raises(LeaseError):
@@ -210,14 +211,14 @@ def fail_to_renew(monkeypatch: pytest.MonkeyPatch, error: BaseException | None) 
             raise error
         put_lease(location, data)
 
-    monkeypatch.setattr("sf_ray.storage.lease.put_lease", put)
+    monkeypatch.setattr("sf_ray.storage.lease.lease.put_lease", put)
     return tries
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sf_ray.storage.lease._RENEW_S", 0.05)
-    monkeypatch.setattr("sf_ray.storage.lease._LOOK_S", 0.05)
+    monkeypatch.setattr("sf_ray.storage.lease.lease._RENEW_S", 0.05)
+    monkeypatch.setattr("sf_ray.storage.lease.lease._LOOK_S", 0.05)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,7 @@ def test_a_renewal_outlives_a_log_that_cannot_be_written(
     with stoppable(), lease(Location(str(tmp_path))) as held:
         tries = fail_to_renew(monkeypatch, OSError(errno.ENOSPC, "No space left on device"))
         with monkeypatch.context() as patch:
-            patch.setattr("sf_ray.storage.lease.say", full)
+            patch.setattr("sf_ray.storage.lease.lease.say", full)
             wait_until(lambda: len(tries) >= 3)
         renewals = fail_to_renew(monkeypatch, None)
         wait_until(lambda: len(renewals) >= 2)
@@ -280,7 +281,7 @@ def wait_until(seen: Callable[[], bool]) -> None:
 def test_a_run_that_cannot_renew_ends_before_another_may_take_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sf_ray.storage.lease._EXPIRES_S", 0.5)
+    monkeypatch.setattr("sf_ray.storage.lease.lease._EXPIRES_S", 0.5)
     fail_to_renew(monkeypatch, OSError(errno.ENOSPC, "No space left on device"))
     with (
         pytest.raises(LeaseError, match="could not be renewed for .* No space .*; nothing more"),
@@ -294,7 +295,7 @@ def test_a_run_that_cannot_renew_ends_before_another_may_take_over(
 def test_a_store_that_answers_nobody_gets_the_time_of_its_retries(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sf_ray.storage.lease._EXPIRES_S", 0.2)
+    monkeypatch.setattr("sf_ray.storage.lease.lease._EXPIRES_S", 0.2)
     looks: list[float] = []
 
     def gone(folder: Location) -> list[File]:
@@ -306,7 +307,7 @@ def test_a_store_that_answers_nobody_gets_the_time_of_its_retries(
         looks.clear()
         with stoppable(), lease(place) as held:
             with monkeypatch.context() as patch:
-                patch.setattr("sf_ray.storage.lease.list_leases", gone)
+                patch.setattr("sf_ray.storage.lease.lease.list_leases", gone)
                 wait_until(lambda: len(looks) > 1 and looks[-1] - looks[0] > 1)
             held.check()
 
@@ -318,8 +319,8 @@ def test_a_store_that_answers_nobody_gets_the_time_of_its_retries(
 def test_of_two_runs_the_one_that_was_silent_may_not_go_on(
     place: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sf_ray.storage.lease._EXPIRES_S", 1.5)
-    monkeypatch.setattr("sf_ray.storage.lease._LOOK_S", 0.2)
+    monkeypatch.setattr("sf_ray.storage.lease.lease._EXPIRES_S", 1.5)
+    monkeypatch.setattr("sf_ray.storage.lease.lease._LOOK_S", 0.2)
     with lease(place) as suspended:  # nothing renews it: as when its process was stopped
         monkeypatch.setattr(Holder, "lives_here", lambda _: None)
         with lease(place) as other:
