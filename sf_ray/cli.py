@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 import sf_ray
 from sf_ray.config.quotas import Quota
-from sf_ray.config.registry import COMMANDS, Command, load
+from sf_ray.config.registry import COMMANDS, Command, load, may_be_secret
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.json_log import begin_log
 from sf_ray.runtime.log import say
@@ -195,7 +195,9 @@ def _callback(command: Command, specs: object | None) -> Callable[..., Any]:
     def call(debug: bool, config: str | None = None, **flags: Any) -> Any:
         try:
             options = load(command, flags, config)
-            remember_secrets(options=getattr(options, "storage_options", None))
+            for name, value in options:
+                if may_be_secret(name):
+                    remember_secrets(options=value)
             _begin_log(command, getattr(options, "log_format", "text"))
             module, _, name = command.entry.partition(":")
             function = getattr(importlib.import_module(f"sf_ray.{module}"), name)

@@ -66,7 +66,7 @@ from sf_ray.selection.exact.run import select_exactly
 from sf_ray.storage.lease.files import try_rights
 from sf_ray.storage.lease.lease import lease, refuse_if_held
 from sf_ray.storage.location import Location
-from sf_ray.storage.names import refuse_unwritable
+from sf_ray.storage.names import refuse_names
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _plan(
     corpus, known = list_corpus(options, scores_location, wall_s)
     if isinstance(options, SelectionOptions) and output and options.order == "input":
         data = Output(location_of(options, output)).data
-        refuse_unwritable(data, [shard.written_name for shard in corpus.shards])
+        refuse_names(data, [shard.written_name for shard in corpus.shards])
     return PlannedCorpus(corpus, sample_of(scores_location, corpus), scores_location, known)
 
 

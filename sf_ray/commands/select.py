@@ -15,6 +15,7 @@ from sf_ray.errors import SfRayError, UsageError
 from sf_ray.output.export_tasks import export
 from sf_ray.output.layout import Output
 from sf_ray.output.report.files import write_report
+from sf_ray.output.report.summary import Summary
 from sf_ray.output.report.survey_tasks import summarise
 from sf_ray.output.report.svg import load as load_drawing
 from sf_ray.output.report.terminal import print_manifest
@@ -91,17 +92,14 @@ def select_and_write(
     selection, rescoring, written = _select_and_write_shards(
         options, corpus, score_set, embedder, output, wall_s, exactly
     )
-    row_format, exported = format_of(score_set), None
+    exported = None
     if options.export is not None:
         with timed("export", wall_s):
             exported = export(
-                options.export, row_format, output.data, output.exports, options.stall_s
+                options.export, format_of(score_set), output.data, output.exports, options.stall_s
             )
     with timed("survey", wall_s):
-        column = _column_to_report(options, selection.corpus)
-        sample = sample_of(score_set.location, selection.corpus)
-        unused = unused_text(row_format, sample.rows)
-        summary = replace(summarise(selection, row_format, column), unused=tuple(unused))
+        summary = _summary(options, score_set, selection)
     duplicates = selection.duplicates
     manifest = manifest_of(
         _request(
@@ -129,6 +127,13 @@ def select_and_write(
     output.finish(manifest)
     print_manifest(manifest, output.location)
     return selection.corpus
+
+
+def _summary(options: SelectionOptions, score_set: ScoreSet, selection: Selection) -> Summary:
+    """What the report shows of the scores, and of what was kept."""
+    row_format, column = format_of(score_set), _column_to_report(options, selection.corpus)
+    unused = unused_text(row_format, sample_of(score_set.location, selection.corpus).rows)
+    return replace(summarise(selection, row_format, column), unused=tuple(unused))
 
 
 def _select_and_write_shards(

@@ -70,7 +70,7 @@ def why_unusable(location: Location, name: str) -> str:
     return ""
 
 
-def refuse_unwritable(place: Location, names: Sequence[str]) -> None:
+def refuse_names(place: Location, names: Sequence[str]) -> None:
     """Refuses names that cannot all be written below a place, before anything is scored.
 
     Storage is asked only where names are so long or so alike that it may be unable.

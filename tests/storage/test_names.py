@@ -12,7 +12,7 @@ from sf_ray.storage.location import Location
 from sf_ray.storage.names import (
     as_text,
     piece_name,
-    refuse_unwritable,
+    refuse_names,
     why_unusable,
     written_name,
 )
@@ -116,7 +116,7 @@ def test_a_name_that_is_no_text_or_is_cut_by_clients_is_unusable() -> None:
 def test_names_that_a_disk_cannot_hold_are_refused(tmp_path: Path) -> None:
     place = Location(str(tmp_path / "out"))
     fine = ["a.jsonl", "a.jsonl.gz", "A.jsonl", "\u00e9", "e\u0301", "b/c", "b/d/e", "n" * 255]
-    refuse_unwritable(place, fine)
+    refuse_names(place, fine)
     assert list(tmp_path.rglob(".probe*")) == []
     for names, words in (
         (["n" * 256], "takes no name of that length"),
@@ -124,15 +124,15 @@ def test_names_that_a_disk_cannot_hold_are_refused(tmp_path: Path) -> None:
         (["b", "b/c/d"], "cannot hold both shards b and b/c/d"),
     ):
         with pytest.raises(SfRayError, match=words):
-            refuse_unwritable(place, names)
+            refuse_names(place, names)
 
 
 @pytest.mark.s3
 def test_names_that_a_bucket_cannot_hold_are_refused(s3: S3) -> None:
     place = Location(f"{s3.bucket}/out", s3.options)
-    refuse_unwritable(place, ["b", "b/c/d", "A", "a", "n" * (1024 - len("out/"))])
+    refuse_names(place, ["b", "b/c/d", "A", "a", "n" * (1024 - len("out/"))])
     with pytest.raises(SfRayError, match="takes no name of that length"):
-        refuse_unwritable(place, ["n" * (1025 - len("out/"))])
+        refuse_names(place, ["n" * (1025 - len("out/"))])
 
 
 @pytest.mark.parametrize(
@@ -146,5 +146,5 @@ def test_names_that_a_disk_takes_for_one_are_refused(
         "sf_ray.storage.names.is_there", lambda place: "probe-e" in place.public_uri
     )
     with pytest.raises(SfRayError, match="takes the names of the shards .* for one"):
-        refuse_unwritable(Location(str(tmp_path)), names)
+        refuse_names(Location(str(tmp_path)), names)
     assert list(tmp_path.rglob(".probe*")) == []

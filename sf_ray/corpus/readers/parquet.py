@@ -5,26 +5,22 @@ those of another. Knows no Ray and no model.
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sf_ray.corpus.readers.arrow import has_dictionary
-from sf_ray.corpus.readers.arrow_checks import check_batch, check_schema
+from sf_ray.corpus.readers.arrow_checks import check_schema
 from sf_ray.corpus.readers.parquet_footer import (
-    BYTE_ARRAY,
-    FIXED,
     Chunk,
     StoredColumns,
     is_encrypted,
     located_chunks,
     without_meaning,
 )
-from sf_ray.corpus.readers.parquet_pages import PageGuard, TooRepeatedError
-from sf_ray.corpus.readers.row_limits import MAX_ROW_BYTES, rows_problem, split
+from sf_ray.corpus.readers.parquet_rows import ParquetRows
+from sf_ray.corpus.readers.row_limits import MAX_ROW_BYTES, rows_problem
 from sf_ray.corpus.readers.thrift_compact import CompactError
 from sf_ray.corpus.units import Footer
 from sf_ray.errors import BadShardError, first_line
@@ -34,19 +30,6 @@ from sf_ray.storage.versioned_file import read_range, unreadable_is_bad
 
 # Most Parquet footers are smaller than this, so that one request is enough.
 _FOOTER_BYTES = 64 * 1024
-# About the most that a batch takes.
-_BATCH_BYTES = 32 << 20
-# Row groups are read together up to this size, as they are in memory before compression. A larger
-# one is not fetched as a whole but in pieces of `_PIECE_BYTES` for each column.
-_TOGETHER_BYTES = 128 << 20
-_PIECE_BYTES = 4 << 20
-# A value that is repeated is stored once, in a page of its own, and a few bytes stand for it in
-# each row; so rows may be far larger in memory than the footer says. A batch has so few rows that
-# they take no more than this even if each is all of that page; which few writers make larger than
-# a mebibyte.
-_REPEATED_BYTES, _REPEATED_PAGE_BYTES = 512 << 20, 1 << 20
-# What a value takes in a list, however few bytes are stored for it.
-_VALUE_BYTES = 8
 # Larger than any real footer; a larger one would take gigabytes as Python values.
 _MOST_FOOTER_BYTES = 256 << 20
 # How values become Arrow values by their meaning. INT96 reaches year 9999 in microseconds, and only
@@ -89,14 +72,15 @@ class ParquetReader:
     def __init__(
         self, file: File, handle: io.RawIOBase, max_row_bytes: int = MAX_ROW_BYTES
     ) -> None:
-        self._file, self._handle, self._max_row_bytes = file, handle, max_row_bytes
+        self._file = file
         with unreadable_is_bad(file):
             footer = _footer_bytes(file, lambda start, end: _read_at(handle, start, end))
-        self._metadata = _metadata(file, footer)
-        self._chunks = _located(file, footer, self._metadata)
+        metadata = _metadata(file, footer)
+        chunks = _located(file, footer, metadata)
+        self._rows = ParquetRows(file, handle, metadata, chunks, _MEANING, max_row_bytes)
         with (
             unreadable_is_bad(file),
-            pq.ParquetFile(handle, metadata=self._metadata, **_MEANING) as parquet,
+            pq.ParquetFile(handle, metadata=metadata, **_MEANING) as parquet,
         ):
             self.schema: pa.Schema = parquet.schema_arrow
             check_schema(self.schema)
@@ -111,11 +95,7 @@ class ParquetReader:
         """See `ShardReader.batches`. Ignores `offset`: the footer says where row groups begin."""
         names = None if columns is None else list(dict.fromkeys(columns))
         with unreadable_is_bad(self._file):
-            read = _Read(
-                self._file, self._handle, self._metadata, self._chunks, _MEANING,
-                self._max_row_bytes,
-            )  # fmt: skip
-            for batch in read.batches(rows, names, groups):
+            for batch in self._rows.batches(rows, names, groups):
                 if names is not None:
                     # Asked for a column "a", Parquet also reads a column "a.b". A name may be
                     # there twice, so columns are chosen by their places.
@@ -141,19 +121,20 @@ class StoredParquetReader:
     def __init__(
         self, file: File, handle: io.RawIOBase, max_row_bytes: int = MAX_ROW_BYTES
     ) -> None:
-        self._file, self._handle, self._max_row_bytes = file, handle, max_row_bytes
+        self._file = file
         with unreadable_is_bad(file):
             footer = _footer_bytes(file, lambda start, end: _read_at(handle, start, end))
         with _unreadable_footer_is_bad(file):
             plain, stored = without_meaning(footer)
             _ = stored.leaves  # which the writer needs
         self.stored: StoredColumns = stored
-        self._metadata = _metadata(file, plain)
-        self._chunks = _located(file, footer, self._metadata)
-        self._types = _storage(_categories(_metadata(file, footer), self._metadata))
+        metadata = _metadata(file, plain)
+        chunks = _located(file, footer, metadata)
+        types = _storage(_categories(_metadata(file, footer), metadata))
+        self._rows = ParquetRows(file, handle, metadata, chunks, types, max_row_bytes)
         with unreadable_is_bad(file):
             source = pa.BufferReader(_as_file(plain))
-            with pq.ParquetFile(source, metadata=self._metadata, **self._types) as parquet:
+            with pq.ParquetFile(source, metadata=metadata, **types) as parquet:
                 self.schema: pa.Schema = parquet.schema_arrow
 
     def batches(
@@ -166,11 +147,7 @@ class StoredParquetReader:
         """See `ShardReader.batches`; reads all columns, because rows are copied whole."""
         assert columns is None, "rows are copied whole"
         with unreadable_is_bad(self._file):
-            read = _Read(
-                self._file, self._handle, self._metadata, self._chunks, self._types,
-                self._max_row_bytes,
-            )  # fmt: skip
-            yield from read.batches(rows, None, groups)
+            yield from self._rows.batches(rows, None, groups)
 
 
 def _storage(categories: Sequence[str]) -> dict[str, object]:
@@ -203,143 +180,6 @@ def _categories(meaning: pq.FileMetaData, plain: pq.FileMetaData) -> list[str]:
         for name, column_type in zip(names, types, strict=True)
         if pa.types.is_dictionary(column_type)
     ]
-
-
-@dataclass(frozen=True)
-class _Read:
-    """What is read from, and how.
-
-    Attributes:
-        file, handle: The shard.
-        metadata: Its footer.
-        chunks: Those of each row group.
-        types: How values become Arrow values.
-        max_row_bytes: The largest row.
-    """
-
-    file: File
-    handle: io.RawIOBase
-    metadata: pq.FileMetaData
-    chunks: Sequence[Sequence[Chunk]]
-    types: dict[str, object]
-    max_row_bytes: int
-
-    def batches(
-        self, rows: int, columns: list[str] | None, groups: range | None
-    ) -> Iterator[pa.RecordBatch]:
-        """Reads row groups one after the other, and small ones together."""
-        leaves = _leaves_below(self.metadata, columns)
-        row = 0
-        together: list[int] = []
-        together_bytes, together_rows = 0, rows
-        for group in range(self.metadata.num_row_groups) if groups is None else groups:
-            group_bytes, group_rows = self._size(group, leaves, rows)
-            if together and together_bytes + group_bytes > _TOGETHER_BYTES:
-                yield from self._some(row, together_rows, columns, together, together_bytes)
-                row += sum(self.metadata.row_group(read).num_rows for read in together)
-                together, together_bytes, together_rows = [], 0, rows
-            together.append(group)
-            together_bytes += group_bytes
-            together_rows = min(together_rows, group_rows)
-        if together:
-            yield from self._some(row, together_rows, columns, together, together_bytes)
-
-    def _some(
-        self,
-        first_row: int,
-        rows: int,
-        columns: list[str] | None,
-        groups: list[int],
-        unpacked_bytes: int,
-    ) -> Iterator[pa.RecordBatch]:
-        """The rows of some row groups, in batches that are safe to look at."""
-        done = 0
-        while True:
-            guard = self._guard(columns, groups, rows)
-            try:
-                read = 0
-                for batch in self._arrow_batches(guard, rows, columns, groups, unpacked_bytes):
-                    new = batch.slice(max(0, done - read))
-                    read += batch.num_rows
-                    if new.num_rows:
-                        _check_dictionaries(new)
-                        yield from split(
-                            new, first_row + done, self.max_row_bytes, rows, _BATCH_BYTES
-                        )
-                        done += new.num_rows
-                return
-            except (pa.ArrowException, OSError, TooRepeatedError):
-                if not isinstance(guard.problem, TooRepeatedError):
-                    raise
-                rows = max(1, _REPEATED_BYTES // guard.problem.dictionary_bytes)
-
-    def _guard(self, columns: list[str] | None, groups: list[int], rows: int) -> PageGuard:
-        chunks = []
-        for group in groups:
-            for leaf in _leaves_below(self.metadata, columns):
-                chunk = self.chunks[group][leaf]
-                chunks.append((chunk.start, chunk.start + chunk.packed_bytes))
-        most = _REPEATED_BYTES // rows if rows > 1 else self.file.size * _REPEATED_BYTES
-        return PageGuard(self.handle, self.file.size, chunks, self.max_row_bytes, most)
-
-    def _size(self, group: int, leaves: Iterable[int], most_rows: int) -> tuple[int, int]:
-        """(bytes of the columns of a row group before compression, rows of a batch)."""
-        unpacked = 0
-        for leaf in leaves:
-            chunk, described = self.chunks[group][leaf], self.metadata.schema.column(leaf)
-            size = chunk.unpacked_bytes
-            if described.max_repetition_level:
-                size = max(size, _VALUE_BYTES * chunk.values)
-            unpacked += size
-            repeated = 0
-            if chunk.has_dictionary and chunk.physical == BYTE_ARRAY:
-                repeated = min(size, _REPEATED_PAGE_BYTES)
-            elif chunk.physical == FIXED:
-                repeated = described.length  # a null takes as much
-            most_rows = min(most_rows, _REPEATED_BYTES // max(repeated, 1))
-        rows = max(0, self.metadata.row_group(group).num_rows)
-        return unpacked, max(1, min(most_rows, _BATCH_BYTES * rows // max(unpacked, 1)))
-
-    def _arrow_batches(
-        self,
-        guard: PageGuard,
-        rows: int,
-        columns: list[str] | None,
-        groups: list[int],
-        unpacked_bytes: int,
-    ) -> Iterator[pa.RecordBatch]:
-        is_large = unpacked_bytes > _TOGETHER_BYTES
-        parquet = pq.ParquetFile(
-            guard,
-            metadata=self.metadata,
-            pre_buffer=not is_large,
-            buffer_size=_PIECE_BYTES if is_large else 0,
-            page_checksum_verification=True,
-            **self.types,
-        )
-        yield from parquet.iter_batches(
-            rows,
-            row_groups=groups,
-            columns=columns,
-            use_threads=False,  # many tasks read at the same time
-        )
-
-
-def _check_dictionaries(batch: pa.RecordBatch) -> None:
-    """Checks columns that Arrow did not decode value by value; what it decoded is sound."""
-    places = [i for i, field in enumerate(batch.schema) if has_dictionary(field.type)]
-    if places:
-        check_batch(batch.select(places))
-
-
-def _leaves_below(metadata: pq.FileMetaData, columns: list[str] | None) -> list[int]:
-    """The numbers of the leaves that are read for some top-level columns."""
-    schema = metadata.schema
-    if columns is None:
-        return list(range(metadata.num_columns))
-    starts = tuple(f"{name}." for name in columns)
-    paths = [schema.column(leaf).path for leaf in range(metadata.num_columns)]
-    return [leaf for leaf, path in enumerate(paths) if f"{path}.".startswith(starts)]
 
 
 def _footer_bytes(file: File, read: Callable[[int, int], bytes]) -> bytes:

@@ -18,6 +18,7 @@ import ray
 import ray.data
 from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
+from ray.exceptions import RayError
 
 from sf_ray.corpus.bundles import UnitRows, bundles_of
 from sf_ray.corpus.rows import read_units, refuse_bad_lines
@@ -124,7 +125,10 @@ def _read_bundles(
         answer: bool = ray.get(getattr(tally, method).remote(*arguments), timeout=_TALLY_S)
         return answer
 
-    notes = ask if ask("task_reading", task) else None
+    try:
+        notes = ask if ask("task_reading", task) else None
+    except RayError:  # the tally is busy or gone: reading does not depend on it
+        notes = None
     yield from bundles_of(
         _encoded_units(job, plans, _unpickled(encoding), notes), job.units_a_bundle
     )
@@ -183,8 +187,8 @@ def _read(
                         f"every process died that read and encoded its rows {unit.start} to "
                         f"{unit.stop}",
                     )
-                rows = next(tables)
-                yield plan, unit, rows
+                yield plan, unit, next(tables)
+            assert next(tables, None) is None, "one table for each unit"
 
     at_once = min(_READS_AT_ONCE, _UNITS_AHEAD // max(len(plan.units) for plan in plans))
     if notes or at_once < 2:  # streams through large row groups

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.parquet import encryption
 
-from sf_ray.corpus.readers import parquet
+from sf_ray.corpus.readers import parquet_rows
 from sf_ray.corpus.readers.parquet import (
     ParquetReader,
     StoredParquetReader,
@@ -73,8 +73,8 @@ def test_batches_are_bounded_by_bytes_and_rows_stay_in_order(
     pq.write_table(
         pa.table({"a": texts, "n": range(500)}), path, row_group_size=50, use_dictionary=False
     )
-    monkeypatch.setattr(parquet, "_BATCH_BYTES", 50_000)
-    monkeypatch.setattr(parquet, "_TOGETHER_BYTES", together_bytes)
+    monkeypatch.setattr(parquet_rows, "_BATCH_BYTES", 50_000)
+    monkeypatch.setattr(parquet_rows, "_TOGETHER_BYTES", together_bytes)
     location = Location(str(path))
     (file,) = list_files(location)
     with open_bytes(location, file) as handle:
