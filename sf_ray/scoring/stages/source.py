@@ -120,19 +120,22 @@ def _read_bundles(
     # Ray runs many of these tasks side by side: threads inside each would only be in the way.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     task = plans[0].stem + plans[0].units[0].suffix
+    units = _encoded_units(job, plans, _unpickled(encoding), _notes_on(task, tally))
+    yield from bundles_of(units, job.units_a_bundle)
+    tally.task_read.remote(task)
+
+
+def _notes_on(task: str, tally: Any) -> Notes | None:
+    """Calls the tally, where this task began before and did not end; None for all other tasks."""
 
     def ask(method: str, *arguments: str) -> bool:
         answer: bool = ray.get(getattr(tally, method).remote(*arguments), timeout=_TALLY_S)
         return answer
 
     try:
-        notes = ask if ask("task_reading", task) else None
-    except RayError:  # the tally is busy or gone: reading does not depend on it
-        notes = None
-    yield from bundles_of(
-        _encoded_units(job, plans, _unpickled(encoding), notes), job.units_a_bundle
-    )
-    tally.task_read.remote(task)
+        return ask if ask("task_reading", task) else None
+    except RayError:  # it is busy or gone, and reading does not depend on it
+        return None
 
 
 @functools.lru_cache(maxsize=4)

@@ -6,6 +6,7 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 import pytest
+from ray.exceptions import RayActorError
 
 from bench.support.corpora import make_rows, write_shards
 from sf_ray.corpus.bundles import UnitRows
@@ -17,7 +18,7 @@ from sf_ray.errors import BadRowError, BadShardError
 from sf_ray.scoring.partial_sets import RowSet
 from sf_ray.scoring.score_set import bad_shards
 from sf_ray.scoring.stages.failures import Failures
-from sf_ray.scoring.stages.source import Notes, ScoringJob, _encoded_units
+from sf_ray.scoring.stages.source import Notes, ScoringJob, _encoded_units, _notes_on
 from sf_ray.storage.location import Location
 
 UNIT_ROWS = 8
@@ -158,3 +159,17 @@ def test_a_death_that_does_not_happen_again_is_forgotten(tmp_path: Path) -> None
     for _ in range(9):
         assert len(encoded_units(corpus, Ids(), notes=deaths)) == 9
     assert deaths.called.count("unit_reading") == deaths.called.count("unit_read") == 81
+
+
+def test_a_task_reads_on_where_nobody_can_say_whether_it_began_before() -> None:
+    class Gone:
+        """A handle of an actor that has died."""
+
+        @property
+        def task_reading(self) -> "Gone":
+            return self
+
+        def remote(self, task: str) -> None:
+            raise RayActorError
+
+    assert _notes_on("a.0-8.parquet", Gone()) is None
