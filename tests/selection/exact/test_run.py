@@ -46,7 +46,13 @@ from tests.support.scored import InThisProcess
 # which is twice the largest of any sample, is never too narrow.
 ERRORS = np.array([0.05, 0.03, 0.015, 0.008])
 COLUMNS = {"instruction": "instruction", "output": "output"}
-IDENTITY: dict[str, Any] = {"unit_rows": 16, "format": "alpaca", "columns": COLUMNS}
+IDENTITY: dict[str, Any] = {
+    "alignment": "reference",
+    "max_length": 1024,
+    "unit_rows": 16,
+    "format": "alpaca",
+    "columns": COLUMNS,
+}
 
 
 @dataclass
