@@ -132,9 +132,11 @@ class OwnDiskNode:
         return self.process.poll() is None
 
     def kill(self) -> None:
-        processes = [self.process, *psutil.Process(self.process.pid).children(recursive=True)]
-        for process in processes:
-            process.kill()
+        with suppress(psutil.NoSuchProcess):  # it ended by itself
+            top = psutil.Process(self.process.pid)
+            for process in (top, *top.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):  # some end with the others
+                    process.kill()
         self.process.wait()
 
 
