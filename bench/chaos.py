@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--own-disks", action="store_true", help="a file system for each node")
     options = parser.parse_args()
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # a process less that each driver starts
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log shows each round when it is over
     with tempfile.TemporaryDirectory() as folder, moto() as of_moto:
