@@ -251,7 +251,7 @@ class Chaos:
                     *(f"{place}/corpus", f"{place}/{out}", "--model", f"{place}/model"),
                     *("--encoder", f"{place}/model", "--max-length", "128", "--unit-rows", "6"),
                     *("--keep-fraction", "0.2", "--storage-options", storage),
-                    *("--ray-address", self.cluster.address, "--stall-s", "60", *job),
+                    *("--ray-address", self.cluster.address, "--stall-s", "120", *job),
                 ],
                 stdout=log,
                 stderr=log,
