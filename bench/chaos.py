@@ -45,6 +45,7 @@ from sf_ray.storage.location import Location
 SCORER = Path(__file__).parent / "support/free_scorer.py"
 ROUND_S = 600  # a round that takes longer is a hang
 UNIT_S = 0.06
+KILLS = 3  # at most, in a round
 # Options of a round -> the stages of its job, in order. The log names a stage when it ends.
 FIRST, LAST = ("plan", "prepare", "score"), ("write", "survey", "report")
 JOBS: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -118,7 +119,7 @@ class OwnDiskNode:
         script = (
             'mount -t tmpfs -o size=2g tmpfs "$0" && mkdir "$0/home" "$0/tmp" && cd "$0" && '
             'HOME="$0/home" TMPDIR="$0/tmp" exec "$1" -m ray.scripts.scripts start --block '
-            '--address "$2" --num-cpus 2 --object-store-memory 100000000 --temp-dir "$0/tmp" '
+            '--address "$2" --num-cpus 1 --object-store-memory 100000000 --temp-dir "$0/tmp" '
             # Else two nodes of one machine give the same ports to their workers.
             "--min-worker-port 0 --max-worker-port 0"
         )
@@ -216,7 +217,7 @@ class Chaos:
 
     def add_node(self) -> Any:
         if not self.options.own_disks:
-            return self.cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
+            return self.cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
         self.added += 1
         return OwnDiskNode(self.folder / f"disk-{self.added}", self.cluster.address)
 
@@ -312,7 +313,7 @@ class Chaos:
                 self.drivers += 1
             if next_kill is None and self.stage(store, job) == target:
                 next_kill = time.monotonic() + self.random.uniform(0, 0.3)
-            if kills < 4 and next_kill is not None and time.monotonic() > next_kill:
+            if kills < KILLS and next_kill is not None and time.monotonic() > next_kill:
                 self.at[store.name, self.stage(store, job)] += 1
                 self.kill(driver)
                 kills += 1
