@@ -198,7 +198,7 @@ class Chaos:
         self.cluster = Cluster(
             initialize_head=True,
             head_node_args={
-                "num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20
+                "num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 << 20
             },
         )  # fmt: skip
         self.nodes = [self.add_node() for _ in range(2)]
@@ -213,7 +213,7 @@ class Chaos:
         proxy = Proxy(str(storage_options["endpoint_url"]), seed=self.options.seed)
         store = Store(name, storage_options, bucket, fs, proxy)
         self.stores.append(store)
-        for number, job in enumerate(JOBS.keys() - self.expected.keys()):
+        for number, job in enumerate([] if self.expected else JOBS):
             out = f"undisturbed-{number}"
             driver = self.start(store, job, out, storage_options["endpoint_url"])
             assert driver.wait(timeout=ROUND_S) == 0, self.log.read_text()
