@@ -5,9 +5,10 @@ python bench/chaos.py [--rounds 50] [--seed 1] [--fail 0.1] [--own-disks]
 A Ray cluster of a head and two nodes runs on this machine; with `--own-disks` (root, Linux) each
 node has a file system of its own at its folder, as another machine has. Model, corpus and output
 lie in a bucket, behind a proxy that breaks a share of the requests. The stores take turns:
-SF_RAY_CHAOS_STORES names them as "ceph=http://KEY:SECRET@HOST:PORT seaweedfs=http://...", else
-there is the server of SF_RAY_TEST_S3_ENDPOINT, else moto. In each round a driver runs the whole job
-with the scorer that costs nothing but time; some rounds export too, some diversify. This script
+SF_RAY_CHAOS_STORES names them as "moto ceph=http://KEY:SECRET@HOST:PORT seaweedfs=http://...",
+where "moto" alone is the server of SF_RAY_TEST_S3_ENDPOINT, else a moto server that this script
+starts; without the variable it is the only store. In each round a driver runs the whole job with
+the scorer that costs nothing but time; some rounds export too, some diversify. This script
 waits for one stage of the job, each in turn, and then kills something at a random moment of it: a
 scoring actor, another worker process, a whole node or the driver. More such kills follow, at random
 moments. A driver that ended early is started again with the same command. The round is over when a
@@ -16,6 +17,7 @@ the undisturbed run, and no unit may have been scored after its piece was commit
 """
 
 import argparse
+import io
 import json
 import os
 import random
@@ -26,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +43,18 @@ from support.proxy import FAULTS, Proxy
 from sf_ray.storage.location import Location
 
 SCORER = Path(__file__).parent / "support/free_scorer.py"
-ROUND_S = 300  # a round that takes longer is a hang
+ROUND_S = 600  # a round that takes longer is a hang
 UNIT_S = 0.06
+KILLS = 3  # at most, in a round
+# The start of processes is most of a round, so none starts that has nothing to do, and those that
+# idle stay, as docs/cluster.md has it for nodes with few CPUs.
+RAY = {
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_prestart_worker_first_driver": "false",
+    "RAY_enable_worker_prestart": "false",
+    "RAY_num_workers_soft_limit": "9",
+}
 # Options of a round -> the stages of its job, in order. The log names a stage when it ends.
 FIRST, LAST = ("plan", "prepare", "score"), ("write", "survey", "report")
 JOBS: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -59,11 +72,13 @@ def main() -> None:
     parser.add_argument("--fail", type=float, default=0.1, help="share of requests that fail")
     parser.add_argument("--own-disks", action="store_true", help="a file system for each node")
     options = parser.parse_args()
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    os.environ.update(RAY)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log shows each round when it is over
     with tempfile.TemporaryDirectory() as folder, moto() as of_moto:
         chaos = Chaos(Path(folder), options)
         try:
-            for name, storage_options in (stores() or {"moto": of_moto}).items():
+            for name, storage_options in stores(of_moto).items():
                 chaos.add_store(name, storage_options)
             started = time.monotonic()
             for number in range(options.rounds):
@@ -74,10 +89,13 @@ def main() -> None:
     sys.exit(1 if any(sum(row[what] for what in WRONG) for row in chaos.table.values()) else 0)
 
 
-def stores() -> dict[str, dict[str, Any]]:
+def stores(of_moto: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Name -> fsspec options of each store in the environment."""
     found = {}
-    for entry in os.environ.get("SF_RAY_CHAOS_STORES", "").split():
+    for entry in os.environ.get("SF_RAY_CHAOS_STORES", "moto").split():
+        if entry == "moto":
+            found[entry] = of_moto
+            continue
         name, _, url = entry.partition("=")
         parts = urlsplit(url)
         endpoint = f"{parts.scheme}://{parts.hostname}:{parts.port}"
@@ -87,18 +105,13 @@ def stores() -> dict[str, dict[str, Any]]:
 
 @dataclass
 class Store:
-    """A bucket at a store, behind a proxy that breaks requests.
-
-    Attributes:
-        expected: Options of a job -> files of the undisturbed run.
-    """
+    """A bucket at a store, behind a proxy that breaks requests."""
 
     name: str
     direct: dict[str, Any]
     bucket: str
     fs: Any
     proxy: Proxy
-    expected: dict[tuple[str, ...], dict[str, bytes]]
 
 
 class OwnDiskNode:
@@ -109,7 +122,9 @@ class OwnDiskNode:
         script = (
             'mount -t tmpfs -o size=2g tmpfs "$0" && mkdir "$0/home" "$0/tmp" && cd "$0" && '
             'HOME="$0/home" TMPDIR="$0/tmp" exec "$1" -m ray.scripts.scripts start --block '
-            '--address "$2" --num-cpus 2 --object-store-memory 100000000 --temp-dir "$0/tmp"'
+            '--address "$2" --num-cpus 1 --object-store-memory 100000000 --temp-dir "$0/tmp" '
+            # Else two nodes of one machine give the same ports to their workers.
+            "--min-worker-port 0 --max-worker-port 0"
         )
         self.process = subprocess.Popen(
             ["unshare", "-m", "sh", "-c", script, str(folder), sys.executable, address],
@@ -118,10 +133,15 @@ class OwnDiskNode:
             start_new_session=True,
         )
 
+    def is_up(self) -> bool:
+        return self.process.poll() is None
+
     def kill(self) -> None:
-        processes = [self.process, *psutil.Process(self.process.pid).children(recursive=True)]
-        for process in processes:
-            process.kill()
+        with suppress(psutil.NoSuchProcess):  # it ended by itself
+            top = psutil.Process(self.process.pid)
+            for process in (top, *top.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):  # some end with the others
+                    process.kill()
         self.process.wait()
 
 
@@ -157,6 +177,7 @@ class Chaos:
     """A cluster, the stores, and counts of what went wrong so far.
 
     Attributes:
+        expected: Options of a job -> files of the undisturbed run, which all stores must hold.
         table: (store, stage that was waited for) -> rounds, kills, and what went wrong in them.
         at: (store, stage) -> kills while the job was in the stage.
     """
@@ -165,44 +186,52 @@ class Chaos:
         self.random = random.Random(options.seed)
         self.folder, self.options = folder, options
         self.stores: list[Store] = []
+        self.expected: dict[tuple[str, ...], dict[str, bytes]] = {}
         self.table: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self.at: Counter[tuple[str, str]] = Counter()
         self.kills: Counter[str] = Counter()
         self.broken: Counter[str] = Counter()
-        self.drivers = self.requests = self.added = 0
+        self.drivers = self.requests = self.added = self.mended = 0
         self.driver: subprocess.Popen[bytes] | None = None
         self.model = make_model(folder / "model")
         write_shards(folder / "corpus", make_rows(320, options.seed), shards=8)
         self.cluster = Cluster(
             initialize_head=True,
             head_node_args={
-                "num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20
+                "num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 << 20
             },
         )  # fmt: skip
         self.nodes = [self.add_node() for _ in range(2)]
 
     def add_store(self, name: str, storage_options: dict[str, Any]) -> None:
-        """Fills a bucket, and runs every job in it undisturbed."""
+        """Fills a bucket; in the first store, runs every job undisturbed."""
         bucket = f"sf-ray-chaos-{os.getpid()}"
         fs = Location(f"s3://{bucket}", storage_options).fs
         fs.mkdir(bucket)
         for part in ("model", "corpus"):
             fs.put(f"{self.folder}/{part}/", f"{bucket}/{part}/", recursive=True)
         proxy = Proxy(str(storage_options["endpoint_url"]), seed=self.options.seed)
-        store = Store(name, storage_options, bucket, fs, proxy, {})
+        store = Store(name, storage_options, bucket, fs, proxy)
         self.stores.append(store)
-        for number, job in enumerate(JOBS):
+        for number, job in enumerate([] if self.expected else JOBS):
             out = f"undisturbed-{number}"
             driver = self.start(store, job, out, storage_options["endpoint_url"])
             assert driver.wait(timeout=ROUND_S) == 0, self.log.read_text()
-            store.expected[job] = self.contents(store, out)
+            self.expected[job] = self.contents(store, out)
         proxy.faults = {fault: self.options.fail / len(FAULTS) for fault in FAULTS}
 
     def add_node(self) -> Any:
         if not self.options.own_disks:
-            return self.cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
+            return self.cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
         self.added += 1
         return OwnDiskNode(self.folder / f"disk-{self.added}", self.cluster.address)
+
+    def mend_nodes(self) -> None:
+        """Replaces nodes that ended by themselves: Ray's agents start late on a busy machine."""
+        for at, node in enumerate(self.nodes):
+            if isinstance(node, OwnDiskNode) and not node.is_up():
+                self.mended += 1
+                self.nodes[at] = self.add_node()
 
     def lose_node(self, node: Any) -> None:
         if isinstance(node, OwnDiskNode):
@@ -218,6 +247,7 @@ class Chaos:
         settings = json.dumps({"unit_s": UNIT_S, "log": str(scored), "embeds": True})
         storage = json.dumps(store.direct | {"endpoint_url": endpoint})
         place = f"s3://{store.bucket}"
+        self.asked_before = store.proxy.requests.total()
         with self.log.open("a") as log:
             log.write("-- driver\n")
             log.flush()
@@ -227,7 +257,7 @@ class Chaos:
                     *(f"{place}/corpus", f"{place}/{out}", "--model", f"{place}/model"),
                     *("--encoder", f"{place}/model", "--max-length", "128", "--unit-rows", "6"),
                     *("--keep-fraction", "0.2", "--storage-options", storage),
-                    *("--ray-address", self.cluster.address, "--stall-s", "60", *job),
+                    *("--ray-address", self.cluster.address, "--stall-s", "120", *job),
                 ],
                 stdout=log,
                 stderr=log,
@@ -235,8 +265,10 @@ class Chaos:
             )
         return self.driver
 
-    def stage(self, job: tuple[str, ...]) -> str:
+    def stage(self, store: Store, job: tuple[str, ...]) -> str:
         """The stage that the driver is in, which is the one after those that its log has."""
+        if store.proxy.requests.total() == self.asked_before:
+            return "start"  # Python imports
         said = self.log.read_text().rpartition("-- driver\n")[2]
         ended = {line.partition(":")[0] for line in said.splitlines() if re.match(r"\w+: \d", line)}
         left = [stage for stage in JOBS[job] if stage not in ended]
@@ -246,12 +278,12 @@ class Chaos:
 
     def contents(self, store: Store, out: str) -> dict[str, bytes]:
         root = f"{store.bucket}/{out}"
-        names = [
-            name
-            for name in store.fs.find(root)
-            if name.endswith(".parquet") or name.startswith(f"{root}/export/")
-        ]
-        return {name.removeprefix(root): data for name, data in store.fs.cat(names).items()}
+        names = store.fs.find(root)
+        exact = [n for n in names if n.endswith(".parquet") or n.startswith(f"{root}/export/")]
+        # These hold times and dates: they must be there.
+        timed = {f"{root}/{name}" for name in ("manifest.json", "report.html")} & set(names)
+        found = store.fs.cat(exact) | dict.fromkeys(timed, b"")
+        return {name.removeprefix(root): data for name, data in found.items()}
 
     def round(self, number: int) -> None:
         store = self.stores[number % len(self.stores)]
@@ -264,6 +296,7 @@ class Chaos:
         out, until = f"round-{number:03d}", time.monotonic() + ROUND_S
         for counted in (store.proxy.requests, store.proxy.broken, store.proxy.puts):
             counted.clear()
+        self.mend_nodes()
         driver = self.start(store, job, out, store.proxy.endpoint)
         self.drivers += 1
         next_kill: float | None = None  # until the stage begins
@@ -283,13 +316,12 @@ class Chaos:
                     print(f"round {number}: exit code {code}\n{said[-3000:]}")
                 driver = self.start(store, job, out, store.proxy.endpoint)
                 self.drivers += 1
-            if kills == 0 and next_kill is None and self.stage(job) == target:
+            if next_kill is None and self.stage(store, job) == target:
                 next_kill = time.monotonic() + self.random.uniform(0, 0.3)
-            if kills < 4 and next_kill is not None and time.monotonic() > next_kill:
-                stage = self.stage(job)
-                if self.kill(driver):
-                    kills += 1
-                    self.at[store.name, stage] += 1
+            if kills < KILLS and next_kill is not None and time.monotonic() > next_kill:
+                self.at[store.name, self.stage(store, job)] += 1
+                self.kill(driver)
+                kills += 1
                 next_kill = time.monotonic() + self.random.uniform(0.2, 4)
         else:
             row["hung"] += 1
@@ -305,30 +337,30 @@ class Chaos:
         options = " ".join(job) or "plain"
         print(
             f"round {number}: {store.name}, {options}, from {target} on: {kills} kills, "
-            f"{took_s:.0f} s{wrong}",
-            flush=True,
+            f"{took_s:.0f} s{wrong}"
         )
 
-    def kill(self, driver: subprocess.Popen[bytes]) -> bool:
-        """Kills a process or a node, chosen at random; says whether there was one."""
-        what = self.random.choice(["actor", "actor", "worker", "worker", "node", "driver", "term"])
+    def kill(self, driver: subprocess.Popen[bytes]) -> None:
+        """Kills a process or a node, chosen at random of what there is."""
+        processes = psutil.Process().children(recursive=True)
+        workers = [process for process in processes if titled(process, "ray::")]
+        actors = [process for process in workers if titled(process, "ray::MapWorker")]
+        there_is = ["driver", "term", "node"] + ["worker"] * 2 * bool(workers)
+        what = self.random.choice(there_is + ["actor"] * 2 * bool(actors))
         if what in ("driver", "term"):
             driver.send_signal(signal.SIGKILL if what == "driver" else signal.SIGTERM)
-            driver.wait(timeout=60)
+            with suppress(subprocess.TimeoutExpired):  # a driver that does not end makes a hang
+                driver.wait(timeout=120)
         elif what == "node":
-            self.lose_node(self.nodes.pop(self.random.randrange(len(self.nodes))))
+            self.lose_node(self.nodes.pop(0))  # the older one: the other may not have joined yet
             self.nodes.append(self.add_node())
         else:
-            title = "ray::MapWorker" if what == "actor" else "ray::"
-            workers = [p for p in psutil.Process().children(recursive=True) if titled(p, title)]
-            if not workers:
-                return False
-            self.random.choice(workers).send_signal(signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):
+                self.random.choice(actors if what == "actor" else workers).kill()
         self.kills[what] += 1
-        return True
 
     def compare(self, store: Store, job: tuple[str, ...], out: str, row: Counter[str]) -> None:
-        expected, got = store.expected[job], self.contents(store, out)
+        expected, got = self.expected[job], self.contents(store, out)
         row["lost"] += len(expected.keys() - got.keys())
         differ = [name for name, data in got.items() if expected.get(name) != data]
         row["different"] += len(differ)
@@ -356,7 +388,7 @@ class Chaos:
         print(
             f"\n{self.options.rounds} rounds, seed {self.options.seed}, {wall_s / 60:.0f} min"
             f"{', nodes with disks of their own' if self.options.own_disks else ''}\n"
-            f"drivers started: {self.drivers}\n"
+            f"drivers started: {self.drivers}, nodes that ended by themselves: {self.mended}\n"
             f"kills: {self.kills.total()} ({listed(self.kills)})\n"
             f"requests: {self.requests}, failed on purpose: {self.broken.total()} "
             f"({listed(self.broken)})\n"
