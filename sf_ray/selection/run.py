@@ -60,7 +60,8 @@ def select_rows(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) 
         chunks = [chunk.without(duplicates) for chunk in chunks]
     eligible = Eligible(score_set.pieces, bounds, grouping)
     known = ReadTables.with_room(corpus.rows)
-    ranking = rank(corpus_pass, chunks, corpus.rows, eligible, requests, known)
+    to_rank = corpus_pass if grouping else corpus_pass.for_scores(units)
+    ranking = rank(to_rank, chunks, corpus.rows, eligible, requests, known)
     row_format, statuses = format_of(score_set), ranking.status_counts
     check_bad_fraction(corpus, row_format, statuses, ranking.bad, options.max_bad_fraction)
     refuse_without_scores(corpus, row_format, statuses, ranking.bad, "rows")
