@@ -2,10 +2,12 @@
 
 python bench/scale.py selection [--rows 1e6 1e7 1e8]    ours / Ray Data's sort / Polars
 python bench/scale.py pipeline [--rows 1e6 1e7]         the whole job / Ray Data read, map, write
+python bench/scale.py compare [--rows 2e6 8e6]          peak memory of `sf-ray compare`
 python bench/scale.py planning [--shards 100 1000 10000]
 
 Every measurement is a process of its own, with a Ray of its own. Memory is the sum of the
-proportional set sizes of all its processes, less that of the idle Ray before. `planning` works on a
+proportional set sizes of all its processes, less that of the idle Ray before. Ratios are of wall
+time on an idle machine; those of CPU time hold on a busy one too. `planning` works on a
 bucket of the server in SF_RAY_TEST_S3_ENDPOINT, else of moto.
 """
 
@@ -30,6 +32,7 @@ from support.processes import measure_apart, measured, report
 
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.corpus.units import Shard, units_of
+from sf_ray.scoring.score_set import describe, score_set_of
 from sf_ray.scoring.score_table import SCORE_ENCODING
 from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location
@@ -38,12 +41,14 @@ SHARD_ROWS, UNIT_ROWS = 1_000_000, 2048
 KEEP = 0.1
 GIVE_UP_S = 900
 WHOLE_S = 3600
+# Of a score set, what `compare` looks at.
+COMPARED = {"dtype": "float32", "alignment": "exact", "max_length": 128, "unit_rows": UNIT_ROWS}
 GIVE_UP_TIMES = 15  # another tool is stopped when it takes this many times as long as ours
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=["selection", "pipeline", "planning", "measure"])
+    parser.add_argument("part", choices=["selection", "pipeline", "compare", "planning", "measure"])
     parser.add_argument("--rows", type=float, nargs="*")
     parser.add_argument("--shards", type=int, nargs="*", default=[100, 1000, 10_000])
     parser.add_argument("--repeat", type=int, default=3, help="runs of `pipeline`, for medians")
@@ -62,6 +67,8 @@ def main() -> None:
         elif options.part == "pipeline":
             sizes = [int(rows) for rows in options.rows or [1e6, 1e7]]
             pipeline(sizes, Path(folder), options.repeat)
+        elif options.part == "compare":
+            compare_sizes([int(rows) for rows in options.rows or [2e6, 8e6]], Path(folder))
         else:
             planning(options.shards, Path(folder))
 
@@ -121,8 +128,9 @@ def selection(sizes: list[int], folder: Path) -> None:
                 line += f"  {name}: stopped after {limit_s / ours['wall_s']:.0f}x the time of ours"
                 continue
             assert other["result"] == ours["result"], (name, other["result"], ours["result"])
-            line += f"  {name} {other['wall_s'] / ours['wall_s']:.2f}x, {mib(other['peak'])}"
-        print(f"{line}  (ours: {ours['wall_s']:.0f} s)", flush=True)
+            line += f"  {name} {other['wall_s'] / ours['wall_s']:.2f}x, "
+            line += f"CPU {other['cpu_s'] / ours['cpu_s']:.2f}x, {mib(other['peak'])}"
+        print(f"{line}  (ours: {ours['wall_s']:.1f} s, CPU {ours['cpu_s']:.1f} s)", flush=True)
         shutil.rmtree(scores)
 
 
@@ -136,15 +144,17 @@ def measure_ours(pieces: str, rows: str) -> dict[str, Any]:
     from sf_ray.selection.cutoff_tasks import rank
     from sf_ray.selection.cutoffs import Bounds
     from sf_ray.selection.ranking import GroupRequest
+    from sf_ray.selection.read_tables import ReadTables
 
     start_ray()
 
     def select() -> float:
         total, scores = int(rows), Location(pieces)
         units = [(shard, units_of(shard.row_groups, UNIT_ROWS)) for shard in shards_of(total)]
-        corpus_pass = CorpusPass(scores, False, GIVE_UP_S)
+        corpus_pass = CorpusPass(scores, False, GIVE_UP_S).for_scores(units)
         asked = [GroupRequest("", total, int(total * KEEP))]
-        ranking = rank(corpus_pass, chunks_of(units), total, Eligible(scores, Bounds(0, 1)), asked)
+        eligible, known = Eligible(scores, Bounds(0, 1)), ReadTables.with_room(total)
+        ranking = rank(corpus_pass, chunks_of(units), total, eligible, asked, known)
         (cutoff,) = ranking.cutoffs.by_group
         assert cutoff
         return cutoff.ifd
@@ -228,7 +238,9 @@ def pipeline(sizes: list[int], folder: Path, repeat: int) -> None:
         print(
             f"{rows:>11,} rows  {median(plain, 'wall_s') / median(whole, 'wall_s'):.2f}x the "
             f"rows/s of read, map, write  ({rows / median(whole, 'wall_s'):,.0f} against "
-            f"{rows / median(plain, 'wall_s'):,.0f} rows/s; medians of {repeat})"
+            f"{rows / median(plain, 'wall_s'):,.0f} rows/s; medians of {repeat})\n"
+            f"             {median(plain, 'cpu_s') / median(whole, 'cpu_s'):.2f}x by CPU time  "
+            f"({median(whole, 'cpu_s'):.1f} against {median(plain, 'cpu_s'):.1f} CPU seconds)"
         )
         for name, runs in (("whole job", whole), ("read, map, write", plain)):
             print(
@@ -275,6 +287,51 @@ def measure_whole(corpus: str, out: str, model: str) -> dict[str, Any]:
         os.dup2(stdout, 1)
         stages: dict[str, float] = json.loads((Path(out) / "manifest.json").read_text())["wall_s"]
         return stages
+
+    return measured(job)
+
+
+# Comparing
+
+
+def compare_sizes(sizes: list[int], folder: Path) -> None:
+    print("`sf-ray compare` of two score sets: peak memory of its process, and time")
+    for rows in sizes:
+        sides = []
+        for model in "ab":
+            score_set = score_set_of(
+                Location(str(folder / f"{rows}-{model}")), {**COMPARED, "model": model}
+            )
+            sides.append(score_set)
+            pieces = Path(str(score_set.pieces.path))
+            (pieces / "pieces").mkdir(parents=True)
+            (pieces / "shards").mkdir()
+            describe(score_set, model)
+            with ProcessPoolExecutor(2) as processes:
+                list(processes.map(write_scores, [str(pieces)] * 999, shards_of(rows)))
+            shutil.rmtree(pieces / "shards")
+            for piece in (pieces / "pieces").iterdir():
+                piece.rename(pieces / piece.name)
+        compared = apart("compare", *(side.location.uri for side in sides), limit_s=WHOLE_S)
+        assert compared
+        print(
+            f"{rows:>11,} rows of each: {mib(compared['driver'])}, {compared['wall_s']:.0f} s "
+            f"(CPU {compared['cpu_s']:.0f} s)",
+            flush=True,
+        )
+        for side in sides:
+            shutil.rmtree(side.location.path)
+
+
+def measure_compare(a: str, b: str) -> dict[str, Any]:
+    from sf_ray.commands.compare.command import compare
+    from sf_ray.config.options import CompareOptions
+
+    def job() -> None:
+        stdout = os.dup(1)
+        os.dup2(2, 1)
+        compare(CompareOptions(scores_a=a, scores_b=b))
+        os.dup2(stdout, 1)
 
     return measured(job)
 

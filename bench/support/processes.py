@@ -1,4 +1,4 @@
-"""Measurements that run in a process of their own: its time, and the memory of all its children."""
+"""Measurements in a process of their own: time, and memory and CPU of all its children too."""
 
 import json
 import os
@@ -50,28 +50,33 @@ def report(result: dict[str, Any]) -> None:
     print(f"\n{RESULT}{json.dumps(result)}", flush=True)
 
 
-class Memory:
-    """Peak memory of this process and its descendants, less what they had at the start, in bytes.
+class Watch:
+    """What this process and its descendants take, less what they had taken at the start.
 
     Attributes:
-        peak: Of all of them together.
+        peak: Peak memory of all of them together, in bytes.
         largest_worker: Of one descendant, with what it had at the start.
+        cpu_s: Seconds of CPU of all of them. On a busy machine they say more than wall time.
     """
 
     def __init__(self) -> None:
         self._processes = psutil.Process()
+        self._cpu_s: dict[tuple[int, float], float] = {}
         self._before = self._now()
+        self._cpu_before_s = sum(self._cpu_s.values())
         self.peak = self.largest_worker = 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "Memory":
+    def __enter__(self) -> "Watch":
         self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._done.set()
         self._thread.join()
+        self._now()
+        self.cpu_s = sum(self._cpu_s.values()) - self._cpu_before_s
 
     def _watch(self) -> None:
         while not self._done.wait(0.3):
@@ -88,21 +93,25 @@ class Memory:
                 with open(f"/proc/{process.pid}/smaps_rollup", encoding="ascii") as rollup:
                     line = next(line for line in rollup if line.startswith("Pss:"))
                 sizes[process.pid] = int(line.split()[1]) * 1024
+                times = process.cpu_times()
+                # Kept for processes that end: the next look does not see them.
+                self._cpu_s[process.pid, process.create_time()] = times.user + times.system
             except (OSError, StopIteration, psutil.Error):
                 continue
         return sizes
 
 
 def measured(call: Callable[[], object]) -> dict[str, Any]:
-    with Memory() as memory:
+    with Watch() as watch:
         start = time.perf_counter()
         result = call()
         wall_s = time.perf_counter() - start
     driver = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
         "wall_s": wall_s,
-        "peak": memory.peak,
-        "largest_worker": memory.largest_worker,
+        "cpu_s": watch.cpu_s,
+        "peak": watch.peak,
+        "largest_worker": watch.largest_worker,
         "driver": driver,
         "result": result,
     }

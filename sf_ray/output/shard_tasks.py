@@ -53,13 +53,11 @@ def _write_in_input_order(
     write = functools.partial(
         _write_shards, corpus.location, selection.kept, data, ifd_column, corpus_pass
     )
-    tasks = [
-        [
-            (shard, Chunk([Place(shard, unit) for unit in units]).without(dropped))
-            for shard, units in shards
-        ]
-        for shards in share_shards(selection.units)
-    ]
+    tasks = []
+    for shards in share_shards(selection.units):
+        chunks = [Chunk([Place(shard, unit) for unit in units]) for shard, units in shards]
+        chunks = selection.with_known([chunk.without(dropped) for chunk in chunks])
+        tasks.append([(shard, chunk) for (shard, _), chunk in zip(shards, chunks, strict=True)])
     written = [
         shard for shards in parallel_map(write, tasks, corpus_pass.stall_s) for shard in shards
     ]

@@ -114,7 +114,7 @@ def _chunks_to_write(selection: Selection, parts: int) -> list[Chunk]:
             room_bytes -= shard.file.size * unit.rows // shard.rows
             room_rows -= unit.rows
     dropped = selection.dropped
-    return [Chunk(places).without(dropped) for places in chunks]
+    return selection.with_known([Chunk(places).without(dropped) for places in chunks])
 
 
 def _split(

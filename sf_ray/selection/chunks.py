@@ -4,25 +4,39 @@ Reads score pieces, and also shards where a column of the corpus divides the row
 not know how a corpus is spread over tasks. No Ray, no model.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from sf_ray.corpus.units import Place
+from sf_ray.scoring.pieces import read_tables
 from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.cutoffs import Bounds, Codes, Cutoffs
 from sf_ray.selection.duplicates import Digests, join
-from sf_ray.selection.eligible_scores import read_digests, read_ifd, read_scores
+from sf_ray.selection.eligible_scores import (
+    SCORE_COLUMNS,
+    ifd_within,
+    read_digests,
+    read_some_scores,
+)
 from sf_ray.selection.group_column import GroupColumn
 from sf_ray.selection.score_range import Positions
 from sf_ray.storage.location import Location
 
 # Of rows, in their shard; `Positions` are those in the corpus.
 RowNumbers = NDArray[np.int64]
+
+
+class KnownScores(Protocol):
+    """Scores that were read before."""
+
+    def between(self, start: int, stop: int) -> Sequence[pa.Table] | None:
+        """`SCORE_COLUMNS` of the rows at positions [start, stop); None where they are not known."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,10 +46,12 @@ class Chunk:
     Attributes:
         places: The units, each with its shard.
         dropped: Which of their rows do not count, whatever their scores; None where all count.
+        known: Their scores, where these need not be read again.
     """
 
     places: Sequence[Place]
     dropped: Bitmap | None = None
+    known: KnownScores | None = None
 
     @property
     def start(self) -> int:
@@ -54,11 +70,15 @@ class Chunk:
         """[rows]"""
         return np.arange(self.start, self.stop)
 
+    def known_scores(self) -> Sequence[pa.Table] | None:
+        """`SCORE_COLUMNS` of the rows, in their order; None where these have to be read."""
+        return None if self.known is None else self.known.between(self.start, self.stop)
+
     def without(self, dropped: Bitmap | None) -> "Chunk":
         """The same rows, of which those in the set are dropped; none where there is no set."""
         if dropped is None or not self.places:
-            return Chunk(self.places)
-        return Chunk(self.places, dropped.between(self.start, self.stop))
+            return replace(self, dropped=None)
+        return replace(self, dropped=dropped.between(self.start, self.stop))
 
 
 @dataclass(frozen=True)
@@ -104,13 +124,11 @@ class ChunkRows:
         ifd: [rows]; NaN where a row does not count.
         positions: [rows]
         codes: [rows] the code of each row's group; None where there is one group.
-        statuses: For each unit [rows] its statuses; empty where they were not asked for.
     """
 
     ifd: NDArray[np.float64]
     positions: Positions
     codes: Codes | None
-    statuses: tuple[pa.ChunkedArray, ...] = ()
 
     def of_groups(self) -> dict[int, GroupRows]:
         """Code -> the rows of that group, for the groups that occur in the chunk."""
@@ -139,26 +157,35 @@ class Eligible:
     bounds: Bounds
     grouping: Grouping | None = None
 
-    def read(self, chunk: Chunk, with_status: bool = False) -> ChunkRows:
+    def read(self, chunk: Chunk) -> ChunkRows:
         """Rows of a chunk; the IFD of a row that is not eligible is NaN.
 
         Raises:
             BadShardError: A shard cannot be read.
             SfRayError: A score piece cannot be read.
         """
-        statuses: list[pa.ChunkedArray] = []
-        if with_status:
-            ifd_of_units = []
-            for scores in read_scores(self.scores, chunk.places, self.bounds):
-                ifd_of_units.append(scores.ifd)
-                statuses.append(scores.status)
-        else:
-            ifd_of_units = list(read_ifd(self.scores, chunk.places, self.bounds))
-        ifd = np.concatenate(ifd_of_units)
+        tables = chunk.known_scores() or read_some_scores(self.scores, chunk.places, self.bounds)
+        return self.rows_of(chunk, tables)
+
+    def scores_of(self, chunk: Chunk) -> Sequence[pa.Table]:
+        """`SCORE_COLUMNS` of the rows of a chunk, in their order.
+
+        Raises:
+            SfRayError: A score piece cannot be read.
+        """
+        return chunk.known_scores() or list(read_tables(self.scores, chunk.places, SCORE_COLUMNS))
+
+    def rows_of(self, chunk: Chunk, scores: Iterable[pa.Table]) -> ChunkRows:
+        """As `read`, of a chunk whose scores are read.
+
+        Raises:
+            BadShardError: A shard cannot be read.
+        """
+        ifd = np.concatenate([ifd_within(table, self.bounds) for table in scores])
         if chunk.dropped is not None:
             ifd[chunk.dropped.flags(chunk.start, chunk.stop)] = np.nan
         codes = self.grouping.codes(chunk.places) if self.grouping else None
-        return ChunkRows(ifd, chunk.positions, codes, tuple(statuses))
+        return ChunkRows(ifd, chunk.positions, codes)
 
     def digests(self, chunk: Chunk) -> Digests:
         """The eligible rows of a chunk that have a digest.

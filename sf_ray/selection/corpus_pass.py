@@ -1,24 +1,33 @@
-"""One pass over a corpus in Ray tasks, in which a shard may turn out to be bad.
+"""One pass over a corpus, mostly in Ray tasks, in which a shard may turn out to be bad.
 
 Does not know what the tasks look at.
 """
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import ray
+
 from sf_ray.corpus.units import Place
+from sf_ray.errors import ClusterError
+from sf_ray.runtime.log import duration
+from sf_ray.runtime.signals import watched
 from sf_ray.runtime.tasks import StoredResult, parallel_map, parallel_map_stored
-from sf_ray.scoring.score_set import ShardUnits, or_mark
+from sf_ray.scoring.score_set import ShardUnits, count_units, or_mark
 from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk
 from sf_ray.storage.location import Location
 
 Value = TypeVar("Value")
+Result = TypeVar("Result")
 
 # Units of one task that looks at scores: half a million rows.
 UNITS_A_TASK = 256
+# Units whose scores are read faster in this process, one after the other, than tasks for them
+# start: a worker that is new to them imports for as long as it then reads.
+_FEW_UNITS = 2 * UNITS_A_TASK
 
 
 class MarkedBadError(Exception):
@@ -33,11 +42,20 @@ class CorpusPass:
         pieces: The folder of score pieces beside which bad shards are marked.
         skip_bad: Mark a bad shard instead of failing.
         stall_s: Seconds to wait for the next result.
+        is_here: Whether to go over it in this process, without tasks.
     """
 
     pieces: Location
     skip_bad: bool
     stall_s: float
+    is_here: bool = False
+
+    def for_scores(self, units: ShardUnits) -> "CorpusPass":
+        """The pass for functions that read nothing but score pieces: here, where these are few.
+
+        Shards are always read in tasks: a file of a stranger may end the process that reads it.
+        """
+        return replace(self, is_here=count_units(units) <= _FEW_UNITS)
 
     def over(self, function: Callable[[Chunk], Value], chunks: Sequence[Chunk]) -> Iterator[Value]:
         """Applies a function to chunks; yields results as tasks finish, in no fixed order.
@@ -53,7 +71,10 @@ class CorpusPass:
         """
         task = functools.partial(_or_none, function, self.pieces, self.skip_bad)
         marked = False
-        for value in parallel_map(task, chunks, self.stall_s):
+        values = (
+            self._here(task, chunks) if self.is_here else parallel_map(task, chunks, self.stall_s)
+        )
+        for value in values:
             if value is None:
                 marked = True
             else:
@@ -86,13 +107,40 @@ class CorpusPass:
             # Ray wants as many values of every call.
             return task(chunk) or (None, [None] * stored)
 
-        for value, refs in parallel_map_stored(call, chunks, self.stall_s, stored):
+        def call_here(chunk: Chunk) -> StoredResult[Value | None]:
+            value, values = call(chunk)
+            return StoredResult(value, tuple(map(ray.put, values)))
+
+        results = (
+            self._here(call_here, chunks)
+            if self.is_here
+            else parallel_map_stored(call, chunks, self.stall_s, stored)
+        )
+        for value, refs in results:
             if value is None:
                 marked = True
             else:
                 yield StoredResult(value, refs)
         if marked:
             raise MarkedBadError
+
+    def _here(
+        self, function: Callable[[Chunk], Result], chunks: Sequence[Chunk]
+    ) -> Iterator[Result]:
+        """Calls the function in this process, one chunk after the other.
+
+        Raises:
+            ClusterError: A chunk has taken longer than tasks are waited for.
+        """
+        done = 0
+        stalled = ClusterError(
+            f"no scores have come for {duration(self.stall_s)}: storage may hang; try again, or "
+            "raise --stall-s"
+        )
+        with watched(lambda: done, self.stall_s, stalled):
+            for chunk in chunks:
+                yield function(chunk)
+                done += 1
 
 
 def _or_none(

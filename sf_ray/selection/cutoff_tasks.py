@@ -2,18 +2,21 @@
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from sf_ray.scoring.bad_rows import SHOWN, BadRow, bad_rows_of, count_statuses, only_bad
 from sf_ray.selection.chunks import Chunk, ChunkRows, Eligible
 from sf_ray.selection.corpus_pass import CorpusPass
 from sf_ray.selection.cutoffs import Cutoff, GroupRange, Search, find_cutoffs, first_ranges
+from sf_ray.selection.eligible_scores import read_checked
 from sf_ray.selection.group_column import GroupColumn
 from sf_ray.selection.ranking import GroupCutoff, GroupRequest, Ranking
+from sf_ray.selection.read_tables import ReadTables
 from sf_ray.selection.score_range import RankKeys, SparseCounts
 from sf_ray.storage.location import Location
 
@@ -34,11 +37,12 @@ def rank(
     rows: int,
     eligible: Eligible,
     requests: Sequence[GroupRequest],
+    known: ReadTables | None = None,
 ) -> Ranking:
     """Finds the cut-offs that keep the wanted rows of each group, or all where there are fewer.
 
-    The driver holds counts in bins. Most corpora take one pass over the pieces to count, and one to
-    look at the rows of the last bins.
+    The driver holds counts in bins. Most corpora take one pass to count, and one to look at the
+    rows of the last bins.
 
     Args:
         corpus_pass: How to go over the corpus.
@@ -46,6 +50,7 @@ def rank(
         rows: All rows of the corpus.
         eligible: Reads which rows may be kept, and the groups that they are in.
         requests: How many rows of each group are wanted, in the order of the groups' codes.
+        known: Gets the scores that the first pass reads; None to let every pass read them.
 
     Raises:
         MarkedBadError: Shards turned out to be bad.
@@ -55,12 +60,13 @@ def rank(
     status_counts: Counter[str] = Counter()
     bad: list[BadRow] = []
     counts = _no_counts(ranges)
-    count_first = functools.partial(_count_first, eligible, ranges)
-    for chunk_counts in corpus_pass.over(count_first, chunks):
+    for chunk_counts in _first_counts(corpus_pass, chunks, eligible, ranges, known):
         status_counts.update(chunk_counts.statuses)
         # The first bad rows of the corpus, whichever task ends first.
         bad = sorted(bad + chunk_counts.bad)[:SHOWN]
         _add(counts, chunk_counts.rows)
+    if known is not None:
+        chunks = [known.for_chunk(chunk) for chunk in chunks]
     eligible_rows = counts.sum(axis=1).tolist()
     kept = [
         min(request.wanted, count) for request, count in zip(requests, eligible_rows, strict=True)
@@ -158,11 +164,15 @@ class _ChunkCounts(NamedTuple):
     """What the first count sees of a chunk.
 
     Attributes:
+        start: The position of the chunk.
+        stop: The position behind it.
         statuses: Rows by status.
         bad: Some bad rows.
         rows: Eligible rows in the bins of all ranges.
     """
 
+    start: int
+    stop: int
     statuses: Counter[str]
     bad: list[BadRow]
     rows: SparseCounts
@@ -194,17 +204,51 @@ def _count_in(rows: ChunkRows, ranges: Sequence[GroupRange]) -> SparseCounts:
     return SparseCounts(np.concatenate(bins), np.concatenate(counts))
 
 
+def _first_counts(
+    corpus_pass: CorpusPass,
+    chunks: Sequence[Chunk],
+    eligible: Eligible,
+    ranges: Sequence[GroupRange],
+    known: ReadTables | None,
+) -> Iterator[_ChunkCounts]:
+    """Goes over the corpus for the first time; adds what is read to `known`."""
+    if known is None:
+        yield from corpus_pass.over(functools.partial(_count_first, eligible, ranges), chunks)
+        return
+    count = functools.partial(_count_and_keep, eligible, ranges)
+    for counts, (table,) in corpus_pass.over_stored(count, chunks, 1):
+        known.add(counts.start, counts.stop, table)
+        yield counts
+
+
 def _count_first(eligible: Eligible, ranges: Sequence[GroupRange], chunk: Chunk) -> _ChunkCounts:
     """Counts, and looks at the statuses too: one pass over the pieces is enough for both."""
-    rows = eligible.read(chunk, with_status=True)
+    tables = list(read_checked(eligible.scores, chunk.places, eligible.bounds))
+    return _counts_of(eligible, ranges, chunk, tables)
+
+
+def _count_and_keep(
+    eligible: Eligible, ranges: Sequence[GroupRange], chunk: Chunk
+) -> tuple[_ChunkCounts, Sequence[pa.Table]]:
+    """As `_count_first`; also returns the scores, in one table."""
+    tables = list(read_checked(eligible.scores, chunk.places, None))
+    counts = _counts_of(eligible, ranges, chunk, tables)
+    return counts, [pa.concat_tables(tables).combine_chunks()]
+
+
+def _counts_of(
+    eligible: Eligible, ranges: Sequence[GroupRange], chunk: Chunk, tables: Sequence[pa.Table]
+) -> _ChunkCounts:
+    """Counts the rows of a chunk, of which each unit is one table."""
+    rows = eligible.rows_of(chunk, tables)
     statuses: Counter[str] = Counter()
     bad: list[BadRow] = []
-    for (shard, unit), status in zip(chunk.places, rows.statuses, strict=True):
-        counts = count_statuses(status)
+    for (shard, unit), table in zip(chunk.places, tables, strict=True):
+        counts = count_statuses(table["status"])
         statuses.update(counts)
         if len(bad) < SHOWN and only_bad(counts):
-            bad += bad_rows_of(shard.file.relative, range(unit.start, unit.stop), status)
-    return _ChunkCounts(statuses, bad, _count_in(rows, ranges))
+            bad += bad_rows_of(shard.file.relative, range(unit.start, unit.stop), table["status"])
+    return _ChunkCounts(chunk.start, chunk.stop, statuses, bad, _count_in(rows, ranges))
 
 
 def _gather(reader: ChunkReader, ranges: Sequence[GroupRange], chunk: Chunk) -> dict[int, RankKeys]:

@@ -1,4 +1,4 @@
-"""What selection reads of score pieces: IFD, statuses and digests of rows within bounds.
+"""What selection reads of score pieces: scores, and digests of rows within bounds.
 
 Does not know which rows are kept. No Ray, no model.
 """
@@ -16,18 +16,17 @@ from sf_ray.selection.cutoffs import Bounds
 from sf_ray.storage.files import map_requests
 from sf_ray.storage.location import Location
 
-
-@dataclass(frozen=True)
-class UnitScores:
-    """Scores of a unit.
-
-    Attributes:
-        status: [rows] strings.
-        ifd: [rows]; NaN where a row is not eligible: it has no IFD, or lies outside the bounds.
-    """
-
-    status: pa.ChunkedArray
-    ifd: NDArray[np.float64]
+# Columns of the score table that are read of every row, once: what ranks rows, and what the report
+# counts.
+SCORE_COLUMNS = (
+    "status",
+    "prompt_tokens",
+    "answer_tokens",
+    "truncated",
+    "ppl_direct",
+    "ppl_conditioned",
+    "ifd",
+)
 
 
 @dataclass(frozen=True)
@@ -45,33 +44,36 @@ class UnitDigests:
     ifd: NDArray[np.float64]
 
 
-def read_scores(scores: Location, places: Sequence[Place], bounds: Bounds) -> Iterator[UnitScores]:
+def read_checked(
+    scores: Location, places: Sequence[Place], bounds: Bounds | None
+) -> Iterator[pa.Table]:
     """Reads and checks the pieces of units, several at a time, in the units' order.
+
+    Args:
+        scores: The folder of the pieces.
+        places: The units.
+        bounds: To read only the statuses and what `ifd_within` looks at; None for `SCORE_COLUMNS`.
 
     Raises:
         SfRayError: A piece is missing, cannot be read, or has other rows than its name says.
     """
-
-    def read(place: Place) -> UnitScores:
-        # With the column "row" the reader checks every row number.
-        table = read_place(scores, place, ["row", "status", *_columns_of(bounds)])
-        return UnitScores(table["status"], _ifd_within(table, bounds))
-
-    return map_requests(scores, read, places)
+    columns = SCORE_COLUMNS if bounds is None else ("status", *_columns_of(bounds))
+    # With the column "row" the reader checks every row number.
+    for table in read_tables(scores, places, ["row", *columns]):
+        yield table.select(columns)
 
 
-def read_ifd(
+def read_some_scores(
     scores: Location, places: Sequence[Place], bounds: Bounds
-) -> Iterator[NDArray[np.float64]]:
-    """Reads the IFD of units: [rows] each; NaN where a row is not eligible.
+) -> Iterator[pa.Table]:
+    """Reads of units what `ifd_within` looks at.
 
-    Row numbers are not checked: every selection reads each piece once with `read_scores`.
+    Row numbers are not checked: every selection reads each piece once with `read_checked`.
 
     Raises:
         SfRayError: A piece is missing, cannot be read, or has another number of rows.
     """
-    for table in read_tables(scores, places, _columns_of(bounds)):
-        yield _ifd_within(table, bounds)
+    return read_tables(scores, places, _columns_of(bounds))
 
 
 def read_digests(
@@ -91,7 +93,7 @@ def read_digests(
         words = np.frombuffer(digest.buffers()[1], np.uint64).reshape(-1, 2)
         words = words[digest.offset : digest.offset + len(digest)]
         has_digest = digest.is_valid().to_numpy(zero_copy_only=False)
-        return UnitDigests(words, has_digest, _ifd_within(table, bounds))
+        return UnitDigests(words, has_digest, ifd_within(table, bounds))
 
     return map_requests(scores, read, places)
 
@@ -101,8 +103,8 @@ def _columns_of(bounds: Bounds) -> list[str]:
     return ["ifd", *(bound.column for bound in bounds.tokens)]
 
 
-def _ifd_within(table: pa.Table, bounds: Bounds) -> NDArray[np.float64]:
-    """[rows] IFD; NaN where a row has none or lies outside the bounds."""
+def ifd_within(table: pa.Table, bounds: Bounds) -> NDArray[np.float64]:
+    """[rows] IFD of scores; NaN where a row has none or lies outside the bounds."""
     ifd: NDArray[np.float64] = table["ifd"].to_numpy().astype(np.float64, copy=False)
     eligible = bounds.holds(ifd)
     for bound in bounds.tokens:

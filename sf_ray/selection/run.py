@@ -26,6 +26,7 @@ from sf_ray.selection.diversity.partition_tasks import diversify
 from sf_ray.selection.duplicate_tasks import find_duplicates
 from sf_ray.selection.group_column import column_of
 from sf_ray.selection.ranking import GroupRequest
+from sf_ray.selection.read_tables import ReadTables
 from sf_ray.selection.selection import Selection
 
 
@@ -58,12 +59,14 @@ def select_rows(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) 
         duplicates = find_duplicates(corpus_pass, units, corpus.rows, eligible)
         chunks = [chunk.without(duplicates) for chunk in chunks]
     eligible = Eligible(score_set.pieces, bounds, grouping)
-    ranking = rank(corpus_pass, chunks, corpus.rows, eligible, requests)
+    known = ReadTables.with_room(corpus.rows)
+    to_rank = corpus_pass if grouping else corpus_pass.for_scores(units)
+    ranking = rank(to_rank, chunks, corpus.rows, eligible, requests, known)
     row_format, statuses = format_of(score_set), ranking.status_counts
     check_bad_fraction(corpus, row_format, statuses, ranking.bad, options.max_bad_fraction)
     refuse_without_scores(corpus, row_format, statuses, ranking.bad, "rows")
     kept = Kept(eligible, ranking.cutoffs)
-    return Selection(corpus, corpus_pass, units, kept, ranking, duplicates)
+    return Selection(corpus, corpus_pass, units, kept, ranking, duplicates, known=known)
 
 
 def with_diversity(

@@ -3,6 +3,7 @@
 A plain record. How the rows were chosen is in `run`; what is done with them is in `output`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sf_ray.corpus.planning import Corpus
@@ -12,6 +13,7 @@ from sf_ray.selection.chunks import Chunk, Kept
 from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
 from sf_ray.selection.diversity.partition import Diversified
 from sf_ray.selection.ranking import Ranking
+from sf_ray.selection.read_tables import ReadTables
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Selection:
             duplicates are not dropped.
         diversity: The rows that were chosen among those that the cut-offs keep; None where all of
             those are kept.
+        known: Scores that tasks need not read again; None where tasks read what they need.
     """
 
     corpus: Corpus
@@ -37,6 +40,7 @@ class Selection:
     ranking: Ranking
     duplicates: Bitmap | None = None
     diversity: Diversified | None = None
+    known: ReadTables | None = None
 
     @property
     def dropped(self) -> Bitmap | None:
@@ -50,4 +54,8 @@ class Selection:
 
     def chunks(self, units_a_task: int | None = None) -> list[Chunk]:
         """The whole corpus, cut for tasks; each chunk knows which of its rows are dropped."""
-        return chunks_of(self.units, self.dropped, units_a_task)
+        return self.with_known(chunks_of(self.units, self.dropped, units_a_task))
+
+    def with_known(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """The same chunks, with their scores where these are known."""
+        return list(chunks) if self.known is None else list(map(self.known.for_chunk, chunks))

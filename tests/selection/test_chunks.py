@@ -47,14 +47,12 @@ def test_dropped_rows_have_no_ifd_and_the_others_keep_theirs(scores: Location) -
     expected = [np.nan if row in (1, 6, 9) else value for row, value in enumerate(IFD)]
     np.testing.assert_array_equal(ifd, expected)
     assert np.concatenate([chunk.positions for chunk in rows]).tolist() == list(range(10))
-    assert rows[0].statuses == ()
 
 
 def test_a_chunk_without_a_set_of_dropped_rows_drops_none(scores: Location) -> None:
     (chunk,) = chunks_of(UNITS, bitmap_of(1))
-    rows = Eligible(scores, Bounds(0, 1)).read(chunk.without(None), with_status=True)
+    rows = Eligible(scores, Bounds(0, 1)).read(chunk.without(None))
     np.testing.assert_array_equal(rows.ifd, IFD)
-    assert [len(status) for status in rows.statuses] == [3, 3, 3, 1]
     assert Chunk([]).without(bitmap_of(1)) == Chunk([])
 
 

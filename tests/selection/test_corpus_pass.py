@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import ray
 
 from sf_ray.errors import BadShardError
 from sf_ray.runtime.tasks import StoredResult
@@ -35,6 +36,33 @@ def count(chunk: Chunk) -> int:
         if shard.file.relative == "b.parquet":
             raise BadShardError("b.parquet", "has holes")
     return chunk.start
+
+
+def test_few_units_are_gone_over_here_and_many_in_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_tasks(*_):
+        raise AssertionError("a task")
+
+    monkeypatch.setattr(corpus_pass, "parallel_map", no_tasks)
+    monkeypatch.setattr(corpus_pass, "parallel_map_stored", no_tasks)
+    monkeypatch.setattr(ray, "put", lambda value: f"stored {value}")
+    in_tasks = CorpusPass(Location("memory://x"), False, 1.0)
+    few = in_tasks.for_scores(UNITS)
+    chunks = chunks_of(UNITS, units_a_task=2)
+    starts = lambda chunk: chunk.start  # noqa: E731
+    assert list(few.over(starts, chunks)) == [0, 2, 4]
+    stored = few.over_stored(lambda chunk: (chunk.start, ["one"]), chunks, 1)
+    assert list(stored) == [StoredResult(start, ("stored one",)) for start in (0, 2, 4)]
+    many = in_tasks.for_scores(shards_of(513, unit_rows=1))
+    with pytest.raises(AssertionError, match="a task"):
+        list(many.over(starts, chunks))
+
+
+def test_a_shard_that_turns_out_to_be_bad_here_is_marked_as_in_a_task(tmp_path: Path) -> None:
+    pieces = Location(str(tmp_path))
+    few = CorpusPass(pieces, True, 1.0).for_scores(UNITS)
+    with pytest.raises(MarkedBadError):
+        list(few.over(count, chunks_of(UNITS, units_a_task=2)))
+    assert bad_shards(pieces) == {UNITS[1][0].shard_id: "has holes"}
 
 
 def split(chunk: Chunk) -> tuple[int, list[str]]:

@@ -3,12 +3,19 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from sf_ray.corpus.units import Place, Unit
 from sf_ray.errors import SfRayError
 from sf_ray.selection.cutoffs import Bounds, TokenBounds
-from sf_ray.selection.eligible_scores import read_digests, read_ifd, read_scores
+from sf_ray.selection.eligible_scores import (
+    SCORE_COLUMNS,
+    ifd_within,
+    read_checked,
+    read_digests,
+    read_some_scores,
+)
 from sf_ray.storage.location import Location
 from tests.support.scored import shards_of, write_pieces
 
@@ -45,13 +52,25 @@ def scores(tmp_path: Path) -> Location:
 def test_rows_out_of_bounds_and_without_a_score_have_no_ifd(
     scores: Location, bounds: Bounds, eligible: list[float]
 ) -> None:
-    units = list(read_ifd(scores, PLACES, bounds))
-    assert [len(unit) for unit in units] == [3, 2]
-    np.testing.assert_array_equal(np.concatenate(units), eligible)
-    with_status = list(read_scores(scores, PLACES, bounds))
-    np.testing.assert_array_equal(np.concatenate([unit.ifd for unit in with_status]), eligible)
-    statuses = [status for unit in with_status for status in unit.status.to_pylist()]
-    assert statuses == [row.get("status", "ok") for row in ROWS]
+    for units in (
+        list(read_some_scores(scores, PLACES, bounds)),
+        list(read_checked(scores, PLACES, bounds)),
+        list(read_checked(scores, PLACES, None)),
+    ):
+        assert [len(unit) for unit in units] == [3, 2]
+        ifd = np.concatenate([ifd_within(unit, bounds) for unit in units])
+        np.testing.assert_array_equal(ifd, eligible)
+
+
+def test_checked_scores_have_statuses_and_all_columns_where_no_bounds_are_given(
+    scores: Location,
+) -> None:
+    few = pa.concat_tables(read_checked(scores, PLACES, Bounds(0, 2)))
+    every = pa.concat_tables(read_checked(scores, PLACES, None))
+    assert few.column_names == ["status", "ifd"]
+    assert every.column_names == list(SCORE_COLUMNS)
+    assert every.select(few.column_names).equals(few)
+    assert few["status"].to_pylist() == [row.get("status", "ok") for row in ROWS]
 
 
 def test_equal_rows_have_equal_digests_and_rows_without_one_say_so(scores: Location) -> None:
@@ -73,8 +92,8 @@ def test_a_piece_of_other_rows_is_an_error_in_the_pass_that_checks_them(tmp_path
     moved.write_bytes(whole.read_bytes())
     places = [Place(shard, Unit(1, 4))]
     with pytest.raises(SfRayError, match="does not hold the rows that its name says"):
-        list(read_scores(location, places, Bounds(0, 1)))
+        list(read_checked(location, places, Bounds(0, 1)))
     longer = tmp_path / shard.piece(Unit(0, 4))
     longer.write_bytes(whole.read_bytes())
     with pytest.raises(SfRayError, match="does not hold the rows that its name says"):
-        list(read_ifd(location, [Place(shard, Unit(0, 4))], Bounds(0, 1)))
+        list(read_some_scores(location, [Place(shard, Unit(0, 4))], Bounds(0, 1)))

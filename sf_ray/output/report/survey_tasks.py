@@ -45,7 +45,6 @@ from sf_ray.storage.location import Location
 # Columns of the score table.
 _SCORES = ("loss_direct", "loss_conditioned", "ppl_direct", "ppl_conditioned", "ifd")
 _TOKENS = ("prompt_tokens", "answer_tokens")
-_SURVEYED = ("status", *_TOKENS, "ppl_direct", "ppl_conditioned", "ifd", "truncated")
 # Units of which one task reads rows: a task costs more than the reading of one unit.
 _UNITS_A_TASK = 8
 
@@ -96,7 +95,7 @@ def summarise(selection: Selection, row_format: Format, column: GroupColumn | No
     Raises:
         SfRayError: A score piece or a shard cannot be read.
     """
-    eligible_chunks = chunks_of(selection.units, selection.duplicates)
+    eligible_chunks = selection.with_known(chunks_of(selection.units, selection.duplicates))
     parts = [
         _Part(eligible, kept)
         for eligible, kept in zip(eligible_chunks, selection.chunks(), strict=True)
@@ -111,7 +110,7 @@ def summarise(selection: Selection, row_format: Format, column: GroupColumn | No
 
 def _survey(corpus: Location, kept: Kept, column: GroupColumn | None, part: _Part) -> Survey:
     places, eligible = part.eligible.places, kept.eligible
-    table = pa.concat_tables(list(read_tables(eligible.scores, places, _SURVEYED)))
+    table = pa.concat_tables(eligible.scores_of(part.eligible))
     ifd = _floats(table["ifd"])
     tokens = {name: table[name].fill_null(-1).to_numpy().astype(np.int64) for name in _TOKENS}
     within = eligible.bounds.holds(ifd)
