@@ -140,9 +140,9 @@ def test_a_place_has_one_run_which_waits_for_a_store_that_is_gone_and_goes_on_wh
     assert "Traceback" not in said
 
     # The store was gone when the run gave up its leases; they would end by themselves in a minute.
-    for file in list_files(bucket.join("out")):
-        if "/_lease/" in file.path:
-            bucket.call("rm_file", file.path)
+    for path in bucket.call("find", bucket.join("out").path):
+        if "/_lease/" in path:
+            bucket.call("rm_file", path)
 
     before = scored_pieces()
     with breaks(pieces=before + 1, lasts_s=3):
