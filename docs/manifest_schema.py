@@ -22,6 +22,11 @@ class _PlainSchema(GenerateJsonSchema):
         """Leaves out defaults: they are for manifests of older versions, which lack the key."""
         return self.generate_inner(schema["schema"])
 
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        """Leaves out that a mapping may have any keys, which not every pydantic says."""
+        made = super().dict_schema(schema)
+        return {key: value for key, value in made.items() if value is not True}
+
 
 def manifest_schema() -> str:
     """The schema of the manifests that this version writes, as JSON."""

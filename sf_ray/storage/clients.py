@@ -5,6 +5,7 @@ under the retries of `Location.call` the numbers of tries would multiply, their 
 the time-out of an attempt, and the store's answer would be lost behind it. Knows no path.
 """
 
+import logging
 import os
 import types
 from collections.abc import Mapping
@@ -23,6 +24,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     **{protocol: {"use_listings_cache": False} for protocol in (*_GOOGLE, *_AZURE)},
 }
+# What these log of a failure, with tracebacks, is in our error once more.
+_TALKATIVE = ("aiobotocore", "azure", "botocore", "google")
+_NOWHERE = logging.NullHandler()
 # Variables from which s3fs takes credentials that no one renews while the process runs.
 _FIXED_IN_ENVIRONMENT = ("AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_SAS_TOKEN")
 _FIXED_IN_OPTIONS = ("key", "secret", "token", "sas_token", "account_key", "connection_string")
@@ -35,6 +39,8 @@ def client_options(protocol: str, options: Mapping[str, Any]) -> dict[str, Any]:
         protocol: The first part of a URI, e.g. "s3".
         options: The user's storage options.
     """
+    for name in _TALKATIVE:
+        logging.getLogger(name).addHandler(_NOWHERE)  # again and again is once
     is_elsewhere = options.get("endpoint_url") or os.environ.get("STORAGE_EMULATOR_HOST")
     if protocol in _GOOGLE and is_elsewhere:
         # gcsfs reads this once, when it is imported. It would ask what kind of bucket this is by

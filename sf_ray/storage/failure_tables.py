@@ -1,174 +1,11 @@
-"""The kinds of storage failures: which answers mean which kind, and the words for each.
+"""Which answers of stores, libraries and the operating system mean which kind of failure.
 
 Tables only. Of libraries it knows the names of exceptions, and imports none.
 """
 
 import errno
-from enum import StrEnum
-from typing import NamedTuple
 
-
-class Kind(StrEnum):
-    """What may happen to a request to a file system or a store."""
-
-    NOT_FOUND = "not found"
-    EXISTS = "exists"
-    DENIED = "denied"
-    CREDENTIALS = "credentials"
-    EXPIRED = "expired"
-    CLOCK = "clock"
-    REGION = "region"
-    KEY = "key"
-    ARCHIVED = "archived"
-    HOST = "host"
-    CERTIFICATE = "certificate"
-    PROXY = "proxy"
-    NO_SPACE = "no space"
-    QUOTA = "quota"
-    READ_ONLY = "read-only"
-    PATH = "path"
-    LIMIT = "limit"
-    DISK = "disk"
-    CHANGED = "changed"
-    BUSY = "busy"
-    THROTTLED = "throttled"
-    SERVER = "server"
-    UNREACHABLE = "unreachable"
-    BAD_REQUEST = "bad request"
-    UNUSABLE = "unusable"
-    UNKNOWN = "unknown"
-
-
-class Sentence(NamedTuple):
-    """The words for a kind of failure.
-
-    Attributes:
-        happened: What happened.
-        on_disk: What to do, for a path of this machine.
-        in_store: What to do, for a URI; `{credentials}` stands for where that store's come from.
-    """
-
-    happened: str
-    on_disk: str
-    in_store: str
-
-
-_GOES_ON = "the same command goes on where this one was"
-_NETWORK = f"check the endpoint, the network and the credentials; {_GOES_ON}"
-_MOUNT = f"look at the disk or its mount (dmesg, df); {_GOES_ON}"
-_NAME = "choose another path"
-_OPTIONS = "check the URI, --storage-options and the credentials"
-
-SENTENCES = {
-    Kind.NOT_FOUND: Sentence(
-        "not found",
-        "check the path, and that each machine of the cluster sees it",
-        "check the name, and that the bucket exists",
-    ),
-    Kind.EXISTS: Sentence("something is there already", _NAME, "choose another name"),
-    Kind.DENIED: Sentence(
-        "access denied",
-        "check who owns it and who may read and write there, on each machine",
-        "check the credentials in the environment ({credentials}) or --storage-options, and what "
-        "they may do there",
-    ),
-    Kind.CREDENTIALS: Sentence(
-        "the credentials are missing or wrong",
-        _MOUNT,
-        "check those in the environment ({credentials}) or --storage-options, on each machine",
-    ),
-    Kind.EXPIRED: Sentence(
-        "the credentials have expired",
-        _MOUNT,
-        "renew those in the environment ({credentials}) or --storage-options, on each machine; "
-        f"then {_GOES_ON}",
-    ),
-    Kind.CLOCK: Sentence(
-        "this machine's clock is wrong",
-        "set the clock",
-        f"set the clock, e.g. by NTP, on the machine that says so; then {_GOES_ON}",
-    ),
-    Kind.REGION: Sentence(
-        "the bucket is in another region or behind another endpoint",
-        _OPTIONS,
-        "name it: AWS_REGION and AWS_ENDPOINT_URL, or client_kwargs and endpoint_url in "
-        "--storage-options",
-    ),
-    Kind.KEY: Sentence(
-        "the key that encrypts the bucket cannot be used",
-        _OPTIONS,
-        "let these credentials encrypt and decrypt with it (kms:GenerateDataKey, kms:Decrypt), or "
-        "enable it",
-    ),
-    Kind.ARCHIVED: Sentence(
-        "the object is archived",
-        _OPTIONS,
-        "restore it to a storage class that can be read, or take it out of the input",
-    ),
-    Kind.HOST: Sentence(
-        "there is no server of that name",
-        _OPTIONS,
-        "check the account's name or the endpoint in the URI, the environment or "
-        f"--storage-options; {_GOES_ON}",
-    ),
-    Kind.CERTIFICATE: Sentence(
-        "the server's certificate is not trusted",
-        _OPTIONS,
-        "check the endpoint; for a certificate of your own, name its authority in AWS_CA_BUNDLE or "
-        "SSL_CERT_FILE, on each machine",
-    ),
-    Kind.PROXY: Sentence(
-        "a proxy before the store refuses",
-        _OPTIONS,
-        "check HTTPS_PROXY and NO_PROXY, on each machine",
-    ),
-    Kind.NO_SPACE: Sentence(
-        "no space is left",
-        f"free some on that disk, or choose another one; then {_GOES_ON}",
-        f"free some in that store, or choose another one; then {_GOES_ON}",
-    ),
-    Kind.QUOTA: Sentence(
-        "the quota is used up",
-        f"remove files or have the quota raised, or choose another disk; then {_GOES_ON}",
-        f"remove objects or have the quota raised, or choose another bucket; then {_GOES_ON}",
-    ),
-    Kind.READ_ONLY: Sentence(
-        "it cannot be written to",
-        "choose a place that can, or mount it to be written to",
-        "choose a place that can, or change the policy that forbids it",
-    ),
-    Kind.PATH: Sentence("no such path can be there", _NAME, "choose another name"),
-    Kind.LIMIT: Sentence(
-        "a limit of this process is reached",
-        f"raise it (ulimit -a shows it), on each machine; {_GOES_ON}",
-        f"raise it (ulimit -a shows it), on each machine; {_GOES_ON}",
-    ),
-    Kind.DISK: Sentence("the disk failed", _MOUNT, _NETWORK),
-    Kind.CHANGED: Sentence(
-        "it changed while it was read",
-        "let nothing write there while the job runs; start the same command again",
-        "let nothing write there while the job runs; start the same command again",
-    ),
-    Kind.BUSY: Sentence("it is in use", _MOUNT, f"wait for who uses it; {_GOES_ON}"),
-    Kind.THROTTLED: Sentence(
-        "storage failed",
-        _MOUNT,
-        f"the store asks for fewer requests: wait, or have its limit raised; {_GOES_ON}",
-    ),
-    Kind.SERVER: Sentence("storage failed", _MOUNT, _NETWORK),
-    Kind.UNREACHABLE: Sentence("storage failed", _MOUNT, _NETWORK),
-    Kind.BAD_REQUEST: Sentence("the store refuses the request", _NAME, _OPTIONS),
-    Kind.UNUSABLE: Sentence("cannot be opened", "check the path", _OPTIONS),
-    Kind.UNKNOWN: Sentence("storage failed", _MOUNT, f"{_OPTIONS}; {_GOES_ON}"),
-}
-
-_AZURE = "AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN"
-_GOOGLE = "GOOGLE_APPLICATION_CREDENTIALS"
-_AMAZON = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-CREDENTIALS_OF = {
-    "s3": _AMAZON, "s3a": _AMAZON, "gs": _GOOGLE, "gcs": _GOOGLE, "az": _AZURE, "abfs": _AZURE,
-    "abfss": _AZURE, "hf": "HF_TOKEN",
-}  # fmt: skip
+from sf_ray.storage.failure_words import Kind
 
 
 def _by(kinds: dict[Kind, str]) -> dict[str, Kind]:
@@ -188,27 +25,56 @@ BY_CODE = _by(
         "AccountIsDisabled ContainerDisabled forbidden accountDisabled userProjectMissing",
         Kind.CREDENTIALS: "InvalidAccessKeyId SignatureDoesNotMatch InvalidToken InvalidSecurity "
         "InvalidClientTokenId UnrecognizedClientException AuthFailure CredentialsNotSupported "
-        "MissingSecurityHeader AuthenticationFailed InvalidAuthenticationInfo "
+        "MissingSecurityHeader MissingAuthenticationToken IncompleteSignature "
+        "AuthenticationFailed InvalidAuthenticationInfo "
         "NoAuthenticationInformation KeyBasedAuthenticationNotPermitted required",
         Kind.EXPIRED: "ExpiredToken ExpiredTokenException TokenRefreshRequired RequestExpired "
         "ExpiredAuthenticationToken authError",
         Kind.CLOCK: "RequestTimeTooSkewed",
         Kind.REGION: "PermanentRedirect Redirect TemporaryRedirect AuthorizationHeaderMalformed "
         "IllegalLocationConstraintException",
-        Kind.ARCHIVED: "InvalidObjectState BlobArchived",
+        Kind.ARCHIVED: "InvalidObjectState RestoreAlreadyInProgress BlobArchived "
+        "BlobBeingRehydrated",
         Kind.NO_SPACE: "XMinioStorageFull InsufficientStorage",
         Kind.QUOTA: "QuotaExceeded XMinioAdminBucketQuotaExceeded quotaExceeded",
         Kind.READ_ONLY: "BlobImmutableDueToPolicy retentionPolicyNotMet objectUnderActiveHold",
         Kind.CHANGED: "InvalidRange",
         Kind.BUSY: "OperationAborted ConditionalRequestConflict ContainerBeingDeleted "
         "LeaseIdMissing",
-        Kind.THROTTLED: "SlowDown Throttling ThrottlingException RequestLimitExceeded "
-        "RequestThrottled TooManyRequests BandwidthLimitExceeded ServerBusy rateLimitExceeded "
-        "userRateLimitExceeded",
+        Kind.THROTTLED: "SlowDown SlowDownRead SlowDownWrite Throttling ThrottlingException "
+        "RequestLimitExceeded RequestThrottled TooManyRequests BandwidthLimitExceeded "
+        "ServerBusy rateLimitExceeded userRateLimitExceeded",
         Kind.SERVER: "InternalError ServiceUnavailable OperationTimedOut backendError",
-        Kind.UNREACHABLE: "RequestTimeout",
+        # What arrived was not what was sent: the next time it may be.
+        Kind.UNREACHABLE: "RequestTimeout IncompleteBody BadDigest InvalidDigest "
+        "XAmzContentSHA256Mismatch XAmzContentChecksumMismatch Md5Mismatch Crc64Mismatch",
+        # Of the status "in use", which nobody's waiting ends.
+        Kind.BAD_REQUEST: "InvalidBlobType FeatureVersionMismatch SnapshotsPresent "
+        "InvalidBucketState ResourceTypeMismatch",
     }
 )
+# Words of a refusal, in lower case, where its code or status stands for other causes too.
+BY_WORDS = {
+    "kms:": Kind.KEY,
+    "cloudkms": Kind.KEY,
+    "cloud kms": Kind.KEY,
+    "specified time frame": Kind.EXPIRED,  # Azure's shared access signatures
+    "request has expired": Kind.EXPIRED,  # S3's presigned links
+    "date header": Kind.CLOCK,
+    "signature expired": Kind.CLOCK,
+    "signature not yet current": Kind.CLOCK,
+    "iat and exp": Kind.CLOCK,  # Google's sign-in
+    "invalid jwt signature": Kind.CREDENTIALS,
+    "account not found": Kind.CREDENTIALS,
+    "invalid_client": Kind.CREDENTIALS,
+    "unauthorized_client": Kind.CREDENTIALS,
+    "failed to authenticate the request": Kind.CREDENTIALS,
+    "object lock": Kind.READ_ONLY,
+    "worm protected": Kind.READ_ONLY,
+    "retention policy": Kind.READ_ONLY,
+    "requester pays": Kind.DENIED,
+    "rate limit": Kind.THROTTLED,  # gcsfs drops the reason of a 403
+}
 BY_STATUS = {
     301: Kind.REGION, 302: Kind.REGION, 307: Kind.REGION, 308: Kind.REGION,
     401: Kind.CREDENTIALS, 403: Kind.DENIED, 404: Kind.NOT_FOUND, 407: Kind.PROXY,
@@ -231,6 +97,7 @@ _CLASSES = {
         Kind.EXPIRED: "RefreshError",
         Kind.UNREACHABLE: "TransportError",
     },
+    "sf_ray": {Kind.OWN_FILE: "OwnFileError"},
     "gcsfs": {Kind.UNREACHABLE: "ChecksumError"},
     "azure": {
         Kind.CREDENTIALS: "ClientAuthenticationError",  # CredentialUnavailableError too
@@ -241,6 +108,7 @@ _CLASSES = {
         Kind.PROXY: "ClientHttpProxyError",
         Kind.UNREACHABLE: "ClientConnectionError ClientPayloadError HttpProcessingError",
         Kind.BAD_REQUEST: "InvalidURL",
+        Kind.REGION: "TooManyRedirects",
     },
     "httpx": {Kind.UNREACHABLE: "TransportError"},  # huggingface_hub 1
     "httpx2": {Kind.UNREACHABLE: "TransportError"},  # huggingface_hub 2

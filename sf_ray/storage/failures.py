@@ -6,34 +6,43 @@ HTTP status, the class, or the operating system's number; never by which library
 Imports none of those libraries, and knows no file system, no Ray and no model.
 """
 
+import errno
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 from sf_ray.errors import SfRayError
-from sf_ray.storage.failure_tables import (
-    BY_CLASS,
-    BY_CODE,
-    BY_ERRNO,
-    BY_STATUS,
-    CREDENTIALS_OF,
-    SENTENCES,
-    Kind,
-)
+from sf_ray.storage.failure_signs import codes_of, errno_of, links_of, status_of
+from sf_ray.storage.failure_tables import BY_CLASS, BY_CODE, BY_ERRNO, BY_STATUS, BY_WORDS
+from sf_ray.storage.failure_words import CREDENTIALS_OF, SENTENCES, Kind
 
 # Errors are wrapped three deep at most; the bound is for those that form a ring.
 _MOST_LINKS = 12
 _MAY_PASS = {
-    Kind.BUSY, Kind.EXPIRED, Kind.HOST, Kind.SERVER, Kind.THROTTLED, Kind.UNREACHABLE
+    Kind.BUSY, Kind.EXPIRED, Kind.HOST, Kind.SERVER, Kind.THROTTLED, Kind.TLS, Kind.UNREACHABLE
 }  # fmt: skip
 _OF_WRITING = {Kind.NO_SPACE, Kind.QUOTA, Kind.READ_ONLY, Kind.LIMIT, Kind.DISK}
 # Lines of an answer that only the store's support can use.
 _FOR_SUPPORT = ("RequestId:", "Time:", "ErrorCode:", "Content:", "Error:None", "<")
 _MOST_CHARACTERS = 300
+# What keeps two sides from agreeing on a secure connection: one of them speaks no TLS or another
+# one, or wants a certificate. What may break in the middle of one is not among it.
+_NO_TLS = re.compile(
+    r"\[(?:X509|SSL\] PEM|SSL: \w*(?:WRONG_VERSION|UNSUPPORTED_PROTOCOL|NO_PROTOCOLS|PACKET_LENGTH|"
+    r"HTTPS?_|HANDSHAKE_FAILURE|PROTOCOL_VERSION|UNKNOWN_CA|UNRECOGNIZED_NAME|"
+    r"(?:BAD|NO)_CERTIFICATE|CERTIFICATE_(?:REQUIRED|EXPIRED|REVOKED|UNKNOWN)))"
+)
+# What this machine may say where a client says only that it has no connection.
+_OF_THIS_MACHINE = {
+    errno.ENOENT: Kind.OWN_FILE, errno.EMFILE: Kind.LIMIT, errno.ENFILE: Kind.LIMIT,
+    errno.ENOMEM: Kind.LIMIT,
+}  # fmt: skip
+
+
+class OwnFileError(Exception):
+    """A file of this machine is missing without which a store cannot be asked."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ def is_missing(error: SfRayError) -> bool:
 def disk_failure(error: BaseException) -> Failure | None:
     """The failure, where this machine's operating system has raised it; None where a store has."""
     kind, link = _decide(error)
-    return judge(error) if BY_ERRNO.get(_errno(link)) is kind else None
+    return judge(error) if BY_ERRNO.get(errno_of(link)) is kind else None
 
 
 def failed_to_write(error: BaseException) -> bool:
@@ -107,102 +116,64 @@ def failed_to_write(error: BaseException) -> bool:
 
 def _decide(error: BaseException) -> tuple[Kind, BaseException]:
     """The kind of an error, and the link of its chain that shows the kind."""
-    links = list(islice(_links(error), _MOST_LINKS))
+    links = list(islice(links_of(error), _MOST_LINKS))
     # What callers rely on, whatever the file system met on its way to this answer.
     for plain, plainly in ((FileNotFoundError, Kind.NOT_FOUND), (FileExistsError, Kind.EXISTS)):
         if isinstance(error, plain):
             return plainly, links[-1] if str(links[-1]) else error
     # A store's own answer tells more than the number that a library has translated it into.
     for of in (_of_answer, _of_connection, _of_class, _of_system):
-        for link in links:
-            if kind := of(link):
-                return kind, link
+        found = [(kind, link) for link in links if (kind := of(link))]
+        if not found:
+            continue
+        if of is _of_class and found[0][0] is Kind.UNREACHABLE:
+            return _why_unreachable(links, found)
+        return found[0]
     return Kind.UNKNOWN, error
 
 
-def _links(error: BaseException) -> Iterator[BaseException]:
-    """An error and all that it was raised from, outermost first."""
-    waiting, seen = [error], set()
-    while waiting:
-        link = waiting.pop(0)
-        if id(link) in seen:
-            continue
-        seen.add(id(link))
-        yield link
-        raised_from = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-        # aiohttp, requests and urllib keep the error of the socket as an argument, azure and
-        # botocore under these names.
-        kept = getattr(link, "kwargs", None)
-        wrapped = (
-            raised_from,
-            *link.args,
-            getattr(link, "inner_exception", None),
-            kept.get("error") if isinstance(kept, Mapping) else None,
-        )
-        waiting += [inner for inner in wrapped if isinstance(inner, BaseException)]
+def _why_unreachable(
+    links: list[BaseException], found: list[tuple[Kind, BaseException]]
+) -> tuple[Kind, BaseException]:
+    """Why there is no connection, where the links within say more than the outermost.
+
+    Clients wrap so all that they meet on the way to a connection, also what no network can mend.
+    """
+    for link in links:
+        if kind := _OF_THIS_MACHINE.get(errno_of(link)):
+            return kind, link
+    return next((each for each in found if each[0] is not Kind.UNREACHABLE), found[0])
 
 
 def _of_answer(link: BaseException) -> Kind | None:
     """By the error code or the HTTP status in an answer of a store."""
-    text = str(link)
-    for code in _codes(link):
-        if code.startswith(("KMS.", "KeyVault")) or (code == "AccessDenied" and "kms:" in text):
+    status = status_of(link)
+    if type(link).__name__ == "ClientHttpProxyError" and (400 <= status < 500 or status == 501):
+        return Kind.PROXY  # it has not asked the store
+    if status in (400, 401, 403) and (kind := _of_words(link)):
+        return kind
+    for code in codes_of(link):
+        if code.startswith(("KMS.", "KeyVault")):
             return Kind.KEY
         if code in BY_CODE:
             return BY_CODE[code]
-    status = _status(link)
-    if status == 400 and "requester pays" in text:
-        return Kind.DENIED
     if status in BY_STATUS:
         return BY_STATUS[status]
     return Kind.SERVER if status >= 500 else Kind.BAD_REQUEST if status >= 400 else None
 
 
-def _codes(link: BaseException) -> Iterator[str]:
-    response = getattr(link, "response", None)
-    if isinstance(response, Mapping):  # botocore
-        yield str(response.get("Error", {}).get("Code"))
-    if code := getattr(link, "error_code", None):  # azure
-        yield str(getattr(code, "value", code))
-    answer = getattr(link, "_error_response", None)  # gcsfs
-    if isinstance(answer, Mapping):
-        for part in answer.get("errors") or ():
-            if isinstance(part, Mapping):
-                yield str(part.get("reason"))
-
-
-def _status(link: BaseException) -> int:
-    """The HTTP status of a store's answer; 0 where the error is none."""
-    if type(link).__module__ == "aiohttp.http_exceptions":
-        return 0  # its 400 is of an answer that arrived broken, e.g. cut short
-    response = getattr(link, "response", None)
-    if isinstance(response, Mapping):  # botocore
-        return _as_status(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
-    # In this order: azure, aiohttp, gcsfs and urllib, requests and httpx. ("code" and "status" are
-    # names that other exceptions use for other things, so the number has to be one of HTTP's.)
-    names = ("status_code", "status", "code")
-    for holder, name in [(link, name) for name in names] + [(response, "status_code")]:
-        if status := _as_status(getattr(holder, name, None)):
-            return status
-    text = str(link)
-    # gcsfs turns these into errors without a number.
-    if isinstance(link, OSError) and link.errno is None and text.startswith("Forbidden: "):
-        return 403
-    return 400 if isinstance(link, ValueError) and text.startswith("Bad Request: ") else 0
-
-
-def _as_status(value: Any) -> int:
-    try:
-        status = int(value)
-    except (TypeError, ValueError):
-        return 0
-    return status if 300 <= status < 600 else 0
+def _of_words(link: BaseException) -> Kind | None:
+    """By words of a refusal, where one code stands for several causes."""
+    text = str(link).lower()
+    return next((kind for words, kind in BY_WORDS.items() if words in text), None)
 
 
 def _of_connection(link: BaseException) -> Kind | None:
     """By what keeps a connection from being made, however often one tries."""
     if isinstance(link, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(link):
         return Kind.CERTIFICATE
+    if _NO_TLS.search(str(link)):
+        return Kind.TLS
     if isinstance(link, socket.gaierror) and link.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
         return Kind.HOST
     return None
@@ -212,15 +183,18 @@ def _of_class(link: BaseException) -> Kind | None:
     """By the class that a library has for it, or one that it is derived from."""
     for base in type(link).__mro__:
         if kind := BY_CLASS.get((base.__module__.partition(".")[0], base.__name__)):
-            return kind
+            is_of_keys = kind in (Kind.CREDENTIALS, Kind.EXPIRED)
+            return (_of_words(link) if is_of_keys else None) or kind
     return None
 
 
 def _of_system(link: BaseException) -> Kind | None:
     """By the number of the operating system, or by what Python derives from one."""
     # `ssl` and `socket.gaierror` have numbers of their own; their classes are in the table.
-    if (number := _errno(link)) in BY_ERRNO:
+    if (number := errno_of(link)) in BY_ERRNO:
         return BY_ERRNO[number]
+    if isinstance(link, RuntimeError) and "start new thread" in str(link):
+        return Kind.LIMIT
     plain = {
         FileNotFoundError: Kind.NOT_FOUND,
         PermissionError: Kind.DENIED,
@@ -231,19 +205,10 @@ def _of_system(link: BaseException) -> Kind | None:
         ImportError: Kind.UNUSABLE,
         ValueError: Kind.UNUSABLE,
         NotImplementedError: Kind.UNUSABLE,
+        # aiobotocore follows a redirect that leads back to itself until Python stops it.
+        RecursionError: Kind.REGION,
     }
     return next((kind for known, kind in plain.items() if isinstance(link, known)), None)
-
-
-def _errno(link: BaseException) -> int:
-    """The number of the operating system; 0 where there is none."""
-    if isinstance(link, (ssl.SSLError, socket.gaierror)):
-        return 0
-    if isinstance(link, OSError) and link.errno:
-        return link.errno
-    # Libraries in Rust, such as safetensors, have errors of their own with the number in the text.
-    found = re.search(r"\(os error (\d+)\)", str(link))
-    return int(found[1]) if found else 0
 
 
 def _answer(error: BaseException, named: bool) -> str:
@@ -264,6 +229,7 @@ def _answer(error: BaseException, named: bool) -> str:
     name = type(error).__name__
     if isinstance(error, TimeoutError) and not text:
         return "no answer in time"
-    code = next((code for code in _codes(error) if code in BY_CODE and code not in text), None)
-    text = f"{code}: {text}" if code else text
+    code = next((code for code in codes_of(error) if code in BY_CODE and code not in text), None)
+    # (No colon, as in a header: what follows on "Authorization...:" is hidden as a secret.)
+    text = f"{code}, {text}" if code else text
     return f"{name}: {text}" if named and text else text or name

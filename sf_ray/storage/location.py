@@ -26,8 +26,9 @@ from sf_ray.storage.clients import (
     forget_credentials,
     without_own_retries,
 )
-from sf_ray.storage.failure_tables import Kind
-from sf_ray.storage.failures import Failure, judge
+from sf_ray.storage.failure_signs import is_of_own_file
+from sf_ray.storage.failure_words import Kind
+from sf_ray.storage.failures import Failure, OwnFileError, judge
 from sf_ray.storage.rights import denials_explained
 from sf_ray.text.redaction import public_uri, remember_secrets
 
@@ -37,9 +38,9 @@ MAX_ROW_BYTES = 32 << 20
 # The time-out of one attempt: a fixed part, and the time that the bytes need at the slowest rate
 # (bytes/s) that is still worth waiting for.
 _TRY_S, _SLOWEST_BYTES_S = 30.0, 250_000
-# A name that no name server knows is most often misspelt; a service that is set up anew lacks its
-# name for a moment.
-_NAME_S = 30.0
+# A name that no name server knows is most often misspelt, and a port that speaks no TLS the wrong
+# one; a service that is set up anew lacks its name or its certificate for a moment.
+_SET_UP_S = 30.0
 # A listing is many requests, each with time-outs and retries of its own.
 _LISTING_S = 1800.0
 # File systems that stand in front of another one: "zip://a.jsonl::s3://bucket/b.zip".
@@ -179,7 +180,8 @@ class Location:
         is_fixed = failure.kind is Kind.EXPIRED and not can_renew(self.storage_options)
         if is_fixed or not failure.may_pass or not self.is_remote:
             return 0
-        return min(self.retry_s, _NAME_S) if failure.kind is Kind.HOST else self.retry_s
+        is_set_up = failure.kind not in (Kind.HOST, Kind.TLS)
+        return self.retry_s if is_set_up else min(self.retry_s, _SET_UP_S)
 
     def _is_enough(self, state: tenacity.RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
@@ -250,6 +252,9 @@ def storage_errors(location: Location, where: str = "") -> Iterator[None]:
         raise
     # A backend may raise anything; what it is, `judge` finds out.
     except Exception as error:
+        # Of a store, "no such file" would mean that nothing is there yet.
+        if location.is_remote and "::" not in location.uri and is_of_own_file(error):
+            error = OwnFileError(str(error))
         failure = judge(error)
         raise SfRayError(
             failure.sentence(

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sf_ray.errors import SfRayError, first_line
+from sf_ray.storage.failure_words import Kind
+from sf_ray.storage.failures import judge
 
 if TYPE_CHECKING:
     from sf_ray.storage.location import Location
@@ -68,8 +70,8 @@ def _denied_operation(error: BaseException | None) -> str | None:
     if not isinstance(response, dict):
         return None
     said = response.get("Error", {})
-    # A key that encrypts has a policy of its own: not the operation is denied, but its use.
-    if str(said.get("Code")) not in _NO_RIGHT or "kms:" in str(said.get("Message")):
+    # The same code stands for keys that encrypt, for locked objects and for links that expired.
+    if str(said.get("Code")) not in _NO_RIGHT or judge(answer).kind is not Kind.DENIED:
         return None
     return getattr(answer, "operation_name", None)
 

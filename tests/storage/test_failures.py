@@ -5,17 +5,19 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import botocore.exceptions
 import pytest
+import s3fs
 from aiohttp import ClientPayloadError
 from aiohttp.http_exceptions import ContentLengthError
 
 from sf_ray.errors import SfRayError
 from sf_ray.storage.failures import disk_failure, failed_to_write, is_missing, judge
-from sf_ray.storage.files import put_bytes, read_bytes
+from sf_ray.storage.files import put_bytes, read_bytes, read_bytes_or_none
 from sf_ray.storage.lease.files import exclusive_put
 from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location, storage_errors
@@ -122,23 +124,36 @@ def test_a_token_that_is_renewed_in_its_file_is_read_again(
     assert place.fs is not first
 
 
-def client_error(status: int, code: str) -> botocore.exceptions.ClientError:
+def client_error(
+    status: int, code: str, message: str = "because"
+) -> botocore.exceptions.ClientError:
     response: Any = {
-        "Error": {"Code": code, "Message": "because"},
+        "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": status},
     }
     return botocore.exceptions.ClientError(response, "PutObject")
 
 
-def like(module: str, name: str, base: type[BaseException] = Exception, **fields: Any) -> Any:
+def like(
+    module: str,
+    name: str,
+    base: type[BaseException] = Exception,
+    text: str = "because",
+    **fields: Any,
+) -> Any:
     """An exception as a library has it that need not be installed."""
-    made = type(name, (base,), {"__module__": module})("because")
+    made = type(name, (base,), {"__module__": module})(text)
     vars(made).update(fields)
     return made
 
 
-def azure(status: int, code: str) -> Any:
-    return like("azure.core.exceptions", "HttpResponseError", status_code=status, error_code=code)
+def azure(status: int, code: str, text: str = "because") -> Any:
+    fields = {"status_code": status, "error_code": code}
+    return like("azure.core.exceptions", "HttpResponseError", text=text, **fields)
+
+
+def refused_sign_in(text: str) -> Any:
+    return like("google.auth.exceptions", "RefreshError", text=text)
 
 
 def gcsfs(status: int, reason: str) -> Any:
@@ -146,9 +161,22 @@ def gcsfs(status: int, reason: str) -> Any:
     return like("gcsfs.retry", "HttpError", code=status, _error_response=answer)
 
 
-def unknown_host(number: int) -> OSError:
+def no_connection(error: OSError) -> OSError:
     key: Any = like("aiohttp.client_reqrep", "ConnectionKey", host="h", port=1, ssl=True)
-    return aiohttp.ClientConnectorError(key, socket.gaierror(number, "Name not known"))
+    return aiohttp.ClientConnectorError(key, error)
+
+
+def unknown_host(number: int) -> OSError:
+    return no_connection(socket.gaierror(number, "Name not known"))
+
+
+def client_failed(error: Exception) -> botocore.exceptions.HTTPClientError:
+    return botocore.exceptions.HTTPClientError(error=error)
+
+
+def of_proxy(status: int) -> Any:
+    made = like("aiohttp.client_exceptions", "ClientHttpProxyError", status=status)
+    return client_failed(made)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +214,41 @@ def unknown_host(number: int) -> OSError:
         (unknown_host(socket.EAI_AGAIN), "unreachable", True),
         (ssl.SSLCertVerificationError(1, "CERTIFICATE_VERIFY_FAILED"), "certificate", False),
         (ssl.SSLError(1, "EOF occurred in violation of protocol"), "unreachable", True),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), "tls", True),
+        (ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] required"), "tls", True),
+        (ssl.SSLError(1, "[SSL: SSLV3_ALERT_BAD_RECORD_MAC] damaged"), "unreachable", True),
+        (client_failed(ssl.SSLError(1, "[X509: NO_CERTIFICATE_OR_CRL_FOUND] none")), "tls", True),
+        # What a client wraps as if there were no connection, and what no network can mend.
+        (client_failed(FileNotFoundError(errno.ENOENT, "No such file")), "own file", False),
+        (client_failed(like("aiohttp", "TooManyRedirects", status=0)), "region", False),
+        (no_connection(OSError(errno.EMFILE, "Too many open files")), "limit", False),
+        (no_connection(OSError(errno.ECONNREFUSED, "refused")), "unreachable", True),
+        (of_proxy(403), "proxy", False),
+        (of_proxy(503), "server", True),
+        (RecursionError("maximum recursion depth exceeded"), "region", False),
+        (RuntimeError("can't start new thread"), "limit", False),
+        # One code or status for several causes.
+        (client_error(403, "AccessDenied", "Request has expired"), "expired", True),
+        (client_error(403, "AccessDenied", "protected by object lock."), "read-only", False),
+        (client_error(403, "SignatureDoesNotMatch", "Signature expired: 2026"), "clock", False),
+        (azure(403, "AuthenticationFailed", "not valid in the specified time frame"), "expired",
+         True),
+        (azure(403, "AuthenticationFailed", "Request date header too old"), "clock", False),
+        (azure(403, "AuthorizationFailure", "Server failed to authenticate the request."),
+         "credentials", False),
+        (OSError("Forbidden: b/bucket/o\nRate Limit Exceeded"), "throttled", True),
+        (OSError("Forbidden: b/bucket/o\nPermission denied on Cloud KMS key"), "key", False),
+        (OSError("Forbidden: b/bucket/o\nsubject to bucket's retention policy"), "read-only",
+         False),
+        (refused_sign_in("invalid_grant: Check your iat and exp values"), "clock", False),
+        (refused_sign_in("invalid_grant: Invalid JWT Signature."), "credentials", False),
+        # What arrived was not what was sent.
+        (client_error(400, "BadDigest"), "unreachable", True),
+        (client_error(400, "IncompleteBody"), "unreachable", True),
+        (azure(400, "Md5Mismatch"), "unreachable", True),
+        # Of the status "in use", which no waiting ends.
+        (azure(409, "InvalidBlobType"), "bad request", False),
+        (azure(409, "BlobBeingRehydrated"), "archived", False),
         (TimeoutError(), "unreachable", True),
         (OSError(errno.ENOSPC, "full"), "no space", False),
         (OSError(errno.EDQUOT, "quota"), "quota", False),
@@ -203,7 +266,7 @@ def unknown_host(number: int) -> OSError:
         (RuntimeError("a protocol of its own"), "unknown", False),
         (like("somewhere", "TypeError", TypeError, status=5, code="x"), "unknown", False),
     ],
-)
+)  # fmt: skip
 def test_an_error_is_judged_by_what_it_is(error: Exception, kind: str, may_pass: bool) -> None:
     failure = judge(error)
     assert (failure.kind, failure.may_pass) == (kind, may_pass)
@@ -276,6 +339,37 @@ def test_missing_is_missing_however_a_store_words_it() -> None:
     for other in (PermissionError(), azure(403, "AuthorizationFailure"), NotADirectoryError()):
         assert not is_missing(failed(other))
     assert not is_missing(SfRayError("failed"))
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("needed", ["token", "program"])
+def test_a_missing_file_of_the_client_is_no_missing_object(
+    store: Answers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    needed: str,
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    absent = tmp_path / needed
+    if needed == "token":
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(absent))
+        monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/reader")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    else:
+        (tmp_path / "config").write_text(f"[default]\ncredential_process = {absent}\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    store.answers = [Answer(200)]
+    s3fs.S3FileSystem.clear_instance_cache()  # another test's has its keys
+    place = at(store, key=None, secret=None)
+    for ask in (read_bytes_or_none, list_files, lambda place: put_bytes(place, b"x")):
+        with pytest.raises(SfRayError, match=f"needs a file .*{absent}.*AWS_") as error:
+            ask(place)
+        assert not is_missing(error.value)
+    # Its client logs the failure with a traceback.
+    assert capfd.readouterr().err == ""
+    assert store.requests == 0
 
 
 def test_lines_for_the_support_of_a_store_are_left_out() -> None:

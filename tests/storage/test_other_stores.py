@@ -130,7 +130,7 @@ def test_what_google_answers_is_said_and_repeated_only_where_that_helps(
     [
         ({"AccountKey": "d3Jvbmc="}, "credentials .*AZURE_STORAGE_ACCOUNT_NAME"),
         ({"AccountName": "nobody"}, "credentials .*AZURE_STORAGE_ACCOUNT_NAME"),
-        ({"AccountKey": "no base64"}, "cannot be opened .*credentials"),
+        ({"AccountKey": "abc"}, "credentials are missing or wrong .*Incorrect padding"),
     ],
 )
 def test_wrong_keys_of_azure_are_said_at_once(

@@ -15,7 +15,7 @@ OPTIONS = ("--max-length", "128", "--unit-rows", "24")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--models", "demo"), "--models: value should have at least 2 items"),
+        (("--models", "demo"), "should have at least 2 items"),
         (("--models", "a,b,a"), "--models names a twice"),
         (("--models", "a,b", "--sample", "10", "--keep-fraction", "0.05"), "less than one row"),
         (("--models", "a,b", "--scores", "{corpus}/scores"), "lie inside each other"),
