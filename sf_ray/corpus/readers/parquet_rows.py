@@ -101,8 +101,7 @@ class ParquetRows:
             except (pa.ArrowException, OSError, LargeRowsError):
                 if not isinstance(guard.problem, LargeRowsError):
                     raise
-                # Half at least, so that the rows are not read again for each page.
-                rows = max(1, min(rows // 2, REPEATED_BYTES // guard.problem.row_bytes))
+                rows = guard.problem.rows
 
     def _guard(self, columns: list[str] | None, groups: list[int], rows: int) -> PageGuard:
         leaves = _leaves_below(self.metadata, columns)

@@ -26,6 +26,8 @@ _LENGTH_BYTES = 4
 # Values of `PageType` and of `Encoding`.
 _DATA, _DICTIONARY, _DATA_2 = 0, 2, 3
 _PLAIN_DICTIONARY, _BIT_PACKED, _DELTA_BYTE_ARRAY, _RLE_DICTIONARY = 2, 4, 7, 8
+# Arrow makes all such texts of a batch, and then copies of them.
+_DELTA_TIMES = 4
 # Values of `CompressionCodec`.
 _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 
@@ -34,12 +36,12 @@ class LargeRowsError(Exception):
     """Rows may be so large that a batch of them would fill the memory.
 
     Attributes:
-        row_bytes: What the largest row may take.
+        rows: How many rows may be read together.
     """
 
-    def __init__(self, row_bytes: int) -> None:
-        super().__init__(f"rows of {row_bytes:,} bytes")
-        self.row_bytes = row_bytes
+    def __init__(self, rows: int) -> None:
+        super().__init__(f"{rows:,} rows must be read together at most")
+        self.rows = rows
 
 
 @dataclass
@@ -123,7 +125,7 @@ class RowWeights:
 
     rows: int
     max_row_bytes: int
-    _free: int = _FREE_BYTES
+    _free: int = field(default_factory=lambda: _FREE_BYTES)
     _of_leaves: dict[int, int] = field(default_factory=dict)  # the largest row so far
     _row_bytes: int = 0  # of all leaves together
 
@@ -184,7 +186,9 @@ class RowWeights:
         if self._row_bytes * self.rows <= REPEATED_BYTES:
             return
         if self.rows > 1:
-            raise LargeRowsError(self._row_bytes)
+            # Half at most, so that rows are not read again for every page.
+            fitting = REPEATED_BYTES // self._row_bytes
+            raise LargeRowsError(max(1, min(self.rows // 2, fitting)))
         if self._row_bytes > max(REPEATED_BYTES, self.max_row_bytes * 16):
             raise pa.ArrowInvalid(
                 f"a row in it may take {size_text(self._row_bytes)}, more than --max-row-bytes "
@@ -196,7 +200,7 @@ def _value_bytes(chunk: WatchedChunk, header: PageHeader) -> int:
     """What a value may take that is stored elsewhere than with it."""
     if not chunk.is_text or header.encoding in (_PLAIN_DICTIONARY, _RLE_DICTIONARY):
         return chunk.value_bytes
-    return header.unpacked if header.encoding == _DELTA_BYTE_ARRAY else 0
+    return _DELTA_TIMES * header.unpacked if header.encoding == _DELTA_BYTE_ARRAY else 0
 
 
 def _text_bytes(chunk: WatchedChunk, header: PageHeader, body: bytes) -> int:
