@@ -51,6 +51,9 @@ class PageGuard(io.RawIOBase):
         chunks: The columns of row groups that will be read.
         rows: Rows of a batch.
         max_row_bytes: The largest row.
+
+    Attributes:
+        problem: What reading failed with. Arrow may raise it as another class.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class PageGuard(io.RawIOBase):
         self._max_row_bytes = max_row_bytes
         self._weights = RowWeights(rows, max_row_bytes)
         self._unpacked = self._packed = 0
-        self.problem: Exception | None = None  # Arrow may raise it as another class
+        self.problem: Exception | None = None
 
     def readable(self) -> bool:
         """Yes."""
@@ -104,7 +107,7 @@ class PageGuard(io.RawIOBase):
                 if passing.next < min(end, start + len(data)) and end > start:
                     self._watch(passing, start, data)
         except (pa.ArrowException, OSError, LargeRowsError) as error:
-            self.problem = self.problem or error
+            self.problem = error
             raise
         return data
 

@@ -98,7 +98,12 @@ class ParquetRows:
                         )
                         done += new.num_rows
                 return
-            except (pa.ArrowException, OSError, LargeRowsError):
+            except (pa.ArrowException, OSError, LargeRowsError) as error:
+                # Arrow's reader keeps the guard's error, whose frames keep the reader: without
+                # this, all that it holds would stay in memory.
+                for kept in (error, guard.problem):
+                    if kept:
+                        kept.__traceback__ = None
                 if not isinstance(guard.problem, LargeRowsError):
                     raise
                 rows = guard.problem.rows
