@@ -50,6 +50,8 @@ MOST_BYTES = 1 << 30
 # never touched costs nothing, and allocators ask for a gigabyte at once.
 _ADDRESS_BYTES = 6 << 30
 _MUTANTS_A_CHILD = 50
+# In memory where the system has such a folder: what is written is flushed, which a disk is slow at.
+_FOLDER = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _OK, _REFUSED = "read to its end", "refused by name"
 
 
@@ -302,7 +304,7 @@ def run(kind: str, mutants: int, seed: int, most_a_child: int = _MUTANTS_A_CHILD
     good = KINDS[kind].make()
     chance = random.Random(f"{kind} {seed}")
     ends = Ends()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=_FOLDER) as folder:
         path = Path(folder) / "corpus" / f"a{KINDS[kind].suffix}"
         path.parent.mkdir()
         left = [mutant(good, chance) for _ in range(mutants)]

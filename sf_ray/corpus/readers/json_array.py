@@ -16,7 +16,8 @@ _BUFFER_BYTES = 1 << 20
 _NEAR_CHARS = 16
 
 _BLANK = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
+# Only ends of values are needed here; a number of any length is an error of its own row.
+_DECODER = json.JSONDecoder(parse_int=len)
 
 
 class ArrayError(ValueError):

@@ -37,6 +37,8 @@ def problem_of(data: bytes, is_whole: bool, rows: int, name: str) -> str | None:
     """
     text = data.decode("utf-8", "replace").removeprefix("\ufeff")
     start = len(text) - len(text.lstrip())
+    if start == len(text):
+        return None  # as far as it was looked at, it is blank
     line = text[start:].partition("\n")[0]
     value = _parsed(line)
     if isinstance(value, dict):

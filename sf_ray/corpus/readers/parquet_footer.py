@@ -55,6 +55,7 @@ class ChunkField(IntEnum):
 
     TYPE = 1
     PATH = 3
+    CODEC = 4
     VALUES = 5
     UNPACKED = 6
     PACKED = 7
@@ -202,6 +203,7 @@ class Chunk(NamedTuple):
         values: How many values it has, nulls and elements of lists included.
         has_dictionary: Whether its first page has values that others refer to.
         physical: The physical type.
+        codec: The number of the compression of its pages.
     """
 
     start: int
@@ -210,6 +212,7 @@ class Chunk(NamedTuple):
     values: int
     has_dictionary: bool
     physical: int
+    codec: int
 
 
 def located_chunks(footer: bytes, leaves: int) -> list[list[Chunk]]:
@@ -243,6 +246,7 @@ def _located(chunk: Struct) -> Chunk:
         values=chunk[ChunkField.VALUES][1],
         has_dictionary=has_dictionary,
         physical=chunk[ChunkField.TYPE][1],
+        codec=chunk[ChunkField.CODEC][1],
     )
 
 

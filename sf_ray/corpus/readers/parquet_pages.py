@@ -1,7 +1,7 @@
 """Watches the pages of a Parquet file pass by as Arrow reads them, before Arrow unpacks them.
 
-Only the header of a page says what the page unpacks to; what the footer says of it may be anything.
-Arrow believes each, so a file of kilobytes may ask for gigabytes. The headers are looked at in the
+Only the pages say what they unpack to and how their values make rows; what the footer says of it
+may be anything. Arrow believes each, so a file of kilobytes may ask for gigabytes. Looks at the
 bytes that Arrow fetches anyway: no request is added. Knows no schema and no values.
 
 https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift has `PageHeader`
@@ -13,40 +13,33 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from sf_ray.corpus.readers.parquet_weights import (
+    LargeRowsError,
+    PageHeader,
+    RowWeights,
+    WatchedChunk,
+    page_header,
+)
 from sf_ray.corpus.readers.row_limits import most_unpacked, size_text
-from sf_ray.corpus.readers.thrift_compact import I32, CompactError, Struct, decode, decode_value
+from sf_ray.corpus.readers.thrift_compact import CompactError, decode
 
-_TYPE, _UNPACKED, _PACKED = 1, 2, 3  # fields of `PageHeader`
-_DICTIONARY_PAGE = 2
 # Headers are small unless they hold statistics of long values. Arrow's own limit is the last one.
 _HEADER_BYTES = (256, 1 << 16, 1 << 24)
 
 
 @dataclass
-class _Chunk:
-    """The pages of a column in a row group: bytes [start, end) of the file.
+class _Passing:
+    """The pages of a column in a row group, as they pass.
 
     Attributes:
-        next: Where the next header begins that was not seen yet.
-        held: Bytes from there on that were seen, where the header is longer than they are.
+        chunk: Where they lie, and what they hold.
+        next: Where the next page begins that was not seen yet.
+        held: Bytes from there on that were seen, where more of the page is needed than they are.
     """
 
-    start: int
-    end: int
+    chunk: WatchedChunk
     next: int
     held: bytes = b""
-
-
-class TooRepeatedError(Exception):
-    """A dictionary is so large that the rows of a batch, referring to it, might fill the memory.
-
-    Attributes:
-        dictionary_bytes: Its size.
-    """
-
-    def __init__(self, dictionary_bytes: int) -> None:
-        super().__init__(f"a dictionary of {dictionary_bytes:,} bytes")
-        self.dictionary_bytes = dictionary_bytes
 
 
 class PageGuard(io.RawIOBase):
@@ -55,25 +48,28 @@ class PageGuard(io.RawIOBase):
     Args:
         handle: The file.
         size: Its size.
-        chunks: (start, end) of the columns that will be read, in bytes.
+        chunks: The columns of row groups that will be read.
+        rows: Rows of a batch.
         max_row_bytes: The largest row.
-        most_dictionary_bytes: The largest dictionary that does not raise `TooRepeatedError`.
+
+    Attributes:
+        problem: What reading failed with. Arrow may raise it as another class.
     """
 
     def __init__(
         self,
         handle: io.RawIOBase,
         size: int,
-        chunks: Iterable[tuple[int, int]],
+        chunks: Iterable[WatchedChunk],
+        rows: int,
         max_row_bytes: int,
-        most_dictionary_bytes: int,
     ) -> None:
         self._handle, self._size = handle, size
-        self._chunks = [_Chunk(start, end, start) for start, end in chunks]
+        self._passing = [_Passing(chunk, chunk.start) for chunk in chunks]
         self._max_row_bytes = max_row_bytes
-        self._most_dictionary_bytes = most_dictionary_bytes
+        self._weights = RowWeights(rows, max_row_bytes)
         self._unpacked = self._packed = 0
-        self.problem: Exception | None = None  # Arrow may raise it as another class
+        self.problem: Exception | None = None
 
     def readable(self) -> bool:
         """Yes."""
@@ -92,11 +88,11 @@ class PageGuard(io.RawIOBase):
         return self._handle.seek(offset, whence)
 
     def read(self, size: int = -1) -> bytes:
-        """Reads, and looks at the headers of the pages that come by.
+        """Reads, and looks at the pages that come by.
 
         Raises:
             pa.ArrowInvalid: Pages unpack to too much.
-            TooRepeatedError: A dictionary is too large for the rows of a batch.
+            LargeRowsError: Rows are too large for as many of them in a batch.
         """
         start = self._handle.tell()
         left = max(0, self._size - start)  # Python takes the memory that is asked for first
@@ -106,67 +102,65 @@ class PageGuard(io.RawIOBase):
             missing -= len(part)
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         try:
-            for chunk in self._chunks:
-                if chunk.next < min(chunk.end, start + len(data)) and chunk.end > start:
-                    self._watch(chunk, start, data)
-        except (pa.ArrowInvalid, TooRepeatedError) as error:
-            self.problem = self.problem or error
+            for passing in self._passing:
+                end = passing.chunk.end
+                if passing.next < min(end, start + len(data)) and end > start:
+                    self._watch(passing, start, data)
+        except (pa.ArrowException, OSError, LargeRowsError) as error:
+            self.problem = error
             raise
         return data
 
-    def _watch(self, chunk: _Chunk, start: int, data: bytes) -> None:
-        if chunk.held:
-            if chunk.next + len(chunk.held) != start:
+    def _watch(self, passing: _Passing, start: int, data: bytes) -> None:
+        if passing.held:
+            if passing.next + len(passing.held) != start:
                 return  # these bytes do not go on where the others ended
-            start, data, chunk.held = chunk.next, chunk.held + data, b""
-        if chunk.next < start:
+            start, data, passing.held = passing.next, passing.held + data, b""
+        if passing.next < start:
             return
-        end = start + len(data)
-        while chunk.next < min(chunk.end, end):
-            found = _header(data, chunk.next - start)
+        end, last = start + len(data), passing.chunk.end
+        while passing.next < min(last, end):
+            at = passing.next - start
+            found = _header(data, at)
             if found is None:
-                if end < chunk.end:
-                    chunk.held = data[chunk.next - start :]
+                if end < last:
+                    passing.held = data[at:]
                 else:
-                    chunk.next = chunk.end  # damaged: Arrow says how
+                    passing.next = last  # damaged: Arrow says how
                 return
             header, length = found
-            packed = self._count(header)
-            chunk.next += length + packed
+            self._refuse_unpacked(header)
+            body = at + length
+            is_cut = body + header.packed > len(data) and end < last
+            if is_cut and self._weights.needs_body(passing.chunk, header):
+                passing.held = data[at:]
+                return
+            self._count(passing.chunk, header, data[body : body + header.packed])
+            passing.next += length + header.packed
 
-    def _count(self, header: Struct) -> int:
-        """Counts a page; returns how many bytes of it follow its header."""
-        page_type, unpacked, packed = (
-            _number(header, field) for field in (_TYPE, _UNPACKED, _PACKED)
-        )
-        if min(unpacked, packed) < 0:
-            raise pa.ArrowInvalid("the size of a page in it is negative")
-        self._unpacked += unpacked
-        self._packed += packed
-        if self._unpacked > most_unpacked(self._packed, self._max_row_bytes):
+    def _count(self, chunk: WatchedChunk, header: PageHeader, body: bytes) -> None:
+        self._unpacked += header.unpacked
+        self._packed += header.packed
+        self._weights.add(chunk, header, body)
+
+    def _refuse_unpacked(self, header: PageHeader) -> None:
+        """Refuses a page with which too much would be unpacked."""
+        unpacked, packed = self._unpacked + header.unpacked, self._packed + header.packed
+        if unpacked > most_unpacked(packed, self._max_row_bytes):
             raise pa.ArrowInvalid(
-                f"{size_text(self._packed)} of its pages claim to unpack to "
-                f"{size_text(self._unpacked)}, more than --max-row-bytes allows"
+                f"{size_text(packed)} of its pages claim to unpack to {size_text(unpacked)}, more "
+                "than --max-row-bytes allows"
             )
-        if page_type == _DICTIONARY_PAGE and unpacked > self._most_dictionary_bytes:
-            raise TooRepeatedError(unpacked)
-        return packed
 
 
-def _header(data: bytes, at: int) -> tuple[Struct, int] | None:
+def _header(data: bytes, at: int) -> tuple[PageHeader, int] | None:
     """A header and its length; None where the bytes end before it does, or are none."""
     for most in _HEADER_BYTES:
         try:
-            return decode(data[at : at + most])
+            fields, length = decode(data[at : at + most])
         except CompactError:
             if at + most >= len(data):
                 return None
+        else:
+            return page_header(fields), length
     return None
-
-
-def _number(header: Struct, field: int) -> int:
-    # A reader of Thrift passes over a field of another type, and takes the last one of this type.
-    if field not in header or header[field][0] != I32:
-        raise pa.ArrowInvalid("a page header in it is damaged")
-    number: int = decode_value(*header[field])
-    return number

@@ -14,7 +14,13 @@ import pyarrow.parquet as pq
 from sf_ray.corpus.readers.arrow import has_dictionary
 from sf_ray.corpus.readers.arrow_checks import check_batch
 from sf_ray.corpus.readers.parquet_footer import BYTE_ARRAY, FIXED, Chunk
-from sf_ray.corpus.readers.parquet_pages import PageGuard, TooRepeatedError
+from sf_ray.corpus.readers.parquet_pages import PageGuard
+from sf_ray.corpus.readers.parquet_weights import (
+    REPEATED_BYTES,
+    VALUE_BYTES,
+    LargeRowsError,
+    WatchedChunk,
+)
 from sf_ray.corpus.readers.row_limits import split
 from sf_ray.storage.listing import File
 
@@ -24,13 +30,9 @@ _BATCH_BYTES = 32 << 20
 # one is not fetched as a whole but in pieces of `_PIECE_BYTES` for each column.
 _TOGETHER_BYTES = 128 << 20
 _PIECE_BYTES = 4 << 20
-# A value that is repeated is stored once, in a page of its own, and a few bytes stand for it in
-# each row; so rows may be far larger in memory than the footer says. A batch has so few rows that
-# they take no more than this even if each is all of that page; which few writers make larger than
-# a mebibyte.
-_REPEATED_BYTES, _REPEATED_PAGE_BYTES = 512 << 20, 1 << 20
-# What a value takes in a list, however few bytes are stored for it.
-_VALUE_BYTES = 8
+# What is stored once may be repeated in every row: a value of a dictionary, in a page that few
+# writers make larger than this.
+_REPEATED_PAGE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -96,19 +98,33 @@ class ParquetRows:
                         )
                         done += new.num_rows
                 return
-            except (pa.ArrowException, OSError, TooRepeatedError):
-                if not isinstance(guard.problem, TooRepeatedError):
+            except (pa.ArrowException, OSError, LargeRowsError) as error:
+                # Arrow's reader keeps the guard's error, whose frames keep the reader: without
+                # this, all that it holds would stay in memory.
+                for kept in (error, guard.problem):
+                    if kept:
+                        kept.__traceback__ = None
+                if not isinstance(guard.problem, LargeRowsError):
                     raise
-                rows = max(1, _REPEATED_BYTES // guard.problem.dictionary_bytes)
+                rows = guard.problem.rows
 
     def _guard(self, columns: list[str] | None, groups: list[int], rows: int) -> PageGuard:
-        chunks = []
-        for group in groups:
-            for leaf in _leaves_below(self.metadata, columns):
-                chunk = self.chunks[group][leaf]
-                chunks.append((chunk.start, chunk.start + chunk.packed_bytes))
-        most = _REPEATED_BYTES // rows if rows > 1 else self.file.size * _REPEATED_BYTES
-        return PageGuard(self.handle, self.file.size, chunks, self.max_row_bytes, most)
+        leaves = _leaves_below(self.metadata, columns)
+        chunks = [self._watched(group, leaf) for group in groups for leaf in leaves]
+        return PageGuard(self.handle, self.file.size, chunks, rows, self.max_row_bytes)
+
+    def _watched(self, group: int, leaf: int) -> WatchedChunk:
+        chunk, described = self.chunks[group][leaf], self.metadata.schema.column(leaf)
+        is_fixed = described.physical_type == "FIXED_LEN_BYTE_ARRAY"
+        return WatchedChunk(
+            start=chunk.start,
+            end=chunk.start + chunk.packed_bytes,
+            leaf=leaf,
+            level_bits=described.max_repetition_level.bit_length(),
+            is_text=described.physical_type == "BYTE_ARRAY",
+            codec=chunk.codec,
+            value_bytes=described.length if is_fixed else 0,
+        )
 
     def _size(self, group: int, leaves: Iterable[int], most_rows: int) -> tuple[int, int]:
         """(bytes of the columns of a row group before compression, rows of a batch)."""
@@ -117,14 +133,14 @@ class ParquetRows:
             chunk, described = self.chunks[group][leaf], self.metadata.schema.column(leaf)
             size = chunk.unpacked_bytes
             if described.max_repetition_level:
-                size = max(size, _VALUE_BYTES * chunk.values)
+                size = max(size, VALUE_BYTES * chunk.values)
             unpacked += size
             repeated = 0
             if chunk.has_dictionary and chunk.physical == BYTE_ARRAY:
                 repeated = min(size, _REPEATED_PAGE_BYTES)
             elif chunk.physical == FIXED:
                 repeated = described.length  # a null takes as much
-            most_rows = min(most_rows, _REPEATED_BYTES // max(repeated, 1))
+            most_rows = min(most_rows, REPEATED_BYTES // max(repeated, 1))
         rows = max(0, self.metadata.row_group(group).num_rows)
         return unpacked, max(1, min(most_rows, _BATCH_BYTES * rows // max(unpacked, 1)))
 

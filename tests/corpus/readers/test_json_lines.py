@@ -198,6 +198,14 @@ def test_an_element_that_is_no_object_is_a_broken_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_parts")
+def test_a_number_with_too_many_digits_breaks_its_own_row(tmp_path: Path) -> None:
+    data = b'[{"instruction": "a", "output": ' + b"9" * 5000 + b'}, {"output": "b"}]'
+    broken, row = read_all(plan(tmp_path, "a.json", data))
+    assert isinstance(broken, BadLine)
+    assert "4300 digits" in broken.reason
+    assert row == {"output": "b"}
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [

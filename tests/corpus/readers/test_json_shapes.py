@@ -109,3 +109,7 @@ def test_the_beginning_of_a_large_file_is_enough(
     found = problem(text, is_whole=False)
     assert words in found
     assert bool(found) == bool(words)
+
+
+def test_a_beginning_of_blanks_has_no_shape() -> None:
+    assert problem_of(b" \n" * 1000, False, 1, "a.jsonl") is None

@@ -1,0 +1,249 @@
+"""How much memory the rows of Parquet pages may take, judged before Arrow makes values of them.
+
+Three things make rows far larger than what is stored: a text of a dictionary, to which any number
+of values refer; a text that takes most of its bytes from the one before it; and a list, whose
+number of values is a run of levels. Knows pages, and no file.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from sf_ray.corpus.readers.parquet_levels import RowRuns, longest_text, row_runs
+from sf_ray.corpus.readers.row_limits import size_text
+from sf_ray.corpus.readers.thrift_compact import I32, STRUCT, Struct, decode_value
+
+# A batch has so few rows that they take no more than this even if each is as large as the largest.
+REPEATED_BYTES = 512 << 20
+# What a value takes in a list, however few bytes are stored for it.
+VALUE_BYTES = 8
+# Lists are not looked at while all that were read take no more: such a batch does no harm.
+_FREE_BYTES = 128 << 20
+# Few writers make a larger dictionary; of one that is, its size stands for the longest text.
+_LOOKED_AT_BYTES = 4 << 20
+_LENGTH_BYTES = 4
+# Values of `PageType` and of `Encoding`.
+_DATA, _DICTIONARY, _DATA_2 = 0, 2, 3
+_PLAIN_DICTIONARY, _BIT_PACKED, _DELTA_BYTE_ARRAY, _RLE_DICTIONARY = 2, 4, 7, 8
+# Arrow makes all such texts of a batch, and then copies of them.
+_DELTA_TIMES = 4
+# Values of `CompressionCodec`.
+_CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+
+
+class LargeRowsError(Exception):
+    """Rows may be so large that a batch of them would fill the memory.
+
+    Attributes:
+        rows: How many rows may be read together.
+    """
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(f"{rows:,} rows must be read together at most")
+        self.rows = rows
+
+
+@dataclass
+class WatchedChunk:
+    """The pages of a column in a row group: bytes [start, end) of the file.
+
+    Attributes:
+        leaf: The number of the column.
+        level_bits: Bits of a repetition level; 0 where the column is in no list.
+        is_text: Its values have lengths of their own.
+        codec: The number of the compression.
+        value_bytes: What a value takes that is not stored with it: a text of the dictionary, once
+            that was seen; the width of values that are null.
+        values, row_bytes: Of the row that the last page ended in: how many, and what they take.
+    """
+
+    start: int
+    end: int
+    leaf: int
+    level_bits: int
+    is_text: bool
+    codec: int
+    value_bytes: int = 0
+    values: int = 0
+    row_bytes: int = 0
+
+
+class PageHeader(NamedTuple):
+    """What a page says of itself.
+
+    Attributes:
+        page_type: A `PageType`.
+        unpacked, packed: Bytes behind the header, before and after compression.
+        values: How many it has, nulls included.
+        encoding: An `Encoding`, of the values.
+        levels: Of the second version: bytes of repetition levels, which are never compressed; None
+            for the first one.
+        has_bits: Repetition levels are bits without runs, as old writers made them.
+    """
+
+    page_type: int
+    unpacked: int
+    packed: int
+    values: int = 0
+    encoding: int = 0
+    levels: int | None = None
+    has_bits: bool = False
+
+
+def page_header(fields: Struct) -> PageHeader:
+    """The header that some fields are.
+
+    Raises:
+        pa.ArrowInvalid: The header is damaged.
+    """
+    page_type, unpacked, packed = (_number(fields, number) for number in (1, 2, 3))
+    if min(unpacked, packed) < 0:
+        raise pa.ArrowInvalid("the size of a page in it is negative")
+    header = PageHeader(page_type, unpacked, packed)
+    if page_type == _DATA:
+        values, encoding, of_levels = (_number(_struct(fields, 5), number) for number in (1, 2, 4))
+        header = PageHeader(
+            page_type, unpacked, packed, values, encoding, has_bits=of_levels == _BIT_PACKED
+        )
+    elif page_type == _DATA_2:
+        values, encoding, levels = (_number(_struct(fields, 8), number) for number in (1, 4, 6))
+        header = PageHeader(page_type, unpacked, packed, values, encoding, levels)
+    if min(header.values, header.levels or 0) < 0:
+        raise pa.ArrowInvalid("a page header in it is damaged")
+    return header
+
+
+@dataclass
+class RowWeights:
+    """What the rows of the pages that were read may take.
+
+    Attributes:
+        rows: Rows of a batch.
+        max_row_bytes: The largest row.
+    """
+
+    rows: int
+    max_row_bytes: int
+    _free: int = field(default_factory=lambda: _FREE_BYTES)
+    _of_leaves: dict[int, int] = field(default_factory=dict)  # the largest row so far
+    _row_bytes: int = 0  # of all leaves together
+
+    def needs_body(self, chunk: WatchedChunk, header: PageHeader) -> bool:
+        """Whether a page is judged by more than its header."""
+        if header.page_type == _DICTIONARY:
+            return chunk.is_text and header.unpacked <= _LOOKED_AT_BYTES
+        return bool(chunk.level_bits) and self._bytes_of(chunk, header) > self._free
+
+    def add(self, chunk: WatchedChunk, header: PageHeader, body: bytes) -> None:
+        """Counts a page.
+
+        Args:
+            chunk: To which it belongs.
+            header: Its header.
+            body: What follows the header; needed where `needs_body` says so.
+
+        Raises:
+            pa.ArrowInvalid: A row takes more than rows may.
+            LargeRowsError: Fewer rows must be read together.
+        """
+        if header.page_type == _DICTIONARY:
+            if chunk.is_text:
+                chunk.value_bytes = _text_bytes(chunk, header, body)
+        elif header.page_type in (_DATA, _DATA_2) and chunk.level_bits:
+            self._add_lists(chunk, header, body)
+        elif header.page_type in (_DATA, _DATA_2):
+            self._grow(chunk, _value_bytes(chunk, header))
+
+    def _bytes_of(self, chunk: WatchedChunk, header: PageHeader) -> int:
+        return header.values * (VALUE_BYTES + _value_bytes(chunk, header))
+
+    def _add_lists(self, chunk: WatchedChunk, header: PageHeader, body: bytes) -> None:
+        if not self.needs_body(chunk, header):
+            self._free -= self._bytes_of(chunk, header)
+            return
+        each = VALUE_BYTES + _value_bytes(chunk, header)
+        runs = _row_runs(chunk, header, body)
+        values = max(chunk.values + runs.before, runs.longest)
+        largest = max(chunk.row_bytes + runs.before * each, runs.longest * each)
+        if runs.last:
+            chunk.values, chunk.row_bytes = runs.last, runs.last * each
+        else:
+            chunk.values += runs.before
+            chunk.row_bytes += runs.before * each
+        if values * VALUE_BYTES > self.max_row_bytes:
+            raise pa.ArrowInvalid(
+                f"a row in it has {values:,} values, more than --max-row-bytes allows"
+            )
+        self._grow(chunk, largest)
+
+    def _grow(self, chunk: WatchedChunk, row_bytes: int) -> None:
+        before = self._of_leaves.get(chunk.leaf, 0)
+        if row_bytes <= before:
+            return
+        self._of_leaves[chunk.leaf] = row_bytes
+        self._row_bytes += row_bytes - before
+        if self._row_bytes * self.rows <= REPEATED_BYTES:
+            return
+        if self.rows > 1:
+            # Half at most, so that rows are not read again for every page.
+            fitting = REPEATED_BYTES // self._row_bytes
+            raise LargeRowsError(max(1, min(self.rows // 2, fitting)))
+        if self._row_bytes > max(REPEATED_BYTES, self.max_row_bytes * 16):
+            raise pa.ArrowInvalid(
+                f"a row in it may take {size_text(self._row_bytes)}, more than --max-row-bytes "
+                "allows"
+            )
+
+
+def _value_bytes(chunk: WatchedChunk, header: PageHeader) -> int:
+    """What a value may take that is stored elsewhere than with it."""
+    if not chunk.is_text or header.encoding in (_PLAIN_DICTIONARY, _RLE_DICTIONARY):
+        return chunk.value_bytes
+    return _DELTA_TIMES * header.unpacked if header.encoding == _DELTA_BYTE_ARRAY else 0
+
+
+def _text_bytes(chunk: WatchedChunk, header: PageHeader, body: bytes) -> int:
+    """Bytes of the longest text of a dictionary, or more."""
+    if header.unpacked > _LOOKED_AT_BYTES:
+        return header.unpacked
+    unpacked = _unpacked(chunk, header, body)
+    return header.unpacked if unpacked is None else longest_text(unpacked)
+
+
+def _row_runs(chunk: WatchedChunk, header: PageHeader, body: bytes) -> RowRuns:
+    if header.levels is not None:
+        return row_runs(body[: header.levels], header.values, chunk.level_bits)
+    unpacked = None if header.has_bits else _unpacked(chunk, header, body)
+    if unpacked is None:
+        return RowRuns(before=header.values)  # as if all were of one row
+    length = int.from_bytes(unpacked[:_LENGTH_BYTES], "little")
+    levels = unpacked[_LENGTH_BYTES : _LENGTH_BYTES + length]
+    return row_runs(levels, header.values, chunk.level_bits)
+
+
+def _unpacked(chunk: WatchedChunk, header: PageHeader, body: bytes) -> bytes | None:
+    """The content of a page; None where its compression is one that only Arrow's reader knows."""
+    if not chunk.codec or not header.unpacked:
+        return body
+    if chunk.codec not in _CODECS:
+        return None
+    codec = pa.Codec(_CODECS[chunk.codec])
+    unpacked: bytes = codec.decompress(body, header.unpacked, asbytes=True)
+    return unpacked
+
+
+def _struct(fields: Struct, number: int) -> Struct:
+    if number not in fields or fields[number][0] != STRUCT:
+        raise pa.ArrowInvalid("a page header in it is damaged")
+    inside: Struct = decode_value(*fields[number])
+    return inside
+
+
+def _number(fields: Struct, number: int) -> int:
+    # A reader of Thrift passes over a field of another type, and takes the last one of this type.
+    if number not in fields or fields[number][0] != I32:
+        raise pa.ArrowInvalid("a page header in it is damaged")
+    value = fields[number][1]
+    found: int = decode_value(I32, value) if isinstance(value, bytes) else value
+    return found
