@@ -67,7 +67,7 @@ def _denied_operation(error: BaseException | None) -> str | None:
     """The S3 operation that a policy denies; None where something else is wrong."""
     answer = error and (error.__cause__ or error.__context__)
     response: Any = getattr(answer, "response", None)
-    if not isinstance(response, dict):
+    if answer is None or not isinstance(response, dict):
         return None
     said = response.get("Error", {})
     # The same code stands for keys that encrypt, for locked objects and for links that expired.
