@@ -26,6 +26,14 @@ _OBJECT_BYTES = 8
 _VIEW_NUMBERS = 4  # of 32 bits, in a view: its length first
 
 _Sizes = NDArray[np.int64]
+_TEXTS = (
+    types.is_string,
+    types.is_binary,
+    types.is_large_string,
+    types.is_large_binary,
+    types.is_string_view,
+    types.is_binary_view,
+)
 
 
 def size_text(size: int) -> str:
@@ -113,8 +121,8 @@ def _has_own_bytes(schema: pa.Schema) -> bool:
 
 def _is_owner(value_type: pa.DataType) -> bool:
     if types.is_list(value_type) or types.is_large_list(value_type) or types.is_struct(value_type):
-        fields = range(value_type.num_fields)
-        return all(_is_owner(value_type.field(number).type) for number in fields)
+        inside = [value_type.field(number).type for number in range(value_type.num_fields)]
+        return bool(inside) and all(map(_is_owner, inside))
     return bool(
         types.is_string(value_type)
         or types.is_large_string(value_type)
@@ -136,9 +144,7 @@ def _sizes(array: pa.Array) -> _Sizes:
     value_type = array.type
     if isinstance(value_type, pa.BaseExtensionType):
         return _sizes(array.storage)
-    is_free = types.is_null(value_type) or types.is_run_end_encoded(value_type)
-    if is_free and len(array) > _MOST_FREE_VALUES:
-        raise pa.ArrowInvalid(f"it has {len(array):,} values that take no bytes")
+    _refuse_free(array)
     if types.is_run_end_encoded(value_type):
         ends = array.run_ends.to_numpy()
         run = np.searchsorted(ends, np.arange(len(array)) + array.offset, side="right")
@@ -154,6 +160,12 @@ def _sizes(array: pa.Array) -> _Sizes:
         of_views: _Sizes = np.where(_is_valid(array), lengths.astype(np.int64), 0) + _OBJECT_BYTES
         return of_views
     return _sizes_of_offsets(array)
+
+
+def _refuse_free(array: pa.Array) -> None:
+    is_free = types.is_null(array.type) or types.is_run_end_encoded(array.type)
+    if is_free and len(array) > _MOST_FREE_VALUES:
+        raise pa.ArrowInvalid(f"it has {len(array):,} values that take no bytes")
 
 
 def _numbers(array: pa.Array, number: type, count: int, each: int = 1) -> NDArray[Any]:
@@ -192,24 +204,39 @@ def _sizes_of_offsets(array: pa.Array) -> _Sizes:
         parts = [_sizes(array.field(part)) for part in range(value_type.num_fields)]
         largest = max((int(part.max()) for part in parts if len(part)), default=0)
         return np.full(count, largest + _OBJECT_BYTES, np.int64)
+    if (size := _fixed_size(value_type)) is not None:
+        return np.full(count, size, np.int64)
     if types.is_fixed_size_list(value_type):
         inside = np.concatenate([[0], np.cumsum(_sizes(array.values))])
         starts = (np.arange(count) + array.offset) * value_type.list_size
         of_lists: _Sizes = inside[starts + value_type.list_size] - inside[starts] + _OBJECT_BYTES
         return of_lists
-    if types.is_nested(value_type):
-        return _sizes_of_lists(array)
-    return np.full(count, max(_OBJECT_BYTES, _width(value_type)), np.int64)
+    return _sizes_of_lists(array)
+
+
+def _fixed_size(value_type: pa.DataType) -> int | None:
+    """What each value of a type takes as a Python value; None where that depends on the value."""
+    if isinstance(value_type, pa.BaseExtensionType):
+        return _fixed_size(value_type.storage_type)
+    if types.is_fixed_size_list(value_type):
+        size = _fixed_size(value_type.value_type)
+        return None if size is None else _OBJECT_BYTES + value_type.list_size * size
+    if types.is_struct(value_type):
+        sizes = [_fixed_size(value_type.field(part).type) for part in range(value_type.num_fields)]
+        known = [size for size in sizes if size is not None]
+        return _OBJECT_BYTES + sum(known) if len(known) == len(sizes) else None
+    has_own_size = (
+        types.is_nested(value_type)
+        or types.is_dictionary(value_type)
+        or types.is_run_end_encoded(value_type)
+        or any(is_text(value_type) for is_text in _TEXTS)
+    )
+    return None if has_own_size else max(_OBJECT_BYTES, _width(value_type))
 
 
 def _sizes_of_lists(array: pa.Array) -> _Sizes:
     """Sizes of lists of changing lengths, and maps; views of lists may overlap."""
     value_type, count = array.type, len(array)
-    if types.is_map(value_type):
-        elements = _sizes(array.keys) + _sizes(array.items)
-    else:
-        elements = _sizes(array.values)
-    inside = np.concatenate([[0], np.cumsum(elements)])
     offsets = array.offsets.to_numpy().astype(np.int64)
     starts = offsets[:count]
     if types.is_list_view(value_type) or types.is_large_list_view(value_type):
@@ -218,7 +245,16 @@ def _sizes_of_lists(array: pa.Array) -> _Sizes:
         ends = offsets[1 : count + 1]
     valid = _is_valid(array)  # a null may stand on any numbers
     starts, ends = np.where(valid, starts, 0), np.where(valid, ends, 0)
-    sizes: _Sizes = inside[ends] - inside[starts] + _OBJECT_BYTES
+    # Elements may be far more than rows, and take a bit each, or nothing: no number for each then.
+    parts = [array.keys, array.items] if types.is_map(value_type) else [array.values]
+    sizes: _Sizes = np.full(count, _OBJECT_BYTES, np.int64)
+    for part in parts:
+        _refuse_free(part)
+        if (size := _fixed_size(part.type)) is not None:
+            sizes += (ends - starts) * size
+        else:
+            inside = np.concatenate([[0], np.cumsum(_sizes(part))])
+            sizes += inside[ends] - inside[starts]
     return sizes
 
 

@@ -196,3 +196,31 @@ def test_nulls_without_number_are_refused() -> None:
     with pytest.raises(pa.ArrowInvalid, match="2,147,483,647 values that take no bytes"):
         list(split(pa.record_batch([lists], ["a"]), 0, MOST, 10, MOST))
     assert np.all(size_of(pa.record_batch([pa.nulls(100)], ["a"])) < MOST)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([], pa.binary(0)),
+        pa.array([], pa.list_(pa.int8(), 0)),
+        pa.array([], pa.struct([])),
+        pa.array([], pa.struct([pa.field("a", pa.binary(0))])),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_elements_that_take_no_bytes_are_counted_without_a_number_for_each(
+    values: pa.Array,
+) -> None:
+    def empty(value_type: pa.DataType, count: int) -> pa.Array:
+        children = [
+            empty(value_type.field(i).type, 0 if pa.types.is_fixed_size_list(value_type) else count)
+            for i in range(value_type.num_fields)
+        ]
+        own = [None, pa.py_buffer(b"")] if value_type.num_buffers > 1 else [None]
+        return pa.Array.from_buffers(value_type, count, own, children=children)
+
+    count = 2 * 10**9
+    lists = pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), empty(values.type, count))
+    batch = pa.record_batch({"a": lists})
+    with pytest.raises(pa.ArrowInvalid, match="row 0 takes .* more than --max-row-bytes"):
+        list(split(batch, 0, 32 << 20, 10, 32 << 20))
