@@ -1,5 +1,6 @@
 """Fixtures of all tests. What costs time starts only when a test asks for it."""
 
+import gc
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ def _offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.setenv("HF_HUB_OFFLINE", "1")
     patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     patch.setenv("RAY_num_workers_soft_limit", "10")  # what `start_ray` sets on two CPUs
+    patch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # its process would cost seconds in each Ray
     yield
     patch.undo()
 
@@ -82,6 +84,9 @@ def ray_session(s3_environment: None, hub_server: Hub) -> Iterator[None]:
             include_dashboard=False,
             logging_level="warning",
         )
+    # A run collects garbage when it ends; what is imported by now needs no look each time.
+    gc.collect()
+    gc.freeze()
     yield
     ray.shutdown()
 
