@@ -10,11 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 # A run of equal levels holds eight at least where the writer has a choice, so no page has so many.
 _MOST_RUNS = 1 << 24
 _GROUPS_AT_ONCE = 1 << 16  # of eight levels
 _LENGTH_BYTES = 4
+# More values than writers put into a page, and more differences than they put into a block.
+_MOST_LENGTHS, _MOST_OF_BLOCK = 1 << 22, 1 << 16
+_LENGTH_BITS = 32
 
 
 @dataclass
@@ -99,6 +103,56 @@ def longest_text(dictionary: bytes) -> int:
         longest = max(longest, length)
         at += _LENGTH_BYTES + length
     return min(longest, len(dictionary))
+
+
+def longest_delta_text(values: bytes) -> int | None:
+    """Bytes of the longest text of a page in DELTA_BYTE_ARRAY.
+
+    Args:
+        values: How many bytes each text takes from the one before it, how many follow, and these.
+
+    Returns:
+        None where no writer makes such numbers.
+    """
+    prefixes, at = _delta_packed(values, 0)
+    suffixes, _ = _delta_packed(values, at)
+    if prefixes is None or suffixes is None or len(prefixes) != len(suffixes):
+        return None
+    return int((prefixes + suffixes).max(initial=0))
+
+
+def _delta_packed(data: bytes, at: int) -> tuple[NDArray[np.int64] | None, int]:
+    """The numbers that begin at a place, None where no writer makes such; and the place behind."""
+    of_block, at = _varint(data, at)
+    parts, at = _varint(data, at)
+    count, at = _varint(data, at)
+    first, at = _varint(data, at)
+    sound = 0 < parts <= of_block <= _MOST_OF_BLOCK and of_block % (8 * parts) == 0
+    if not sound or count > _MOST_LENGTHS:
+        return None, at
+    differences: list[NDArray[np.int64]] = [np.array([_signed(first)][:count], np.int64)]
+    left = count - 1
+    while left > 0:
+        least, at = _varint(data, at)
+        widths = data[at : at + parts]
+        at += parts
+        if len(widths) < parts or max(widths) > _LENGTH_BITS:
+            return None, at
+        for width in widths[: -(-left * parts // of_block)]:  # the last block ends with the numbers
+            size = of_block // parts * width // 8
+            bits = np.unpackbits(np.frombuffer(data[at : at + size], np.uint8), bitorder="little")
+            if len(bits) < 8 * size:
+                return None, at
+            numbers = bits.reshape(of_block // parts, width) @ (1 << np.arange(width))
+            differences.append(numbers[:left] + _signed(least))
+            left -= len(numbers)
+            at += size
+    return np.cumsum(np.concatenate(differences)), at
+
+
+def _signed(number: int) -> int:
+    """A number that was stored with its sign as the last bit."""
+    return (number >> 1) ^ -(number & 1)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

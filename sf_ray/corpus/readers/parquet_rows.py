@@ -121,6 +121,7 @@ class ParquetRows:
             end=chunk.start + chunk.packed_bytes,
             leaf=leaf,
             level_bits=described.max_repetition_level.bit_length(),
+            has_nulls=described.max_definition_level > 0,
             is_text=described.physical_type == "BYTE_ARRAY",
             codec=chunk.codec,
             value_bytes=described.length if is_fixed else 0,

@@ -5,14 +5,19 @@ of values refer; a text that takes most of its bytes from the one before it; and
 number of values is a run of levels. Knows pages, and no file.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from sf_ray.corpus.readers.parquet_levels import RowRuns, longest_text, row_runs
+from sf_ray.corpus.readers.parquet_levels import (
+    RowRuns,
+    longest_delta_text,
+    longest_text,
+    row_runs,
+)
 from sf_ray.corpus.readers.row_limits import size_text
-from sf_ray.corpus.readers.thrift_compact import I32, STRUCT, Struct, decode_value
+from sf_ray.corpus.readers.thrift_compact import FALSE, I32, STRUCT, Struct, decode_value
 
 # A batch has so few rows that they take no more than this even if each is as large as the largest.
 REPEATED_BYTES = 512 << 20
@@ -22,6 +27,8 @@ VALUE_BYTES = 8
 _FREE_BYTES = 128 << 20
 # Few writers make a larger dictionary; of one that is, its size stands for the longest text.
 _LOOKED_AT_BYTES = 4 << 20
+# Of a page whose texts take bytes from each other.
+_DELTA_LOOKED_AT_BYTES = 64 << 20
 _LENGTH_BYTES = 4
 # Values of `PageType` and of `Encoding`.
 _DATA, _DICTIONARY, _DATA_2 = 0, 2, 3
@@ -51,6 +58,7 @@ class WatchedChunk:
     Attributes:
         leaf: The number of the column.
         level_bits: Bits of a repetition level; 0 where the column is in no list.
+        has_nulls: Its pages have definition levels.
         is_text: Its values have lengths of their own.
         codec: The number of the compression.
         value_bytes: What a value takes that is not stored with it: a text of the dictionary, once
@@ -62,6 +70,7 @@ class WatchedChunk:
     end: int
     leaf: int
     level_bits: int
+    has_nulls: bool
     is_text: bool
     codec: int
     value_bytes: int = 0
@@ -79,7 +88,9 @@ class PageHeader(NamedTuple):
         encoding: An `Encoding`, of the values.
         levels: Of the second version: bytes of repetition levels, which are never compressed; None
             for the first one.
-        has_bits: Repetition levels are bits without runs, as old writers made them.
+        null_levels: Of the second version: bytes of definition levels, which follow these.
+        has_bits: Levels are bits without runs, as old writers made them.
+        is_plain: The page is not compressed, whatever its column is.
     """
 
     page_type: int
@@ -88,7 +99,9 @@ class PageHeader(NamedTuple):
     values: int = 0
     encoding: int = 0
     levels: int | None = None
+    null_levels: int = 0
     has_bits: bool = False
+    is_plain: bool = False
 
 
 def page_header(fields: Struct) -> PageHeader:
@@ -107,9 +120,13 @@ def page_header(fields: Struct) -> PageHeader:
             page_type, unpacked, packed, values, encoding, has_bits=of_levels == _BIT_PACKED
         )
     elif page_type == _DATA_2:
-        values, encoding, levels = (_number(_struct(fields, 8), number) for number in (1, 4, 6))
-        header = PageHeader(page_type, unpacked, packed, values, encoding, levels)
-    if min(header.values, header.levels or 0) < 0:
+        inside = _struct(fields, 8)
+        values, encoding, nulls, levels = (_number(inside, number) for number in (1, 4, 5, 6))
+        is_plain = 7 in inside and inside[7][0] == FALSE
+        header = PageHeader(
+            page_type, unpacked, packed, values, encoding, levels, nulls, is_plain=is_plain
+        )
+    if min(header.values, header.levels or 0, header.null_levels) < 0:
         raise pa.ArrowInvalid("a page header in it is damaged")
     return header
 
@@ -133,6 +150,8 @@ class RowWeights:
         """Whether a page is judged by more than its header."""
         if header.page_type == _DICTIONARY:
             return chunk.is_text and header.unpacked <= _LOOKED_AT_BYTES
+        if chunk.is_text and header.encoding == _DELTA_BYTE_ARRAY:
+            return header.unpacked <= _DELTA_LOOKED_AT_BYTES
         return bool(chunk.level_bits) and self._bytes_of(chunk, header) > self._free
 
     def add(self, chunk: WatchedChunk, header: PageHeader, body: bytes) -> None:
@@ -153,7 +172,7 @@ class RowWeights:
         elif header.page_type in (_DATA, _DATA_2) and chunk.level_bits:
             self._add_lists(chunk, header, body)
         elif header.page_type in (_DATA, _DATA_2):
-            self._grow(chunk, _value_bytes(chunk, header))
+            self._grow(chunk, _value_bytes(chunk, header, body))
 
     def _bytes_of(self, chunk: WatchedChunk, header: PageHeader) -> int:
         return header.values * (VALUE_BYTES + _value_bytes(chunk, header))
@@ -162,7 +181,7 @@ class RowWeights:
         if not self.needs_body(chunk, header):
             self._free -= self._bytes_of(chunk, header)
             return
-        each = VALUE_BYTES + _value_bytes(chunk, header)
+        each = VALUE_BYTES + _value_bytes(chunk, header, body)
         runs = _row_runs(chunk, header, body)
         values = max(chunk.values + runs.before, runs.longest)
         largest = max(chunk.row_bytes + runs.before * each, runs.longest * each)
@@ -196,11 +215,30 @@ class RowWeights:
             )
 
 
-def _value_bytes(chunk: WatchedChunk, header: PageHeader) -> int:
+def _value_bytes(chunk: WatchedChunk, header: PageHeader, body: bytes | None = None) -> int:
     """What a value may take that is stored elsewhere than with it."""
     if not chunk.is_text or header.encoding in (_PLAIN_DICTIONARY, _RLE_DICTIONARY):
         return chunk.value_bytes
-    return _DELTA_TIMES * header.unpacked if header.encoding == _DELTA_BYTE_ARRAY else 0
+    if header.encoding != _DELTA_BYTE_ARRAY:
+        return 0
+    values = _values(chunk, header, body) if body else None
+    longest = None if values is None else longest_delta_text(values)
+    return _DELTA_TIMES * (header.unpacked if longest is None else longest)
+
+
+def _values(chunk: WatchedChunk, header: PageHeader, body: bytes) -> bytes | None:
+    """The values of a page, behind its levels; None where these are not understood."""
+    if header.levels is not None:
+        levels = header.levels + header.null_levels
+        plain = replace(chunk, codec=0) if header.is_plain else chunk
+        return _unpacked(plain, header._replace(unpacked=header.unpacked - levels), body[levels:])
+    unpacked = None if header.has_bits else _unpacked(chunk, header, body)
+    for _ in range(bool(chunk.level_bits) + chunk.has_nulls):
+        if unpacked:
+            unpacked = unpacked[
+                _LENGTH_BYTES + int.from_bytes(unpacked[:_LENGTH_BYTES], "little") :
+            ]
+    return unpacked
 
 
 def _text_bytes(chunk: WatchedChunk, header: PageHeader, body: bytes) -> int:

@@ -7,8 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sf_ray.corpus.readers import parquet_levels
-from sf_ray.corpus.readers.parquet_levels import RowRuns, longest_text, row_runs
-from tests.support.parquet_bytes import varint, with_length
+from sf_ray.corpus.readers.parquet_levels import (
+    RowRuns,
+    longest_delta_text,
+    longest_text,
+    row_runs,
+)
+from tests.support.parquet_bytes import delta_packed, varint, with_length
 
 
 def rows_one_by_one(levels: list[int]) -> RowRuns:
@@ -74,3 +79,27 @@ def test_the_longest_text_of_a_dictionary() -> None:
     assert longest_text(with_length(b"ab") + with_length(b"abcd") + with_length(b"")) == 4
     assert longest_text(b"") == 0
     assert longest_text(b"\xff\xff\xff\xffabc") == 7  # no more than there is
+
+
+@pytest.mark.parametrize("count", [129, 150, 400])
+def test_the_longest_text_of_those_that_go_on_from_each_other(count: int) -> None:
+    lengths = delta_packed(3, 7, count - 1) + delta_packed(5, 2, count - 1)
+    assert longest_delta_text(lengths + b"text") == 9
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        b"",
+        b"\xff" * 40,
+        delta_packed(0, 9, 300)[:-1] + delta_packed(9, 0, 200),
+        delta_packed(0, 9, 300) + delta_packed(9, 0, 200),
+        delta_packed(0, 9, 300) + delta_packed(9, 0, 300)[:12],
+        varint(1 << 20) + varint(4) + varint(1) + varint(0),
+        varint(128) + varint(4) + varint(1 << 30) + varint(0),
+        varint(128) + varint(4) + varint(100) + varint(0) + varint(0) + bytes([64] * 4) + b"x" * 99,
+    ],
+    ids=["none", "ones", "cut", "unequal", "short", "a large block", "too many", "too wide"],
+)
+def test_lengths_that_no_writer_makes_say_nothing(values: bytes) -> None:
+    assert longest_delta_text(values) is None

@@ -8,6 +8,7 @@ import pytest
 
 from sf_ray.corpus.readers import parquet_weights
 from sf_ray.corpus.readers.parquet import ParquetReader, StoredParquetReader
+from sf_ray.corpus.readers.parquet_levels import longest_delta_text
 from sf_ray.errors import BadShardError
 from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location
@@ -146,6 +147,44 @@ def test_a_text_that_goes_on_from_the_one_before_makes_smaller_batches(
     assert max(batch.num_rows for batch in read) <= 8 * MIB // size // 4
     sizes = [len(text.as_py()) for batch in read for text in batch.column(0)]
     assert sizes == [size] * rows
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("has_nulls", [False, True])
+def test_chats_whose_texts_go_on_from_each_other_are_read_as_any(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    version: str,
+    compression: str,
+    has_nulls: bool,
+) -> None:
+    """A page of a mebibyte does not make each of its texts one."""
+    found = []
+
+    def noted(values: bytes) -> int | None:
+        found.append(longest_delta_text(values))
+        return found[-1]
+
+    monkeypatch.setattr(parquet_weights, "longest_delta_text", noted)
+    texts = [f"{turn * turn:x}" * (turn % 50 + 1) for turn in range(400)]
+    rows: list[list[str | None]] = [[*texts[at:], *texts[:at]] for at in range(0, 400, 20)]
+    if has_nulls:
+        rows += [[None, *texts], [None]]
+    element = pa.field("element", pa.string(), nullable=has_nulls)
+    schema = pa.schema([pa.field("a", pa.list_(element), nullable=has_nulls)])
+    table = pa.Table.from_pydict({"a": rows}, schema=schema)
+    pq.write_table(
+        table, tmp_path / "a.parquet", use_dictionary=False, compression=compression,
+        column_encoding={"a.list.element": "DELTA_BYTE_ARRAY"}, data_page_version=version,
+        data_page_size=20_000, write_batch_size=100,
+    )  # fmt: skip
+    read = batches(tmp_path, ParquetReader)
+    assert [row for batch in read for row in batch.column(0).to_pylist()] == rows
+    assert len(read) == 1
+    assert len(found) > 2
+    assert max(found, key=lambda size: size or 0) == max(map(len, texts))
+    assert None not in found
 
 
 def test_columns_count_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
