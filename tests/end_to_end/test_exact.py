@@ -87,8 +87,14 @@ def kept(out: Path) -> list[str]:
     "what",
     [
         ["--keep-fraction", "0.05"],
-        ["--quota", "source:{a: 0.3, b: 0.1}", "--min-answer-tokens", "9", "--order", "ifd"],
-        ["--keep-fraction", "1", "--min-ifd", "0.6", "--drop-duplicates"],
+        pytest.param(
+            ["--quota", "source:{a: 0.3, b: 0.1}", "--min-answer-tokens", "9", "--order", "ifd"],
+            marks=pytest.mark.release,
+        ),
+        pytest.param(
+            ["--keep-fraction", "1", "--min-ifd", "0.6", "--drop-duplicates"],
+            marks=pytest.mark.release,
+        ),
     ],
     ids=["fraction", "quota", "bounds and copies"],
 )
@@ -164,6 +170,7 @@ def test_select_takes_no_exact(folder: Path, tmp_path: Path, hashes: Cli) -> Non
     assert "--exact" in stderr
 
 
+@pytest.mark.release
 def test_an_exact_run_that_is_killed_goes_on_with_the_rows_that_lack_a_score(
     tmp_path: Path, tiny_model: Path, hashes: Cli
 ) -> None:

@@ -109,7 +109,14 @@ def kill_ray_process(title: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("title", ["ray::MapWorker", "ray::Read", "ray::Write"])
+@pytest.mark.parametrize(
+    "title",
+    [
+        "ray::MapWorker",
+        pytest.param("ray::Read", marks=pytest.mark.release),
+        pytest.param("ray::Write", marks=pytest.mark.release),
+    ],
+)
 def test_a_killed_process_changes_nothing_and_no_committed_unit_is_scored_again(
     command: list[object],
     undisturbed: Path,
@@ -179,6 +186,7 @@ def test_rows_that_the_engine_fails_on_are_found_and_the_others_are_scored(
         assert alone.ifd is None or score["ifd"] == pytest.approx(alone.ifd, rel=1e-5)
 
 
+@pytest.mark.release
 def test_rows_that_end_the_process_are_found_too(
     command: list[object], corpus: Path, tmp_path: Path, sf_ray_cli: Cli, free_scorer: Free
 ) -> None:
@@ -192,6 +200,7 @@ def test_rows_that_end_the_process_are_found_too(
     assert len(scores_of(tmp_path / "out")) == 120
 
 
+@pytest.mark.release
 def test_an_actor_that_dies_while_it_loads_ends_the_run(
     command: list[object], sf_ray_cli: Cli, free_scorer: Free
 ) -> None:
@@ -221,7 +230,7 @@ def break_a_page(path: Path, column: str, row_group: int) -> None:
 
 
 # `output` is found broken while scoring, `id` only when the kept rows are written.
-@pytest.mark.parametrize("column", ["output", "id"])
+@pytest.mark.parametrize("column", [pytest.param("output", marks=pytest.mark.release), "id"])
 def test_a_shard_with_a_corrupt_page_fails_the_run_or_is_left_out(
     command: list[object],
     undisturbed: Path,
@@ -261,6 +270,7 @@ def test_a_shard_with_a_corrupt_page_fails_the_run_or_is_left_out(
     assert sf_ray_cli(*command, "--on-bad-shard", "skip")[0] == 0
 
 
+@pytest.mark.release
 def test_a_shard_that_disappears_after_the_plan_fails_the_run_or_is_left_out(
     command: list[object],
     corpus: Path,
@@ -338,6 +348,7 @@ def test_a_second_run_is_refused_before_it_does_anything(
     assert not (tmp_path / "out/scores").exists()
 
 
+@pytest.mark.release
 def test_a_bucket_behind_a_bad_network_gives_the_same_result_and_a_second_run_reads_no_footer(
     command: list[object],
     undisturbed: Path,

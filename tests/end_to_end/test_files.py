@@ -110,6 +110,7 @@ def test_a_corpus_without_rows_says_so(tmp_path: Path, tiny_model: Path, sf_ray_
     assert "its 1 JSON shards hold no rows" in stderr
 
 
+@pytest.mark.release
 def test_a_shard_that_ends_every_process_that_reads_it_is_named(
     tmp_path: Path, tiny_model: Path, corpus: Path, sf_ray_cli: Cli, free_scorer: Free
 ) -> None:

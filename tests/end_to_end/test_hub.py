@@ -14,6 +14,7 @@ from tests.support.cli import Cli
 from tests.support.hub import Hub
 
 
+@pytest.mark.release
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_a_revision_of_the_hub_is_a_corpus_and_its_next_one_has_scores_already(

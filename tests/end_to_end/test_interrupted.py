@@ -93,6 +93,7 @@ def undisturbed(folder: Path, tiny_model: Path, ray_session: None) -> dict[str, 
     return files
 
 
+@pytest.mark.release
 def test_a_driver_that_ends_early_twice_goes_on_and_scores_no_finished_unit_again(
     folder: Path,
     tiny_model: Path,
@@ -161,6 +162,7 @@ def cluster() -> Iterator["Cluster"]:  # type: ignore[name-defined]  # noqa: F82
     made.shutdown()
 
 
+@pytest.mark.release
 def test_a_node_that_is_lost_changes_nothing(
     folder: Path,
     tiny_model: Path,

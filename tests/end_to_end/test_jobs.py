@@ -171,6 +171,7 @@ def entrypoint_of(manifest: str, bucket: Bucket) -> str:
     return entrypoint
 
 
+@pytest.mark.release
 def test_a_submitted_job_filters_a_bucket(jobs: Jobs, bucket: Bucket) -> None:
     done = jobs.submit(entrypoint_of("laptop.yaml", bucket), "laptop")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -25,6 +25,7 @@ NAMES = [
 ]  # fmt: skip
 
 
+@pytest.mark.release
 def test_strange_names_go_from_a_bucket_to_a_disk_and_back(
     tmp_path: Path, s3: S3, tiny_model: Path, sf_ray_cli: Cli, free_scorer: Callable[..., None]
 ) -> None:

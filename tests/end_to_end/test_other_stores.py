@@ -74,6 +74,7 @@ def test_a_run_from_bucket_to_bucket_is_whole_and_is_not_done_twice(
     assert (code, "nothing to do" in said) == (0, True), said
 
 
+@pytest.mark.release
 @pytest.mark.ray
 def test_a_place_has_one_run_which_waits_for_a_store_that_is_gone_and_goes_on_where_it_ended(
     ray_session: None,

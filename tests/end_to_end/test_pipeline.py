@@ -189,6 +189,7 @@ def test_changed_and_removed_shards_never_meet_old_scores(
     assert contents(out / "data") == contents(fresh / "data")
 
 
+@pytest.mark.release
 def test_scores_of_two_options_lie_apart_and_one_must_be_chosen(
     scored: Path,
     tiny_bos_model: Path,
@@ -340,6 +341,7 @@ def test_what_can_be_known_before_is_said_before(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.release
 def test_an_error_in_an_actor_is_the_error_of_the_run(
     corpus: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli
 ) -> None:
@@ -389,6 +391,7 @@ def test_reading_and_scoring_stay_apart_whatever_ray_would_fuse(tiny_model: Path
         assert names[:2] == ["MapBatches(ScoreUnits)", "ReadUnits"], names
 
 
+@pytest.mark.release
 @pytest.mark.s3
 def test_a_bucket_gives_the_files_that_a_disk_gives(
     kept: tuple[Path, str], tiny_model: Path, tmp_path: Path, s3: S3, sf_ray_cli: Cli

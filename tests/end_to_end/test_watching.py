@@ -84,6 +84,7 @@ def scrape(url: str) -> Iterator[tuple[str, Metric]]:
         yield family.name, family
 
 
+@pytest.mark.release
 def test_every_line_is_an_object_of_the_same_run(watched: Watched) -> None:
     said = [json.loads(line) for line in watched.lines]
     assert len({line["run_id"] for line in said}) == 1

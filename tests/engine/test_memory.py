@@ -55,6 +55,7 @@ def test_a_cards_batch_fits_into_half_of_its_memory(free: int) -> None:
     assert cuda_token_budget(config, 1 << 60) == 65536
 
 
+@pytest.mark.release
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.slow
 def test_memory_stays_below_what_the_budget_promises(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from sf_ray.commands import pipeline
 from sf_ray.commands.setup import Specs
 from tests.support.hash_scorer import HashEngineSpec
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.release]
 
 BENCH = Path(__file__).parents[2] / "bench"
 

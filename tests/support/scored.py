@@ -56,6 +56,9 @@ class InThisProcess:
     skip_bad: bool = False
     stall_s: float = 1.0
 
+    def for_scores(self, units: ShardUnits) -> "InThisProcess":
+        return self
+
     def over(self, function: Callable[[Chunk], Any], chunks: Sequence[Chunk]) -> Iterator[Any]:
         for chunk in reversed(chunks):
             task = pickle.loads(pickle.dumps((function, chunk)))

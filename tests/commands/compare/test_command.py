@@ -79,6 +79,7 @@ def test_what_cannot_be_compared_is_refused(
     assert "Traceback" not in err
 
 
+@pytest.mark.release
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_what_two_runs_leave_is_compared_and_a_lost_piece_is_missed(

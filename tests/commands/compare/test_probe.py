@@ -32,6 +32,7 @@ def test_what_cannot_be_probed_is_refused_before_anything_starts(
     assert "Traceback" not in err
 
 
+@pytest.mark.release
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_models_are_compared_with_the_last_one(

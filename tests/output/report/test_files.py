@@ -94,6 +94,7 @@ def test_a_run_leaves_a_report_that_agrees_with_its_scores(
     assert (code, err) == (2, "error: --status no_prompt: no row has it; rows have ok\n")
 
 
+@pytest.mark.release
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_quotas_copies_and_diversity_are_told_in_the_report(

@@ -81,6 +81,7 @@ def select(
 class TestOnRay:
     pytestmark = with_ray
 
+    @pytest.mark.release
     def test_few_rows_are_chosen_by_exact_greedy_and_embedded_once(
         self,
         select: Callable[..., tuple[str, str]],
@@ -210,6 +211,7 @@ class TestOnRay:
         assert len(kept_ids(tmp_path / "out")) == 5
         assert diversity_of(tmp_path / "out")["of_rows"] == 60
 
+    @pytest.mark.release
     @pytest.mark.s3
     def test_every_pass_over_a_bucket_gives_what_a_disk_gives(
         self,
