@@ -205,7 +205,8 @@ def test_a_stopped_job_goes_on_and_a_new_shard_costs_only_itself(
     jobs: Jobs, bucket: Bucket, tmp_path: Path
 ) -> None:
     log = tmp_path / "scored"
-    settings = shlex.quote(json.dumps({"unit_s": 0.3, "log": str(log)}))
+    # Slow enough that units are left when `ray job stop`, which takes seconds, arrives.
+    settings = shlex.quote(json.dumps({"unit_s": 1, "log": str(log)}))
 
     def entrypoint(manifest: str) -> str:
         # More units, and a window that the tiny model has. The free scorer needs no real GPU.
