@@ -5,7 +5,7 @@ of values refer; a text that takes most of its bytes from the one before it; and
 number of values is a run of levels. Knows pages, and no file.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -27,7 +27,7 @@ VALUE_BYTES = 8
 _FREE_BYTES = 128 << 20
 # Few writers make a larger dictionary; of one that is, its size stands for the longest text.
 _LOOKED_AT_BYTES = 4 << 20
-# Of a page whose texts take bytes from each other.
+# Of a page whose texts take bytes from each other: the size of a larger one stands for each text.
 _DELTA_LOOKED_AT_BYTES = 64 << 20
 _LENGTH_BYTES = 4
 # Values of `PageType` and of `Encoding`.
@@ -115,9 +115,9 @@ def page_header(fields: Struct) -> PageHeader:
         raise pa.ArrowInvalid("the size of a page in it is negative")
     header = PageHeader(page_type, unpacked, packed)
     if page_type == _DATA:
-        values, encoding, of_levels = (_number(_struct(fields, 5), number) for number in (1, 2, 4))
+        values, encoding, by = (_number(_struct(fields, 5), number) for number in (1, 2, 4))
         header = PageHeader(
-            page_type, unpacked, packed, values, encoding, has_bits=of_levels == _BIT_PACKED
+            page_type, unpacked, packed, values, encoding, has_bits=by == _BIT_PACKED
         )
     elif page_type == _DATA_2:
         inside = _struct(fields, 8)
@@ -126,7 +126,8 @@ def page_header(fields: Struct) -> PageHeader:
         header = PageHeader(
             page_type, unpacked, packed, values, encoding, levels, nulls, is_plain=is_plain
         )
-    if min(header.values, header.levels or 0, header.null_levels) < 0:
+    of_levels = header.levels or 0, header.null_levels
+    if min(header.values, *of_levels) < 0 or sum(of_levels) > unpacked:
         raise pa.ArrowInvalid("a page header in it is damaged")
     return header
 
@@ -150,8 +151,9 @@ class RowWeights:
         """Whether a page is judged by more than its header."""
         if header.page_type == _DICTIONARY:
             return chunk.is_text and header.unpacked <= _LOOKED_AT_BYTES
-        if chunk.is_text and header.encoding == _DELTA_BYTE_ARRAY:
-            return header.unpacked <= _DELTA_LOOKED_AT_BYTES
+        is_delta = chunk.is_text and header.encoding == _DELTA_BYTE_ARRAY
+        if is_delta and header.unpacked <= _DELTA_LOOKED_AT_BYTES:
+            return True
         return bool(chunk.level_bits) and self._bytes_of(chunk, header) > self._free
 
     def add(self, chunk: WatchedChunk, header: PageHeader, body: bytes) -> None:
@@ -172,7 +174,10 @@ class RowWeights:
         elif header.page_type in (_DATA, _DATA_2) and chunk.level_bits:
             self._add_lists(chunk, header, body)
         elif header.page_type in (_DATA, _DATA_2):
-            self._grow(chunk, _value_bytes(chunk, header, body))
+            values = None
+            if self.needs_body(chunk, header):
+                _, values = _levels_and_values(chunk, header, body)
+            self._grow(chunk, _value_bytes(chunk, header, values))
 
     def _bytes_of(self, chunk: WatchedChunk, header: PageHeader) -> int:
         return header.values * (VALUE_BYTES + _value_bytes(chunk, header))
@@ -181,8 +186,11 @@ class RowWeights:
         if not self.needs_body(chunk, header):
             self._free -= self._bytes_of(chunk, header)
             return
-        each = VALUE_BYTES + _value_bytes(chunk, header, body)
-        runs = _row_runs(chunk, header, body)
+        levels, stored = _levels_and_values(chunk, header, body)
+        each = VALUE_BYTES + _value_bytes(chunk, header, stored)
+        runs = RowRuns(before=header.values)  # as if all were of one row
+        if levels is not None:
+            runs = row_runs(levels, header.values, chunk.level_bits)
         values = max(chunk.values + runs.before, runs.longest)
         largest = max(chunk.row_bytes + runs.before * each, runs.longest * each)
         if runs.last:
@@ -215,59 +223,56 @@ class RowWeights:
             )
 
 
-def _value_bytes(chunk: WatchedChunk, header: PageHeader, body: bytes | None = None) -> int:
-    """What a value may take that is stored elsewhere than with it."""
+def _value_bytes(chunk: WatchedChunk, header: PageHeader, values: bytes | None = None) -> int:
+    """What a value may take that is stored elsewhere than with it; without `values`, at most."""
     if not chunk.is_text or header.encoding in (_PLAIN_DICTIONARY, _RLE_DICTIONARY):
         return chunk.value_bytes
     if header.encoding != _DELTA_BYTE_ARRAY:
         return 0
-    values = _values(chunk, header, body) if body else None
-    longest = None if values is None else longest_delta_text(values)
+    longest = longest_delta_text(values) if values else None
     return _DELTA_TIMES * (header.unpacked if longest is None else longest)
 
 
-def _values(chunk: WatchedChunk, header: PageHeader, body: bytes) -> bytes | None:
-    """The values of a page, behind its levels; None where these are not understood."""
+def _levels_and_values(
+    chunk: WatchedChunk, header: PageHeader, body: bytes
+) -> tuple[bytes | None, bytes | None]:
+    """Repetition levels and values of a page; None for what is not understood."""
     if header.levels is not None:
-        levels = header.levels + header.null_levels
-        plain = replace(chunk, codec=0) if header.is_plain else chunk
-        return _unpacked(plain, header._replace(unpacked=header.unpacked - levels), body[levels:])
-    unpacked = None if header.has_bits else _unpacked(chunk, header, body)
-    for _ in range(bool(chunk.level_bits) + chunk.has_nulls):
-        if unpacked:
-            unpacked = unpacked[
-                _LENGTH_BYTES + int.from_bytes(unpacked[:_LENGTH_BYTES], "little") :
-            ]
-    return unpacked
+        behind = header.levels + header.null_levels
+        values: bytes | None = body[behind:]
+        if header.encoding == _DELTA_BYTE_ARRAY and not header.is_plain:
+            values = _unpacked(chunk.codec, body[behind:], header.unpacked - behind)
+        return body[: header.levels], values
+    unpacked = None if header.has_bits else _unpacked(chunk.codec, body, header.unpacked)
+    if unpacked is None:
+        return None, None
+    levels = b""
+    if chunk.level_bits:
+        levels, unpacked = _behind_length(unpacked)
+    return levels, _behind_length(unpacked)[1] if chunk.has_nulls else unpacked
+
+
+def _behind_length(data: bytes) -> tuple[bytes, bytes]:
+    """Bytes whose length stands before them, and what follows."""
+    end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
+    return data[_LENGTH_BYTES:end], data[end:]
 
 
 def _text_bytes(chunk: WatchedChunk, header: PageHeader, body: bytes) -> int:
     """Bytes of the longest text of a dictionary, or more."""
     if header.unpacked > _LOOKED_AT_BYTES:
         return header.unpacked
-    unpacked = _unpacked(chunk, header, body)
+    unpacked = _unpacked(chunk.codec, body, header.unpacked)
     return header.unpacked if unpacked is None else longest_text(unpacked)
 
 
-def _row_runs(chunk: WatchedChunk, header: PageHeader, body: bytes) -> RowRuns:
-    if header.levels is not None:
-        return row_runs(body[: header.levels], header.values, chunk.level_bits)
-    unpacked = None if header.has_bits else _unpacked(chunk, header, body)
-    if unpacked is None:
-        return RowRuns(before=header.values)  # as if all were of one row
-    length = int.from_bytes(unpacked[:_LENGTH_BYTES], "little")
-    levels = unpacked[_LENGTH_BYTES : _LENGTH_BYTES + length]
-    return row_runs(levels, header.values, chunk.level_bits)
-
-
-def _unpacked(chunk: WatchedChunk, header: PageHeader, body: bytes) -> bytes | None:
-    """The content of a page; None where its compression is one that only Arrow's reader knows."""
-    if not chunk.codec or not header.unpacked:
-        return body
-    if chunk.codec not in _CODECS:
+def _unpacked(codec: int, packed: bytes, size: int) -> bytes | None:
+    """What was compressed to some bytes; None where only Arrow's reader knows the compression."""
+    if not codec or not size:
+        return packed
+    if codec not in _CODECS:
         return None
-    codec = pa.Codec(_CODECS[chunk.codec])
-    unpacked: bytes = codec.decompress(body, header.unpacked, asbytes=True)
+    unpacked: bytes = pa.Codec(_CODECS[codec]).decompress(packed, size, asbytes=True)
     return unpacked
 
 

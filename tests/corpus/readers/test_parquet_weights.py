@@ -9,6 +9,8 @@ import pytest
 from sf_ray.corpus.readers import parquet_weights
 from sf_ray.corpus.readers.parquet import ParquetReader, StoredParquetReader
 from sf_ray.corpus.readers.parquet_levels import longest_delta_text
+from sf_ray.corpus.readers.parquet_weights import page_header
+from sf_ray.corpus.readers.thrift_compact import I32, STRUCT, Struct, decode, encode
 from sf_ray.errors import BadShardError
 from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location
@@ -210,3 +212,11 @@ def test_nothing_stays_in_memory_of_rows_that_were_too_large(
     for _ in range(3):
         batches(tmp_path, ParquetReader)
     assert pa.total_allocated_bytes() - before < MIB
+
+
+@pytest.mark.parametrize(("nulls", "levels"), [(6, 5), (-1, 5), (5, -1), (2**31 - 1, 0)])
+def test_a_page_with_more_levels_than_bytes_is_damaged(nulls: int, levels: int) -> None:
+    inside: Struct = dict(enumerate(((I32, n) for n in (3, 0, 3, 7, nulls, levels)), 1))
+    header = encode({1: (I32, 3), 2: (I32, 10), 3: (I32, 10), 8: (STRUCT, inside)})
+    with pytest.raises(pa.ArrowInvalid, match="a page header in it is damaged"):
+        page_header(decode(header)[0])
