@@ -19,6 +19,7 @@ from sf_ray.commands.setup import Specs
 from tests.support.cli import Cli
 from tests.support.hash_scorer import HashEngineSpec
 from tests.support.storage import contents
+from tests.support.waiting import HANG_S
 
 pytestmark = pytest.mark.ray
 
@@ -201,7 +202,7 @@ def test_an_exact_run_that_is_killed_goes_on_with_the_rows_that_lack_a_score(
         }
 
     process = start(unit_s=0.5)
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + HANG_S
     while not float32_pieces():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()

@@ -23,6 +23,7 @@ import yaml
 
 from bench.support.corpora import make_rows, write_shards
 from tests.support.storage import S3
+from tests.support.waiting import HANG_S
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3]
 
@@ -67,7 +68,7 @@ def job_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             env=ENVIRONMENT,
         )
     address = f"http://127.0.0.1:{dashboard}"
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + HANG_S
     try:
         while True:
             try:
@@ -82,7 +83,7 @@ def job_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
     finally:
         head.send_signal(signal.SIGTERM)
-        head.wait(timeout=60)
+        head.wait(timeout=HANG_S)
         shutil.rmtree(temp_dir, ignore_errors=True)
 
 
@@ -113,7 +114,7 @@ class Jobs:
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=HANG_S, check=False
     )
 
 
@@ -201,6 +202,7 @@ def test_a_run_that_left_out_bad_shards_can_count_as_done() -> None:
         assert _run(["bash", "-c", line.replace(command, f"(exit {code})")]).returncode == expected
 
 
+@pytest.mark.release
 def test_a_stopped_job_goes_on_and_a_new_shard_costs_only_itself(
     jobs: Jobs, bucket: Bucket, tmp_path: Path
 ) -> None:
@@ -220,7 +222,7 @@ def test_a_stopped_job_goes_on_and_a_new_shard_costs_only_itself(
 
     started = jobs.submit(entrypoint("rayjob.yaml"), "first", "--no-wait")
     assert started.returncode == 0, started.stdout + started.stderr
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANG_S
     while len(bucket.pieces()) < 4:
         assert time.monotonic() < deadline, jobs.ask("logs", "first")
         time.sleep(0.1)

@@ -11,6 +11,7 @@ import pytest
 
 from bench.support.corpora import make_rows, write_shards
 from tests.support.storage import contents
+from tests.support.waiting import HANG_S
 
 pytestmark = pytest.mark.ray
 
@@ -48,14 +49,14 @@ def cluster(disk: Path) -> Iterator["Cluster"]:  # type: ignore[name-defined]  #
     log = disk.with_name("worker.log")
     with log.open("w") as output:
         worker = subprocess.Popen(with_own_disk(disk, start), stdout=output, stderr=output)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + HANG_S
     while "Ray runtime started" not in log.read_text():
         assert worker.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.2)
     yield made
     worker.terminate()
-    worker.wait(timeout=60)
+    worker.wait(timeout=HANG_S)
     made.shutdown()
 
 
@@ -69,7 +70,7 @@ def test_a_place_that_one_node_does_not_see_is_refused_by_name_before_anything_i
     command = [sys.executable, str(SCORER), "{}", "run", str(corpus), str(out)]
     command += ["--scores", str(disk / "scores"), "--model", str(tiny_model)]
     command += ["--keep-fraction", "1", "--max-length", "128", "--ray-address", cluster.address]
-    run = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=200)
+    run = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=HANG_S)
     assert run.returncode == 2, run.stderr
     said = [line.strip() for line in run.stderr.partition("error: ")[2].splitlines()]
     assert [line.split(":")[0] for line in said] == [

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.support.corpora import make_rows, write_shards
 from bench.support.free_scorer import POISON
 from sf_ray.runtime.metrics import METRICS
+from tests.support.waiting import HANG_S
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 SCORER = Path(__file__).parents[2] / "bench/support/free_scorer.py"
@@ -61,7 +62,7 @@ def watched(
         + ["--ray-address", ray.get_runtime_context().gcs_address, "--log-format", "json"],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=HANG_S,
         env=os.environ | {"PYTHONPATH": str(SCORER.parent.parent)},
         check=False,
     )
@@ -73,7 +74,7 @@ def watched(
 
 def scrape(url: str) -> Iterator[tuple[str, Metric]]:
     """The endpoint's metrics by name, once it has those of a run and of the node."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG_S
     while True:
         text = urllib.request.urlopen(url, timeout=10).read().decode()
         if all(name in text for name in ("ray_sf_ray_units_total", "ray_node_cpu_utilization")):

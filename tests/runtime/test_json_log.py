@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sf_ray.runtime.json_log import as_json, begin_log
 from sf_ray.runtime.log import json_line
+from tests.support.waiting import HANG_S
 
 OURS = json_line("note: hot", "r1", {"shard": "a"})
 TIMES = "2026-11-26 04:38:07,327"
@@ -78,7 +79,7 @@ def messages_of(code: str) -> list[str]:
         + code
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG_S, check=False
     )
     return [json.loads(line)["message"] for line in done.stderr.splitlines()]
 

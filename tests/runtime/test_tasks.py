@@ -28,6 +28,7 @@ from sf_ray.runtime.tasks import (
     user_errors,
 )
 from sf_ray.storage.location import Location
+from tests.support.waiting import HANG_S
 
 
 @pytest.fixture
@@ -195,12 +196,12 @@ def test_a_function_is_applied_to_every_item() -> None:
 def test_tasks_run_at_once_on_every_cpu(tmp_path: Path) -> None:
     def meet(name: str) -> str:
         (tmp_path / name).touch()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + HANG_S
         while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
         return f"{len(list(tmp_path.iterdir()))} are here"
 
-    assert list(parallel_map(meet, ["a", "b"], 90)) == ["2 are here"] * 2
+    assert list(parallel_map(meet, ["a", "b"], HANG_S)) == ["2 are here"] * 2
 
 
 @pytest.mark.ray

@@ -35,6 +35,7 @@ from sf_ray.selection.exact import rescoring_tasks
 from sf_ray.selection.exact import run as exact_run
 from sf_ray.selection.exact.bands import length_of
 from sf_ray.selection.exact.run import ExactSelection, select_exactly
+from sf_ray.selection.read_tables import ReadTables
 from sf_ray.selection.run import select_rows
 from sf_ray.selection.selection import Selection
 from sf_ray.storage.files import put_table
@@ -161,6 +162,8 @@ def _in_this_process() -> Iterator[None]:
         for module in (selection_run, exact_run):
             patch.setattr(module, "CorpusPass", here)
         patch.setattr(rescoring_tasks, "parallel_map", each)
+        # Tests of other files may have started Ray; nothing is left in its object store here.
+        patch.setattr(ReadTables, "with_room", lambda rows: None)
         yield
 
 
