@@ -134,6 +134,7 @@ def test_rows_that_have_embeddings_are_not_embedded_again(made: Path, sf_ray_cli
     assert manifest == expected
 
 
+@pytest.mark.release
 def test_a_new_run_writes_the_scores_of_the_old_one(made: Path, sf_ray_cli: Cli) -> None:
     shutil.move(made / "out", made / "old")
     code, _, stderr = sf_ray_cli("score", "corpus", "out/scores", *RUN[3:9], *RUN[-4:])

@@ -114,6 +114,7 @@ def test_the_kept_rows_are_those_of_float32(
     assert "exact" not in truth["scores"]
 
 
+@pytest.mark.release
 def test_an_exact_run_says_what_it_did_and_the_same_again_does_nothing(
     tmp_path: Path, tiny_model: Path, hashes: Cli
 ) -> None:

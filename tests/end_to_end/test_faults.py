@@ -150,6 +150,7 @@ def test_a_killed_process_changes_nothing_and_no_committed_unit_is_scored_again(
         assert int(when) < committed[shard, int(row)]
 
 
+@pytest.mark.release
 def test_rows_that_the_engine_fails_on_are_found_and_the_others_are_scored(
     command: list[object], corpus: Path, tmp_path: Path, sf_ray_cli: Cli
 ) -> None:
@@ -306,6 +307,7 @@ def no_collection() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.mark.release
 def test_a_corpus_of_rubbish_fails_with_what_is_wrong_in_it(
     tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli, no_collection: None
 ) -> None:

@@ -166,6 +166,7 @@ def test_whole_scores_are_selected_from_while_another_run_holds_them(
         assert "another run writes there" in stderr
 
 
+@pytest.mark.release
 def test_changed_and_removed_shards_never_meet_old_scores(
     scored: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli, free_scorer: Free
 ) -> None:
@@ -245,6 +246,7 @@ def test_a_broken_score_piece_is_named(scored: Path, tmp_path: Path, sf_ray_cli:
     assert "Traceback" not in stderr, stderr
 
 
+@pytest.mark.release
 def test_awkward_corpora_go_through(tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli) -> None:
     sf_ray_cli.specs = Specs(engine=HashEngineSpec)
     corpus = tmp_path / "corpus"
@@ -280,6 +282,7 @@ def test_awkward_corpora_go_through(tiny_model: Path, tmp_path: Path, sf_ray_cli
     assert len(set(same)) == 1
 
 
+@pytest.mark.release
 def test_nothing_to_keep_is_a_result_too(
     tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli, free_scorer: Free
 ) -> None:

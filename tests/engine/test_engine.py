@@ -138,6 +138,7 @@ def test_out_of_memory_halves_the_budget_and_loses_nothing(
         engine.losses(sequences)
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("threads", [2, 5, 11])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("share", [True, False])

@@ -32,7 +32,7 @@ from tests.support.cli import Cli
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 # What a newcomer reads; `make release` runs the lines of all pages.
-FIRST_READ = ("README.md", "quickstart.md", "python-api.md")
+FIRST_READ = ("README.md", "python-api.md")
 SEEDS = ("corpus", "chats.jsonl", "model", "model-b")
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m.role }}\\n{{ m.content }}\\n{% endfor %}"

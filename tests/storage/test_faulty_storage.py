@@ -82,6 +82,7 @@ def test_a_server_that_hangs_is_given_up_and_asked_again(s3: S3, proxy: Proxy) -
     assert proxy.broken["hang"]
 
 
+@pytest.mark.release
 @pytest.mark.slow
 def test_a_listing_of_many_pages_is_whole(place: Location, s3: S3, proxy: Proxy) -> None:
     direct = dataclasses.replace(place, storage_options=s3.options)

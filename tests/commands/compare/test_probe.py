@@ -82,6 +82,7 @@ def test_models_are_compared_with_the_last_one(
     assert not list(temporary.iterdir())
 
 
+@pytest.mark.release
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_a_model_that_does_not_load_is_named_before_any_scores(
