@@ -41,7 +41,8 @@ class Proxy:
         faults: Fault -> share of the requests that it breaks; may be changed at any time.
         requests: (method, path without query) -> number of requests.
         broken: Fault -> number of requests that it broke.
-        denies: (method, path, query) -> whether the proxy answers 403, as a policy does.
+        denies: (method, path, query, headers in lower case) -> whether the proxy answers 403, as a
+            policy does.
         puts: Path -> when the server first answered a put of it with 200, by `time.time_ns()`.
     """
 
@@ -52,7 +53,7 @@ class Proxy:
         self._upstream = (url.hostname or "", url.port or 80)
         self._random = random.Random(seed)
         self.faults: dict[str, float] = dict(faults or {})
-        self.denies: Callable[[str, str, str], bool] = lambda *_: False
+        self.denies: Callable[[str, str, str, str], bool] = lambda *_: False
         self.requests: Counter[tuple[str, str]] = Counter()
         self.broken: Counter[str] = Counter()
         self.puts: dict[str, int] = {}
@@ -91,7 +92,7 @@ class Proxy:
         method, target = head.split(b" ", 2)[:2]
         path, _, query = target.decode().partition("?")
         self.requests[method.decode(), path] += 1
-        if self.denies(method.decode(), path, query):
+        if self.denies(method.decode(), path, query, head.decode("latin-1").lower()):
             _answer(client, head, body, _DENIED)
             return
         fault = self._draw_fault()

@@ -32,7 +32,7 @@ def test_a_run_that_may_not_delete_is_refused_before_it_scores(
     monkeypatch.setattr("sf_ray.commands.setup.resolve_device", lambda device: device)
     write_shards(tmp_path / "corpus", make_rows(4))
     proxy = Proxy(str(s3.options["endpoint_url"]))
-    proxy.denies = lambda method, path, _: method == "DELETE" and part in path
+    proxy.denies = lambda method, path, *_: method == "DELETE" and part in path
     code, _, stderr = sf_ray_cli(
         "run", tmp_path / "corpus", f"{s3.bucket}/out", "--model", tiny_model, "--keep-count", "1",
         "--storage-options", json.dumps(s3.options | {"endpoint_url": proxy.endpoint}),

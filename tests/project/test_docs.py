@@ -175,7 +175,6 @@ def scorers(sf_ray_cli: Cli) -> None:
 @pytest.mark.s3
 @pytest.mark.weights
 @pytest.mark.usefixtures("ray_session", "bucket", "scorers")
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "page",
     [

@@ -29,7 +29,7 @@ class Policy:
     bucket: str
     allowed: dict[str, list[str]] = field(default_factory=dict)
 
-    def denies(self, method: str, path: str, query: str) -> bool:
+    def denies(self, method: str, path: str, query: str, _headers: str) -> bool:
         key = unquote(path).removeprefix(f"/{self.bucket}").removeprefix("/")
         asked = parse_qs(query, keep_blank_values=True)
         if not key:
