@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 Free = Callable[..., None]
 
 
+@pytest.mark.release
 def test_compressed_json_lines_with_a_broken_one(
     tmp_path: Path, tiny_model: Path, sf_ray_cli: Cli, free_scorer: Free
 ) -> None:

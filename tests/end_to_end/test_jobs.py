@@ -182,6 +182,7 @@ def test_a_submitted_job_filters_a_bucket(jobs: Jobs, bucket: Bucket) -> None:
     assert "succeeded" in said
 
 
+@pytest.mark.release
 def test_what_a_failed_job_says_reaches_who_submitted_it(jobs: Jobs, bucket: Bucket) -> None:
     entrypoint = entrypoint_of("rayjob.yaml", bucket)
     wrong = jobs.submit(entrypoint.replace("--keep-fraction 0.1", "--keep-fraction 10"), "wrong")

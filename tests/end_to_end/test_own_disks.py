@@ -60,6 +60,7 @@ def cluster(disk: Path) -> Iterator["Cluster"]:  # type: ignore[name-defined]  #
     made.shutdown()
 
 
+@pytest.mark.release
 def test_a_place_that_one_node_does_not_see_is_refused_by_name_before_anything_is_scored(
     disk: Path,
     tiny_model: Path,

@@ -100,6 +100,7 @@ def test_every_line_is_an_object_of_the_same_run(watched: Watched) -> None:
     assert any(line.startswith("120 rows have scores") for line in watched.out.splitlines())
 
 
+@pytest.mark.release
 def test_what_a_worker_says_arrives_with_its_fields(watched: Watched) -> None:
     notes = [json.loads(line) for line in watched.lines if "arsenic" in line]
     assert len(notes) == 1
@@ -112,6 +113,7 @@ def test_what_a_worker_says_arrives_with_its_fields(watched: Watched) -> None:
     assert note["run_id"] == json.loads(watched.lines[0])["run_id"]
 
 
+@pytest.mark.release
 def test_the_metrics_of_a_short_run_arrive_whole(watched: Watched, tiny_model: Path) -> None:
     run_id = json.loads(watched.lines[0])["run_id"]
 
@@ -126,6 +128,7 @@ def test_the_metrics_of_a_short_run_arrive_whole(watched: Watched, tiny_model: P
     assert value("ray_sf_ray_run_rows_left") == value("ray_sf_ray_run_units_left") == 0
 
 
+@pytest.mark.release
 def test_the_dashboard_finds_its_metrics_of_nodes(watched: Watched) -> None:
     from tests.support.dashboard import PANELS, parsed, selectors
 

@@ -94,6 +94,7 @@ def test_a_plan_counts_what_is_to_be_scored_and_writes_nothing(
     ]  # fmt: skip
 
 
+@pytest.mark.release
 @pytest.mark.ray
 @pytest.mark.s3
 def test_units_with_scores_are_not_in_the_price(
