@@ -13,7 +13,8 @@ waits for one stage of the job, each in turn, and then kills something at a rand
 scoring actor, another worker process, a whole node or the driver. More such kills follow, at random
 moments. A driver that ended early is started again with the same command. The round is over when a
 driver exits with 0. Then every score piece, filtered shard and exported file must have the bytes of
-the undisturbed run, and no unit may have been scored after its piece was committed.
+the undisturbed run, and no unit may have been scored after its piece was committed. Ctrl-C ends it
+with the report of the rounds that are over.
 """
 
 import argparse
@@ -54,6 +55,8 @@ RAY = {
     "RAY_prestart_worker_first_driver": "false",
     "RAY_enable_worker_prestart": "false",
     "RAY_num_workers_soft_limit": "9",
+    # A node whose agents are slow to start ends by itself.
+    "RAY_agent_register_timeout_ms": "300000",
 }
 # Options of a round -> the stages of its job, in order. The log names a stage when it ends.
 FIRST, LAST = ("plan", "prepare", "score"), ("write", "survey", "report")
@@ -81,8 +84,9 @@ def main() -> None:
             for name, storage_options in stores(of_moto).items():
                 chaos.add_store(name, storage_options)
             started = time.monotonic()
-            for number in range(options.rounds):
-                chaos.round(number)
+            with suppress(KeyboardInterrupt):
+                for number in range(options.rounds):
+                    chaos.round(number)
             chaos.report(time.monotonic() - started)
         finally:
             chaos.close()
@@ -134,7 +138,11 @@ class OwnDiskNode:
         )
 
     def is_up(self) -> bool:
-        return self.process.poll() is None
+        if self.process.poll() is not None:
+            return False
+        # What started the raylet outlives it by minutes.
+        children = psutil.Process(self.process.pid).children()
+        return all(child.status() != psutil.STATUS_ZOMBIE for child in children)
 
     def kill(self) -> None:
         with suppress(psutil.NoSuchProcess):  # it ended by itself
@@ -192,6 +200,7 @@ class Chaos:
         self.kills: Counter[str] = Counter()
         self.broken: Counter[str] = Counter()
         self.drivers = self.requests = self.added = self.mended = 0
+        self.next_look = 0.0  # at the nodes
         self.driver: subprocess.Popen[bytes] | None = None
         self.model = make_model(folder / "model")
         write_shards(folder / "corpus", make_rows(320, options.seed), shards=8)
@@ -216,7 +225,11 @@ class Chaos:
         for number, job in enumerate([] if self.expected else JOBS):
             out = f"undisturbed-{number}"
             driver = self.start(store, job, out, storage_options["endpoint_url"])
-            assert driver.wait(timeout=ROUND_S) == 0, self.log.read_text()
+            until = time.monotonic() + ROUND_S
+            while driver.poll() is None and time.monotonic() < until:
+                time.sleep(0.5)
+                self.mend_nodes()
+            assert driver.poll() == 0, self.log.read_text()
             self.expected[job] = self.contents(store, out)
         proxy.faults = {fault: self.options.fail / len(FAULTS) for fault in FAULTS}
 
@@ -228,9 +241,13 @@ class Chaos:
 
     def mend_nodes(self) -> None:
         """Replaces nodes that ended by themselves: Ray's agents start late on a busy machine."""
+        if time.monotonic() < self.next_look:
+            return
+        self.next_look = time.monotonic() + 1
         for at, node in enumerate(self.nodes):
             if isinstance(node, OwnDiskNode) and not node.is_up():
                 self.mended += 1
+                node.kill()
                 self.nodes[at] = self.add_node()
 
     def lose_node(self, node: Any) -> None:
@@ -291,18 +308,17 @@ class Chaos:
         job = list(JOBS)[turn % len(JOBS)]
         target = JOBS[job][turn // len(JOBS) % len(JOBS[job])]
         row = self.table[store.name, target]
-        row["rounds"] += 1
         before = Counter(row)
         out, until = f"round-{number:03d}", time.monotonic() + ROUND_S
         for counted in (store.proxy.requests, store.proxy.broken, store.proxy.puts):
             counted.clear()
-        self.mend_nodes()
         driver = self.start(store, job, out, store.proxy.endpoint)
         self.drivers += 1
         next_kill: float | None = None  # until the stage begins
         kills = 0
         while time.monotonic() < until:
             time.sleep(0.02)
+            self.mend_nodes()
             code = driver.poll()
             if code == 0:
                 break
@@ -332,6 +348,7 @@ class Chaos:
         self.broken.update(store.proxy.broken)
         row["kills"] += kills
         self.compare(store, job, out, row)
+        row["rounds"] += 1
         wrong = "".join(f", {row[k] - before[k]} {k}" for k in WRONG if row[k] > before[k])
         took_s = ROUND_S - (until - time.monotonic())
         options = " ".join(job) or "plain"
@@ -385,8 +402,9 @@ class Chaos:
                 print(f"scored after commit: {shard} {start}")
 
     def report(self, wall_s: float) -> None:
+        rounds = sum(row["rounds"] for row in self.table.values())
         print(
-            f"\n{self.options.rounds} rounds, seed {self.options.seed}, {wall_s / 60:.0f} min"
+            f"\n{rounds} rounds, seed {self.options.seed}, {wall_s / 60:.0f} min"
             f"{', nodes with disks of their own' if self.options.own_disks else ''}\n"
             f"drivers started: {self.drivers}, nodes that ended by themselves: {self.mended}\n"
             f"kills: {self.kills.total()} ({listed(self.kills)})\n"
