@@ -4,6 +4,10 @@ VENV := .venv
 READY := $(VENV)/.ready
 UV = $(VENV)/bin/uv pip install --quiet --python $(VENV)
 
+# Where machines forbid Python to keep the byte code that it has compiled, each of the many processes
+# of Ray would compile all that it imports: twice the time of its start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo quick test release floors lint typecheck format docs check clean
 
 help:  ## List the targets
