@@ -13,8 +13,8 @@ waits for one stage of the job, each in turn, and then kills something at a rand
 scoring actor, another worker process, a whole node or the driver. More such kills follow, at random
 moments. A driver that ended early is started again with the same command. The round is over when a
 driver exits with 0. Then every score piece, filtered shard and exported file must have the bytes of
-the undisturbed run, and no unit may have been scored after its piece was committed. Ctrl-C ends it
-with the report of the rounds that are over.
+the undisturbed run, and no unit may have been scored after its piece was committed. Ctrl-C or
+SIGTERM ends it with the report of the rounds that are over.
 """
 
 import argparse
@@ -76,6 +76,8 @@ def main() -> None:
     parser.add_argument("--own-disks", action="store_true", help="a file system for each node")
     options = parser.parse_args()
     os.environ.update(RAY)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell lets its background ignore Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log shows each round when it is over
     with tempfile.TemporaryDirectory() as folder, moto() as of_moto:
