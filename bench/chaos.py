@@ -76,12 +76,13 @@ def main() -> None:
     parser.add_argument("--own-disks", action="store_true", help="a file system for each node")
     options = parser.parse_args()
     os.environ.update(RAY)
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell lets its background ignore Ctrl-C
-        signal.signal(number, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log shows each round when it is over
     with tempfile.TemporaryDirectory() as folder, moto() as of_moto:
         chaos = Chaos(Path(folder), options)
+        # A shell lets its background ignore Ctrl-C, and Ray's head has a handler of SIGTERM.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
         try:
             for name, storage_options in stores(of_moto).items():
                 chaos.add_store(name, storage_options)
