@@ -24,12 +24,12 @@ def test_mutants_are_read_or_refused_by_name() -> None:
     chosen = [word for kind in kinds for word in ("--kind", kind)]
     # A process of its own: a child of this one could wait for a thread that it does not have.
     done = subprocess.run(
-        [sys.executable, "bench/mutants.py", "--mutants", "60", "--seed", "0", *chosen],
+        [sys.executable, "bench/mutants.py", "--mutants", "200", "--seed", "0", *chosen],
         cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line.partition(" in ")[0] for line in done.stdout.splitlines()] == [
-        f"{kind}: 60 mutants" for kind in kinds
+        f"{kind}: 200 mutants" for kind in kinds
     ]
 
 
