@@ -144,8 +144,10 @@ class OwnDiskNode:
         if self.process.poll() is not None:
             return False
         # What started the raylet outlives it by minutes.
-        children = psutil.Process(self.process.pid).children()
-        return all(child.status() != psutil.STATUS_ZOMBIE for child in children)
+        with suppress(psutil.NoSuchProcess):  # something ended meanwhile: look again later
+            children = psutil.Process(self.process.pid).children()
+            return all(child.status() != psutil.STATUS_ZOMBIE for child in children)
+        return True
 
     def kill(self) -> None:
         with suppress(psutil.NoSuchProcess):  # it ended by itself

@@ -39,7 +39,6 @@ def strict(s3: S3) -> Iterator[str]:
     proxy.close()
 
 
-@pytest.mark.release
 def test_a_run_pays_for_what_it_reads_and_asks_for_encryption_of_what_it_writes(
     strict: str,
     s3: S3,

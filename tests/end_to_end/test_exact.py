@@ -19,7 +19,7 @@ from sf_ray.commands.setup import Specs
 from tests.support.cli import Cli
 from tests.support.hash_scorer import HashEngineSpec
 from tests.support.storage import contents
-from tests.support.waiting import HANG_S
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -203,11 +203,12 @@ def test_an_exact_run_that_is_killed_goes_on_with_the_rows_that_lack_a_score(
         }
 
     process = start(unit_s=0.5)
-    deadline = time.monotonic() + HANG_S
-    while not float32_pieces():
+
+    def has_begun() -> bool:
         assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.02)
+        return bool(float32_pieces())
+
+    wait_until(has_begun, log.read_text)
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(2)  # the cluster ends what the driver began

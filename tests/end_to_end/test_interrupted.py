@@ -16,7 +16,7 @@ from bench.support.corpora import make_rows, write_shards
 from sf_ray.cli import main
 from tests.support.cli import Cli
 from tests.support.storage import contents
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -64,11 +64,11 @@ class Driver:
         return [where for where, when, _ in scored if int(when) > when_committed.get(where, 2**63)]
 
     def wait_for_pieces(self, count: int) -> None:
-        deadline = time.monotonic() + HANG_S
-        while len(self.pieces()) < count:
+        def are_there() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.01)
+            return len(self.pieces()) >= count
+
+        wait_until(are_there, self.log.read_text)
 
     def wait(self) -> int:
         return self.process.wait(timeout=HANG_S)

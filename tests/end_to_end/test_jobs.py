@@ -23,7 +23,7 @@ import yaml
 
 from bench.support.corpora import make_rows, write_shards
 from tests.support.storage import S3
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3]
 
@@ -223,10 +223,7 @@ def test_a_stopped_job_goes_on_and_a_new_shard_costs_only_itself(
 
     started = jobs.submit(entrypoint("rayjob.yaml"), "first", "--no-wait")
     assert started.returncode == 0, started.stdout + started.stderr
-    deadline = time.monotonic() + HANG_S
-    while len(bucket.pieces()) < 4:
-        assert time.monotonic() < deadline, jobs.ask("logs", "first")
-        time.sleep(0.1)
+    wait_until(lambda: len(bucket.pieces()) >= 4, lambda: jobs.ask("logs", "first"))
     jobs.ask("stop", "first")
     last = jobs.ask("logs", "first").strip().splitlines()[-1]
     assert "error: stopped by SIGTERM; the same command goes on where this one was" in last

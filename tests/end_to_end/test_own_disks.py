@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from bench.support.corpora import make_rows, write_shards
 from tests.support.storage import contents
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -49,18 +48,18 @@ def cluster(disk: Path) -> Iterator["Cluster"]:  # type: ignore[name-defined]  #
     log = disk.with_name("worker.log")
     with log.open("w") as output:
         worker = subprocess.Popen(with_own_disk(disk, start), stdout=output, stderr=output)
-    deadline = time.monotonic() + HANG_S
-    while "Ray runtime started" not in log.read_text():
+
+    def has_joined() -> bool:
         assert worker.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.2)
+        return "Ray runtime started" in log.read_text()
+
+    wait_until(has_joined, log.read_text)
     yield made
     worker.terminate()
     worker.wait(timeout=HANG_S)
     made.shutdown()
 
 
-@pytest.mark.release
 def test_a_place_that_one_node_does_not_see_is_refused_by_name_before_anything_is_scored(
     disk: Path,
     tiny_model: Path,

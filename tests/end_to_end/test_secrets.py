@@ -24,7 +24,6 @@ def canary(where: str) -> str:
     return f"canary-{where}-{secrets.token_hex(4)}"
 
 
-@pytest.mark.release
 def test_no_secret_is_left_anywhere(s3: S3, tiny_model: Path, tmp_path: Path) -> None:
     import s3fs
 

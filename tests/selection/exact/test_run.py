@@ -205,7 +205,7 @@ def somewhere() -> Location:
     return Location(f"memory://{uuid.uuid4().hex}")
 
 
-@settings(max_examples=20)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(3, 150),

@@ -7,7 +7,6 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from sf_ray.storage.lease.holder import Holder, process_name
 from sf_ray.storage.lease.lease import lease, refuse_if_held
 from sf_ray.storage.listing import File, list_files
 from sf_ray.storage.location import Location
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, wait_until
 
 
 def held_by(place: Location, holder: Holder, number: int = 1) -> None:
@@ -273,13 +272,6 @@ def test_a_renewal_outlives_a_log_that_cannot_be_written(
         renewals = fail_to_renew(monkeypatch, None)
         wait_until(lambda: len(renewals) >= 2)
         held.check()
-
-
-def wait_until(seen: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + HANG_S
-    while not seen():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.usefixtures("quick")
