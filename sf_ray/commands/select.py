@@ -207,7 +207,13 @@ def _request_id(
     """A hash of everything that decides which files are written, and of what they hold."""
     # The options of the corpus are left out, because the fingerprint stands for the corpus.
     names = SelectionOptions.model_fields.keys() - CorpusOptions.model_fields.keys() - {"output"}
-    values = options.model_dump(include=set(names))
+    values = options.model_dump(include=set(names)) | {"max_ifd": options.kept_below}
+    # Left out where they change nothing: outputs of older versions keep their id.
+    for name, default in (("by", "ifd"), ("rank_by", "ifd")):
+        if values[name] == default:
+            del values[name]
+    if options.by not in ("random", "length-matched"):
+        del values["seed"]
     encoder = embedder and embedder.model.fingerprint
     decided = [corpus.fingerprint, score_set.scoring_id, values, encoder]
     if exact_sample is not None:  # else left out: outputs of older versions keep their id

@@ -4,6 +4,7 @@ Flags, YAML keys, their validation and docs/options.md all come from the models 
 of what an option does.
 """
 
+import math
 import warnings
 from typing import Literal
 
@@ -23,6 +24,9 @@ from sf_ray.config.value_types import (
 
 # Options that say how much to keep; a selection takes exactly one of them.
 HOW_MUCH = ("keep_fraction", "keep_count", "quota")
+# The ways to say which rows are the best, and the scores that they may look at.
+ARMS = ("ifd", "ifd-low", "random", "longest", "length-normalised", "length-matched")
+SCORES = ("ifd", "loss-delta", "ppl-direct", "ppl-conditioned", "answer-tokens")
 
 
 class Options(BaseModel):
@@ -216,7 +220,28 @@ class SelectionOptions(CorpusOptions):
         'rows (with a point) or a count. "*" stands for all other values, of which else nothing is '
         "kept. meta.source is a nested column, null a missing value.",
     )
-    max_ifd: float = Field(default=1.0, gt=0, description="Keep only rows with IFD below this.")
+    by: Literal[ARMS] = Field(
+        default="ifd",
+        description="Which rows are the best. ifd: the highest score; ifd-low: the lowest; random: "
+        "by a hash of shard, row and --seed; longest: the most answer tokens; length-normalised: "
+        "the highest score among answers of one length, as many of each length as it has of the "
+        "eligible rows; length-matched: random rows with answers as long as those that ifd keeps.",
+    )
+    rank_by: Literal[SCORES] = Field(
+        default="ifd",
+        description="The score that --by ifd, ifd-low and the two by length look at: IFD; its "
+        "logarithm, which is the difference of the losses; one of the two perplexities; the number "
+        "of answer tokens.",
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**63, description="Another seed, other random rows: see --by."
+    )
+    max_ifd: float | None = Field(
+        default=None,
+        gt=0,
+        description="Keep only rows with IFD below this. Default: 1 where the highest IFD is the "
+        "best; for the other values of --by and --rank-by there is no bound.",
+    )
     min_ifd: float = Field(default=0.0, ge=0, description="Keep only rows with at least this IFD.")
     min_prompt_tokens: int | None = Field(
         default=None, ge=0, description="Keep only rows whose prompt has at least this many tokens."
@@ -283,10 +308,30 @@ class SelectionOptions(CorpusOptions):
         return self
 
     @model_validator(mode="after")
+    def _a_score_is_looked_at(self) -> "SelectionOptions":
+        if self.by in ("random", "longest") and self.rank_by != "ifd":
+            raise ValueError(f"--by {self.by} looks at no score: leave --rank-by out")
+        return self
+
+    @property
+    def best_below(self) -> float:
+        """The rows that a score ranks best have an IFD below this; infinity for no bound."""
+        if self.max_ifd is not None:
+            return self.max_ifd
+        return 1.0 if self.by != "ifd-low" and self.rank_by in ("ifd", "loss-delta") else math.inf
+
+    @property
+    def kept_below(self) -> float:
+        """Kept rows have an IFD below this; infinity for no bound."""
+        if self.max_ifd is None and self.by in ("random", "longest", "length-matched"):
+            return math.inf
+        return self.best_below
+
+    @model_validator(mode="after")
     def _some_row_can_lie_within_the_bounds(self) -> "SelectionOptions":
-        if self.min_ifd >= self.max_ifd:
+        if self.min_ifd >= self.best_below:
             raise ValueError(
-                f"--min-ifd {self.min_ifd} must be below --max-ifd {self.max_ifd}: "
+                f"--min-ifd {self.min_ifd} must be below --max-ifd {self.best_below}: "
                 "no row can lie between them"
             )
         for what in ("prompt", "answer"):
@@ -331,6 +376,14 @@ class RunOptions(ScoringOptions, SelectionOptions):
     scores: str | None = Field(
         default=None, description="Where score pieces lie. Default: OUTPUT/scores."
     )
+
+    @model_validator(mode="after")
+    def _exact_scores_decide(self) -> "RunOptions":
+        if self.exact and (self.by, self.rank_by) != ("ifd", "ifd"):
+            raise ValueError(
+                "--exact keeps the rows of the highest IFD: leave --by and --rank-by out"
+            )
+        return self
 
 
 class CompareOptions(StorageOptions):

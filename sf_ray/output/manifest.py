@@ -27,6 +27,15 @@ MOST_BYTES: Final = 1 << 28
 MANIFEST_VERSION: Final = 1
 
 
+_SCORES_IN_WORDS: Final[Mapping[str | None, str]] = {
+    "ifd": "IFD",
+    "loss-delta": "ln IFD",
+    "ppl-direct": "perplexity of the answer alone",
+    "ppl-conditioned": "perplexity behind the prompt",
+    "answer-tokens": "answer tokens",
+}
+
+
 class SkippedInput(Record):
     """A shard of the corpus that could not be used."""
 
@@ -52,11 +61,16 @@ class Input(Record):
 class LastKept(Record):
     """The last row that a cut-off keeps.
 
-    Rows with a higher IFD are kept, and of rows with the same IFD those that come earlier in the
-    corpus.
+    Rows with a higher IFD are kept (`by` may say otherwise), and of rows with the same IFD those
+    that come earlier in the corpus.
     """
 
-    ifd: float = Field(description="IFD of the row.")
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    ifd: float | None = Field(description="IFD of the row; null where rows are not ranked by it.")
+    value: float | SkipJsonSchema[None] = Field(
+        default=None, description="What the row is ranked by, where that is not IFD."
+    )
     shard: str = Field(description="Path of the row's shard below INPUT.")
     row: Count = Field(description="Number of the row in its shard, from 0.")
 
@@ -126,7 +140,9 @@ class SelectionResult(Record):
         "value's rows; `*` stands for every other value.",
     )
     min_ifd: float = Field(default=0.0, description="The least IFD of an eligible row.")
-    max_ifd: float = Field(default=1.0, description="The IFD of an eligible row is below this.")
+    max_ifd: float | None = Field(
+        default=1.0, description="The IFD of an eligible row is below this; null for no bound."
+    )
     min_prompt_tokens: Count | None = Field(default=None, description="Null for no bound.")
     max_prompt_tokens: Count | None = Field(default=None, description="Null for no bound.")
     min_answer_tokens: Count | None = Field(default=None, description="Null for no bound.")
@@ -135,6 +151,15 @@ class SelectionResult(Record):
         default=None,
         description="Copies of better rows, which are not eligible; null without "
         "`--drop-duplicates`.",
+    )
+    by: str = Field(default="ifd", description="Which rows are the best: a value of `--by`.")
+    rank_by: str | None = Field(
+        default="ifd",
+        description="The score that `by` looks at: a value of `--rank-by`; null where it looks at "
+        "none.",
+    )
+    seed: Count | None = Field(
+        default=None, description="`--seed`, where `by` keeps rows at random; else null."
     )
     order: str = Field(default="input", description="Order of the output: `input` or `ifd`.")
     wanted_rows: Count = Field(default=0, description="Rows that were asked for.")
@@ -149,6 +174,13 @@ class SelectionResult(Record):
     )
     diversity: Diversity | None = Field(default=None, description="Null without `--diversify-to`.")
     kept_rows: Count = Field(default=0, description="Rows of the output.")
+
+    @property
+    def ranked_by(self) -> str:
+        """What decides which rows are the best, in words."""
+        if self.by == "random":
+            return "random number"
+        return _SCORES_IN_WORDS.get("answer-tokens" if self.by == "longest" else self.rank_by, "")
 
     @property
     def rows_within_cutoff(self) -> int:

@@ -2,7 +2,8 @@
 
 import bisect
 import functools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sf_ray
@@ -182,29 +183,35 @@ def _exact(rescoring: Rescoring) -> ExactScores:
 def _selection(request: RunRequest, corpus: Corpus, result: RunResult) -> SelectionResult:
     options, ranking, diversity = request.options, result.ranking, result.diversity
     quota = options.quota
+    last_kept = functools.partial(_last_kept, options, corpus)
     return SelectionResult(
         keep_fraction=options.keep_fraction,
         keep_fraction_of="all input rows",
         keep_count=options.keep_count,
         quota=None if quota is None else {quota.column: dict(quota.shares)},
         min_ifd=options.min_ifd,
-        max_ifd=options.max_ifd,
+        max_ifd=options.kept_below if math.isfinite(options.kept_below) else None,
         min_prompt_tokens=options.min_prompt_tokens,
         max_prompt_tokens=options.max_prompt_tokens,
         min_answer_tokens=options.min_answer_tokens,
         max_answer_tokens=options.max_answer_tokens,
         dropped_duplicates=result.dropped_duplicates,
+        by=options.by,
+        rank_by=None if options.by in ("random", "longest") else options.rank_by,
+        seed=options.seed if options.by in ("random", "length-matched") else None,
         order=options.order,
         wanted_rows=ranking.wanted,
         eligible_rows=ranking.eligible,
-        cutoff=None if quota is not None else _last_kept(corpus, ranking.groups[0].cutoff),
-        groups=None if quota is None else _groups(corpus, ranking, quota),
+        cutoff=None if quota is not None else last_kept(ranking.groups[0].cutoff),
+        groups=None if quota is None else _groups(ranking, quota, last_kept),
         diversity=_diversity(request, ranking.kept, diversity),
         kept_rows=ranking.kept if diversity is None else len(diversity.rows),
     )
 
 
-def _groups(corpus: Corpus, ranking: Ranking, quota: Quota) -> dict[str, GroupResult]:
+def _groups(
+    ranking: Ranking, quota: Quota, last_kept: Callable[[Cutoff | None], LastKept | None]
+) -> dict[str, GroupResult]:
     return {
         group.name: GroupResult(
             asked=quota.share(group.name),
@@ -212,19 +219,26 @@ def _groups(corpus: Corpus, ranking: Ranking, quota: Quota) -> dict[str, GroupRe
             eligible=group.eligible,
             wanted=group.wanted,
             kept=group.kept,
-            cutoff=_last_kept(corpus, group.cutoff),
+            cutoff=last_kept(group.cutoff),
         )
         for group in ranking.groups
     }
 
 
-def _last_kept(corpus: Corpus, cutoff: Cutoff | None) -> LastKept | None:
+def _last_kept(options: SelectionOptions, corpus: Corpus, cutoff: Cutoff | None) -> LastKept | None:
     """Position in the corpus -> shard and row in it."""
     if cutoff is None:
         return None
     at = bisect.bisect_right(corpus.shards, cutoff.position, key=lambda shard: shard.position) - 1
     shard = corpus.shards[at]
-    return LastKept(ifd=cutoff.ifd, shard=shard.file.relative, row=cutoff.position - shard.position)
+    last = functools.partial(
+        LastKept, shard=shard.file.relative, row=cutoff.position - shard.position
+    )
+    # Where the lowest values are the best, rows are ranked by their negative.
+    value = -cutoff.value if options.by == "ifd-low" else cutoff.value
+    if options.rank_by == "ifd" and options.by in ("ifd", "ifd-low"):
+        return last(ifd=value)
+    return last(ifd=None, value=value)  # a key that is not given is not written
 
 
 def _diversity(

@@ -6,6 +6,7 @@ files. Ray Data's sort would draw the boundaries between files by chance.
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from sf_ray.output.shard_writer import WrittenShard
 from sf_ray.output.sorted_parts import output_columns, read_parts, write_part
 from sf_ray.output.writers.shard_form import ShardForm
 from sf_ray.runtime.tasks import parallel_map
-from sf_ray.selection.chunks import Chunk, Kept
+from sf_ray.selection.chunks import Chunk, ChunkRows, Kept
 from sf_ray.selection.cutoff_tasks import count_rows, gather_rows
 from sf_ray.selection.cutoffs import Cutoff, GroupRange, Search, find_cutoffs
 from sf_ray.selection.score_range import ScoreRange
@@ -31,6 +32,17 @@ _TASK_BYTES, _TASK_ROWS = 64 << 20, 1_000_000
 # ... unless each part would get less than this from a task: Ray keeps small results in the driver's
 # memory.
 _TASK_PART_BYTES, _TASK_PART_ROWS = 512 << 10, 4096
+
+
+@dataclass(frozen=True)
+class _ByIfd:
+    """Reads the kept rows, ranked by IFD whatever they were chosen by."""
+
+    kept: Kept
+
+    def read(self, chunk: Chunk) -> ChunkRows:
+        rows = self.kept.read(chunk)
+        return replace(rows, values=rows.ifd)
 
 
 def count_parts(selection: Selection) -> int:
@@ -50,16 +62,18 @@ def find_cuts(selection: Selection, parts: int) -> list[Cutoff]:
     if parts <= 1:
         return []
     kept, kept_rows = selection.kept, selection.rows
-    lowest = float(np.nanmin(kept.cutoffs.last_ifd))
-    highest = kept.eligible.bounds.max_ifd
+    eligible, by_ifd = kept.eligible, _ByIfd(kept)
+    lowest, highest = eligible.bounds.min_ifd, eligible.bounds.max_ifd
+    if eligible.ranks_by_ifd:
+        lowest = float(np.nanmin(kept.cutoffs.last_values))
     everything = GroupRange(0, ScoreRange.between(lowest, highest, selection.corpus.rows))
     corpus_pass, chunks = selection.corpus_pass, selection.chunks()
-    counts = count_rows(corpus_pass, chunks, kept, [everything])
+    counts = count_rows(corpus_pass, chunks, by_ifd, [everything])
     return find_cutoffs(
         [Search(everything, kept_rows * part // parts) for part in range(1, parts)],
         np.broadcast_to(counts, (parts - 1, counts.shape[1])),
-        functools.partial(count_rows, corpus_pass, chunks, kept),
-        functools.partial(gather_rows, corpus_pass, chunks, kept),
+        functools.partial(count_rows, corpus_pass, chunks, by_ifd),
+        functools.partial(gather_rows, corpus_pass, chunks, by_ifd),
     )
 
 

@@ -15,15 +15,12 @@ from numpy.typing import NDArray
 from sf_ray.corpus.units import Place
 from sf_ray.scoring.pieces import read_tables
 from sf_ray.selection.bitmap import Bitmap
+from sf_ray.selection.criterion import BY_IFD, Criterion
 from sf_ray.selection.cutoffs import Bounds, Codes, Cutoffs
 from sf_ray.selection.duplicates import Digests, join
-from sf_ray.selection.eligible_scores import (
-    SCORE_COLUMNS,
-    ifd_within,
-    read_digests,
-    read_some_scores,
-)
+from sf_ray.selection.eligible_scores import SCORE_COLUMNS, columns_of, ifd_within, read_digests
 from sf_ray.selection.group_column import GroupColumn
+from sf_ray.selection.lengths import LENGTHS, length_of
 from sf_ray.selection.score_range import Positions
 from sf_ray.storage.location import Location
 
@@ -108,11 +105,11 @@ class GroupRows(NamedTuple):
     """Rows of one group.
 
     Attributes:
-        ifd: [n]; NaN where a row does not count.
+        values: [n] what rows are ranked by; NaN where a row does not count.
         positions: [n]
     """
 
-    ifd: NDArray[np.float64]
+    values: NDArray[np.float64]
     positions: Positions
 
 
@@ -122,22 +119,24 @@ class ChunkRows:
 
     Attributes:
         ifd: [rows]; NaN where a row does not count.
+        values: [rows] what rows are ranked by; NaN where a row does not count.
         positions: [rows]
         codes: [rows] the code of each row's group; None where there is one group.
     """
 
     ifd: NDArray[np.float64]
+    values: NDArray[np.float64]
     positions: Positions
     codes: Codes | None
 
     def of_groups(self) -> dict[int, GroupRows]:
         """Code -> the rows of that group, for the groups that occur in the chunk."""
         if self.codes is None:
-            return {0: GroupRows(self.ifd, self.positions)}
+            return {0: GroupRows(self.values, self.positions)}
         order = np.argsort(self.codes, kind="stable")
         codes, starts = np.unique(self.codes[order], return_index=True)
         return {
-            int(code): GroupRows(self.ifd[rows], self.positions[rows])
+            int(code): GroupRows(self.values[rows], self.positions[rows])
             # Not strict: of no rows there is no code, but `np.split` makes one empty part.
             for code, rows in zip(codes, np.split(order, starts[1:]), strict=False)
         }
@@ -150,21 +149,46 @@ class Eligible:
     Attributes:
         scores: The folder of the score pieces.
         bounds: What a row must lie within.
+        criterion: What rows are ranked by.
         grouping: The groups that rows are in; None where all rows are one group.
+        by_length: Whether each group is divided into one for each length of answers, whose code is
+            `LENGTHS` times that of the group, and the length.
     """
 
     scores: Location
     bounds: Bounds
+    criterion: Criterion = BY_IFD
     grouping: Grouping | None = None
+    by_length: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the score table that are looked at."""
+        by_length = ("answer_tokens",) if self.by_length else ()
+        return tuple(dict.fromkeys([*columns_of(self.bounds), *self.criterion.columns, *by_length]))
+
+    @property
+    def ranks_by_ifd(self) -> bool:
+        """Whether the value that a row is ranked by is its IFD."""
+        return self.criterion == BY_IFD
+
+    @property
+    def within(self) -> tuple[float, float]:
+        """The least value that an eligible row may have, and one above all."""
+        if self.ranks_by_ifd:
+            return (self.bounds.min_ifd, self.bounds.max_ifd)
+        return self.criterion.within
 
     def read(self, chunk: Chunk) -> ChunkRows:
-        """Rows of a chunk; the IFD of a row that is not eligible is NaN.
+        """Rows of a chunk; the IFD and the value of a row that is not eligible are NaN.
+
+        Row numbers are not checked: every selection reads each piece once with `read_checked`.
 
         Raises:
             BadShardError: A shard cannot be read.
             SfRayError: A score piece cannot be read.
         """
-        tables = chunk.known_scores() or read_some_scores(self.scores, chunk.places, self.bounds)
+        tables = chunk.known_scores() or read_tables(self.scores, chunk.places, self.columns)
         return self.rows_of(chunk, tables)
 
     def scores_of(self, chunk: Chunk) -> Sequence[pa.Table]:
@@ -181,11 +205,37 @@ class Eligible:
         Raises:
             BadShardError: A shard cannot be read.
         """
-        ifd = np.concatenate([ifd_within(table, self.bounds) for table in scores])
+        table = pa.concat_tables(scores)
+        ifd = ifd_within(table, self.bounds)
         if chunk.dropped is not None:
             ifd[chunk.dropped.flags(chunk.start, chunk.stop)] = np.nan
-        codes = self.grouping.codes(chunk.places) if self.grouping else None
-        return ChunkRows(ifd, chunk.positions, codes)
+        values = self._values(chunk.places, table, ifd)
+        return ChunkRows(ifd, values, chunk.positions, self.codes(chunk.places, table))
+
+    def codes(self, places: Sequence[Place], scores: pa.Table) -> Codes | None:
+        """[rows] the code of each row's group; None where all rows are one group.
+
+        Args:
+            places: Units.
+            scores: [rows] the scores of their rows.
+
+        Raises:
+            BadShardError: A shard cannot be read.
+        """
+        codes = self.grouping.codes(places) if self.grouping else None
+        if not self.by_length:
+            return codes
+        # A row without a score has no length, and is not eligible.
+        length = length_of(scores["answer_tokens"].fill_null(0).to_numpy().astype(np.int64))
+        return length if codes is None else codes * LENGTHS + length
+
+    def _values(
+        self, places: Sequence[Place], scores: pa.Table, ifd: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """[rows] what rows are ranked by; NaN where `ifd` is."""
+        if self.ranks_by_ifd:
+            return ifd
+        return np.where(np.isnan(ifd), np.nan, self.criterion.values(places, scores))
 
     def digests(self, chunk: Chunk) -> Digests:
         """The eligible rows of a chunk that have a digest.
@@ -194,11 +244,13 @@ class Eligible:
             SfRayError: A score piece cannot be read.
         """
         digests_of_units, position = [], chunk.start
-        for unit in read_digests(self.scores, chunk.places, self.bounds):
-            positions = np.arange(position, position + len(unit.ifd))
-            position += len(unit.ifd)
-            counts = unit.has_digest & ~np.isnan(unit.ifd)
-            digests_of_units.append(Digests(unit.digest, unit.ifd, positions).take(counts))
+        units = read_digests(self.scores, chunk.places, self.columns)
+        for place, unit in zip(chunk.places, units, strict=True):
+            positions = np.arange(position, position + place.unit.rows)
+            position += place.unit.rows
+            values = self._values([place], unit.scores, ifd_within(unit.scores, self.bounds))
+            counts = unit.has_digest & ~np.isnan(values)
+            digests_of_units.append(Digests(unit.digest, values, positions).take(counts))
         return join(digests_of_units)
 
 
@@ -227,15 +279,16 @@ class Kept:
     cutoffs: Cutoffs
 
     def read(self, chunk: Chunk) -> ChunkRows:
-        """Rows of a chunk, as one group; the IFD of a row that is not kept is NaN.
+        """Rows of a chunk, as one group; IFD and value of a row that is not kept are NaN.
 
         Raises:
             BadShardError: A shard cannot be read.
             SfRayError: A score piece cannot be read.
         """
         rows = self.eligible.read(chunk)
-        keeps = self.cutoffs.keeps(rows.ifd, rows.positions, rows.codes)
-        return ChunkRows(np.where(keeps, rows.ifd, np.nan), rows.positions, None)
+        keeps = self.cutoffs.keeps(rows.values, rows.positions, rows.codes)
+        ifd, values = (np.where(keeps, of_rows, np.nan) for of_rows in (rows.ifd, rows.values))
+        return ChunkRows(ifd, values, rows.positions, None)
 
     def of_units(self, chunk: Chunk) -> Iterator[PlacedRows]:
         """The kept rows of each unit of a chunk, for the units that have any.

@@ -3,6 +3,7 @@
 import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from sf_ray.scoring.bad_rows import SHOWN, BadRow, bad_rows_of, count_statuses, only_bad
 from sf_ray.selection.chunks import Chunk, ChunkRows, Eligible
 from sf_ray.selection.corpus_pass import CorpusPass
-from sf_ray.selection.cutoffs import Cutoff, GroupRange, Search, find_cutoffs, first_ranges
+from sf_ray.selection.cutoffs import Cutoff, Cutoffs, GroupRange, Search, find_cutoffs, first_ranges
 from sf_ray.selection.eligible_scores import read_checked
 from sf_ray.selection.group_column import GroupColumn
+from sf_ray.selection.lengths import LENGTHS
 from sf_ray.selection.ranking import GroupCutoff, GroupRequest, Ranking
 from sf_ray.selection.read_tables import ReadTables
 from sf_ray.selection.score_range import RankKeys, SparseCounts
@@ -27,7 +29,7 @@ class ChunkReader(Protocol):
     """Reads which rows of a chunk count."""
 
     def read(self, chunk: Chunk) -> ChunkRows:
-        """Rows of a chunk; the IFD of a row that does not count is NaN."""
+        """Rows of a chunk; the value of a row that does not count is NaN."""
         ...
 
 
@@ -56,7 +58,7 @@ def rank(
         MarkedBadError: Shards turned out to be bad.
         SfRayError: A score piece cannot be read.
     """
-    ranges = first_ranges(eligible.bounds, rows, len(requests))
+    ranges = first_ranges(eligible.within, rows, len(requests))
     status_counts: Counter[str] = Counter()
     bad: list[BadRow] = []
     counts = _no_counts(ranges)
@@ -67,6 +69,46 @@ def rank(
         _add(counts, chunk_counts.rows)
     if known is not None:
         chunks = [known.for_chunk(chunk) for chunk in chunks]
+    groups = _cut(corpus_pass, chunks, eligible, requests, ranges, counts)
+    return Ranking(dict(status_counts), tuple(bad), groups)
+
+
+def rank_again(
+    corpus_pass: CorpusPass,
+    chunks: Sequence[Chunk],
+    rows: int,
+    eligible: Eligible,
+    requests: Sequence[GroupRequest],
+    ranking: Ranking,
+) -> Ranking:
+    """As `rank`, of a corpus that was ranked before: its statuses are not counted again.
+
+    Args:
+        corpus_pass: How to go over the corpus.
+        chunks: The whole corpus.
+        rows: All rows of the corpus.
+        eligible: Reads which rows may be kept, and the groups that they are in.
+        requests: How many rows of each group are wanted, in the order of the groups' codes.
+        ranking: What the first ranking found.
+
+    Raises:
+        MarkedBadError: Shards turned out to be bad.
+        SfRayError: A score piece cannot be read.
+    """
+    ranges = first_ranges(eligible.within, rows, len(requests))
+    counts = count_rows(corpus_pass, chunks, eligible, ranges)
+    return replace(ranking, groups=_cut(corpus_pass, chunks, eligible, requests, ranges, counts))
+
+
+def _cut(
+    corpus_pass: CorpusPass,
+    chunks: Sequence[Chunk],
+    eligible: Eligible,
+    requests: Sequence[GroupRequest],
+    ranges: Sequence[GroupRange],
+    counts: BinCounts,
+) -> tuple[GroupCutoff, ...]:
+    """The cut-offs of all groups, whose rows in the bins of their ranges are counted."""
     eligible_rows = counts.sum(axis=1).tolist()
     kept = [
         min(request.wanted, count) for request, count in zip(requests, eligible_rows, strict=True)
@@ -79,7 +121,7 @@ def rank(
         functools.partial(gather_rows, corpus_pass, chunks, eligible),
     )
     cutoffs: dict[int, Cutoff] = dict(zip(groups_with_rows, found, strict=True))
-    groups = tuple(
+    return tuple(
         GroupCutoff(
             name=request.name,
             rows=request.rows,
@@ -90,7 +132,33 @@ def rank(
         )
         for code, request in enumerate(requests)
     )
-    return Ranking(dict(status_counts), tuple(bad), groups)
+
+
+def count_lengths(
+    corpus_pass: CorpusPass,
+    chunks: Sequence[Chunk],
+    eligible: Eligible,
+    groups: int,
+    cutoffs: Cutoffs | None,
+) -> NDArray[np.int64]:
+    """[groups, LENGTHS] eligible rows of each group by the length of their answers.
+
+    Args:
+        corpus_pass: How to go over the corpus.
+        chunks: The whole corpus.
+        eligible: Reads which rows may be kept, by length.
+        groups: How many groups there are, whatever the length.
+        cutoffs: To count only the rows that these keep of each group; None for all.
+
+    Raises:
+        MarkedBadError: Shards turned out to be bad.
+        SfRayError: A score piece cannot be read.
+    """
+    counts = np.zeros(groups * LENGTHS, np.int64)
+    count = functools.partial(_count_lengths, eligible, cutoffs)
+    for of_chunk in corpus_pass.over(count, chunks):
+        counts[of_chunk.bins] += of_chunk.rows
+    return counts.reshape(groups, LENGTHS)
 
 
 def count_values(
@@ -223,7 +291,7 @@ def _first_counts(
 
 def _count_first(eligible: Eligible, ranges: Sequence[GroupRange], chunk: Chunk) -> _ChunkCounts:
     """Counts, and looks at the statuses too: one pass over the pieces is enough for both."""
-    tables = list(read_checked(eligible.scores, chunk.places, eligible.bounds))
+    tables = list(read_checked(eligible.scores, chunk.places, eligible.columns))
     return _counts_of(eligible, ranges, chunk, tables)
 
 
@@ -260,6 +328,16 @@ def _gather(reader: ChunkReader, ranges: Sequence[GroupRange], chunk: Chunk) -> 
         if group in groups
     }
     return {number: keys for number, keys in keys_of_ranges.items() if len(keys.bits)}
+
+
+def _count_lengths(eligible: Eligible, cutoffs: Cutoffs | None, chunk: Chunk) -> SparseCounts:
+    rows = eligible.read(chunk)
+    codes = np.zeros(0, np.int64) if rows.codes is None else rows.codes
+    if cutoffs is None:
+        counted = ~np.isnan(rows.values)
+    else:
+        counted = cutoffs.keeps(rows.values, rows.positions, codes // LENGTHS)
+    return SparseCounts(*np.unique(codes[counted], return_counts=True))
 
 
 def _count_values(corpus: Location, column: GroupColumn, chunk: Chunk) -> Counter[str]:

@@ -1,11 +1,11 @@
 """Scores -> cut-offs: the exact k best of any number of rows, found by counting.
 
-A row's rank is decided by its IFD (higher is better) and, among equal ones, by its position in the
-corpus (earlier is better). No two rows have the same rank, so the k best are the same on every run.
-Rows are never sorted or gathered as a whole: a range of ranks that holds a cut-off is counted in
-bins and narrowed to the bin that holds it, until few enough rows are left to look at one by one.
+A row's rank is decided by its value (higher is better) and, among equal ones, by its position in
+the corpus (earlier is better). No two rows have the same rank, so the k best are the same on every
+run. Rows are never sorted or gathered as a whole: a range of ranks that holds a cut-off is counted
+in bins and narrowed to the bin that holds it, until few enough rows are left to look at one by one.
 Cut-offs of any number of groups of rows are sought side by side. Plain arrays: this module does not
-know what the groups are, nor where scores lie.
+know what the groups and the values are, nor where scores lie.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sf_ray.selection.score_range import BINS, Positions, RankKeys, ScoreRange
+from sf_ray.selection.score_range import BINS, Positions, RankKeys, ScoreRange, value_of
 
 # Of the groups that rows are in: numbers from 0 on.
 Codes = NDArray[np.int64]
@@ -66,9 +66,9 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Cutoff:
-    """The last row that is kept: its IFD and its position in the corpus."""
+    """The last row that is kept: its value and its position in the corpus."""
 
-    ifd: float
+    value: float
     position: int
 
 
@@ -83,12 +83,12 @@ class Cutoffs:
     by_group: tuple[Cutoff | None, ...]
 
     def keeps(
-        self, ifd: NDArray[np.float64], positions: Positions, codes: Codes | None = None
+        self, values: NDArray[np.float64], positions: Positions, codes: Codes | None = None
     ) -> NDArray[np.bool_]:
         """Whether rows are at or before the cut-off of their group.
 
         Args:
-            ifd: [n]; NaN where a row is not eligible: it is not kept.
+            values: [n]; NaN where a row is not eligible: it is not kept.
             positions: [n]
             codes: [n] code of each row's group; None where there is one group.
 
@@ -96,16 +96,16 @@ class Cutoffs:
             [n]
         """
         group = np.zeros(1, np.int64) if codes is None else codes
-        last_ifd = self.last_ifd[group]
-        last_position = np.array([-1 if last is None else last.position for last in self.by_group])
-        kept: NDArray[np.bool_] = ifd > last_ifd
-        kept |= (ifd == last_ifd) & (positions <= last_position[group])
+        last = self.last_values[group]
+        last_position = np.array([-1 if cut is None else cut.position for cut in self.by_group])
+        kept: NDArray[np.bool_] = values > last
+        kept |= (values == last) & (positions <= last_position[group])
         return kept
 
     @property
-    def last_ifd(self) -> NDArray[np.float64]:
-        """[groups] IFD of the last row that each group keeps; NaN where it keeps nothing."""
-        return np.array([np.nan if last is None else last.ifd for last in self.by_group])
+    def last_values(self) -> NDArray[np.float64]:
+        """[groups] value of the last row that each group keeps; NaN where it keeps nothing."""
+        return np.array([np.nan if last is None else last.value for last in self.by_group])
 
 
 class GroupRange(NamedTuple):
@@ -132,9 +132,15 @@ class Search(NamedTuple):
     wanted: int
 
 
-def first_ranges(bounds: Bounds, rows: int, groups: int) -> list[GroupRange]:
-    """A range for each group that holds all of its eligible rows, of a corpus of `rows` rows."""
-    score_range = ScoreRange.between(bounds.min_ifd, bounds.max_ifd, rows)
+def first_ranges(within: tuple[float, float], rows: int, groups: int) -> list[GroupRange]:
+    """A range for each group that holds all of its eligible rows.
+
+    Args:
+        within: The least value that an eligible row may have, and the one behind the highest.
+        rows: All rows of the corpus.
+        groups: How many groups there are.
+    """
+    score_range = ScoreRange.between(*within, rows)
     return [GroupRange(group, replace(score_range, bins=_bins(groups))) for group in range(groups)]
 
 
@@ -182,32 +188,32 @@ def find_cutoffs(
     for search in narrowed:
         bits, positions = keys_of[search.within]
         last = np.lexsort((positions, ~bits))[search.wanted - 1]
-        cutoffs.append(Cutoff(float(bits[last].view(np.float64)), int(positions[last])))
+        cutoffs.append(Cutoff(value_of(bits[last]), int(positions[last])))
     return cutoffs
 
 
 def parts_of(
-    cuts: Sequence[Cutoff], ifd: NDArray[np.float64], positions: Positions
+    cuts: Sequence[Cutoff], values: NDArray[np.float64], positions: Positions
 ) -> NDArray[np.int64]:
     """The parts that rows are in, where cuts divide all rows in the order of their ranks.
 
     Args:
         cuts: The last row of each part but the last, in order.
-        ifd: [n]
+        values: [n]
         positions: [n]
 
     Returns:
         [n] how many of the cuts rank before each row.
     """
     # Rows and cuts in the order of ranks; a cut comes behind the row that it is at.
-    all_ifd = np.concatenate([ifd, [cut.ifd for cut in cuts]])
+    all_values = np.concatenate([values, [cut.value for cut in cuts]])
     cut_positions = np.array([cut.position for cut in cuts], np.int64)
     all_positions = np.concatenate([positions, cut_positions])
-    is_cut = np.arange(len(all_ifd)) >= len(ifd)
-    order = np.lexsort((is_cut, all_positions, -all_ifd))
+    is_cut = np.arange(len(all_values)) >= len(values)
+    order = np.lexsort((is_cut, all_positions, -all_values))
     before = np.empty(len(order), np.int64)
     before[order] = np.cumsum(is_cut[order])
-    return before[: len(ifd)]
+    return before[: len(values)]
 
 
 class _NarrowedSearch(NamedTuple):

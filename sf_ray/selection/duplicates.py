@@ -15,17 +15,17 @@ class Digests:
 
     Attributes:
         digest: [n, 2] the two halves of the digest of each row's example.
-        ifd: [n]
+        values: [n] what rows are ranked by.
         positions: [n]
     """
 
     digest: NDArray[np.uint64]
-    ifd: NDArray[np.float64]
+    values: NDArray[np.float64]
     positions: Positions
 
     def take(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> "Digests":
         """Some of the rows: by a mask [n], or by their indices."""
-        return Digests(self.digest[which], self.ifd[which], self.positions[which])
+        return Digests(self.digest[which], self.values[which], self.positions[which])
 
     def split(self, parts: int) -> "list[Digests]":
         """The rows in `parts` parts; rows with equal digests are in the same part."""
@@ -35,11 +35,11 @@ class Digests:
         return [self.take(rows) for rows in np.split(order, edges)]
 
     def are_duplicates(self) -> NDArray[np.bool_]:
-        """[n] whether an equal row is ranked higher: has a higher IFD, or the same and is earlier.
+        """[n] whether an equal row is ranked higher: by its value, or by its place.
 
         Of several equal rows, one has False.
         """
-        duplicates = np.zeros(len(self.ifd), dtype=bool)
+        duplicates = np.zeros(len(self.values), dtype=bool)
         # Most rows of most corpora have no equal row, and half of the digest shows that: sorting
         # one column is enough to set them aside.
         half = self.digest[:, 0]
@@ -50,7 +50,7 @@ class Digests:
         suspects = order[np.append(same, False) | np.insert(same, 0, False)]
         rows = self.take(suspects)
         # Equal rows side by side, the highest ranked first.
-        ordered = np.lexsort((rows.positions, -rows.ifd, rows.digest[:, 1], rows.digest[:, 0]))
+        ordered = np.lexsort((rows.positions, -rows.values, rows.digest[:, 1], rows.digest[:, 0]))
         digest = rows.digest[ordered]
         duplicates[suspects[ordered[1:]]] = (digest[1:] == digest[:-1]).all(axis=1)
         return duplicates
@@ -60,6 +60,6 @@ def join(parts: Sequence[Digests]) -> Digests:
     """The rows of several parts, one after the other."""
     return Digests(
         np.concatenate([part.digest for part in parts]),
-        np.concatenate([part.ifd for part in parts]),
+        np.concatenate([part.values for part in parts]),
         np.concatenate([part.positions for part in parts]),
     )

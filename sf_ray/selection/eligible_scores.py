@@ -1,4 +1,4 @@
-"""What selection reads of score pieces: scores, and digests of rows within bounds.
+"""What selection reads of score pieces: scores, and digests of rows.
 
 Does not know which rows are kept. No Ray, no model.
 """
@@ -36,69 +36,56 @@ class UnitDigests:
     Attributes:
         digest: [rows, 2] the two halves of each digest; any numbers where a row has none.
         has_digest: [rows]; a row without a digest is no duplicate of any other.
-        ifd: [rows]; NaN where a row is not eligible.
+        scores: [rows] other columns of the score table.
     """
 
     digest: NDArray[np.uint64]
     has_digest: NDArray[np.bool_]
-    ifd: NDArray[np.float64]
+    scores: pa.Table
 
 
 def read_checked(
-    scores: Location, places: Sequence[Place], bounds: Bounds | None
+    scores: Location, places: Sequence[Place], columns: Sequence[str] | None
 ) -> Iterator[pa.Table]:
     """Reads and checks the pieces of units, several at a time, in the units' order.
 
     Args:
         scores: The folder of the pieces.
         places: The units.
-        bounds: To read only the statuses and what `ifd_within` looks at; None for `SCORE_COLUMNS`.
+        columns: To read the statuses and these only; None for `SCORE_COLUMNS`.
 
     Raises:
         SfRayError: A piece is missing, cannot be read, or has other rows than its name says.
     """
-    columns = SCORE_COLUMNS if bounds is None else ("status", *_columns_of(bounds))
+    wanted = SCORE_COLUMNS if columns is None else ("status", *columns)
     # With the column "row" the reader checks every row number.
-    for table in read_tables(scores, places, ["row", *columns]):
-        yield table.select(columns)
-
-
-def read_some_scores(
-    scores: Location, places: Sequence[Place], bounds: Bounds
-) -> Iterator[pa.Table]:
-    """Reads of units what `ifd_within` looks at.
-
-    Row numbers are not checked: every selection reads each piece once with `read_checked`.
-
-    Raises:
-        SfRayError: A piece is missing, cannot be read, or has another number of rows.
-    """
-    return read_tables(scores, places, _columns_of(bounds))
+    for table in read_tables(scores, places, ["row", *wanted]):
+        yield table.select(wanted)
 
 
 def read_digests(
-    scores: Location, places: Sequence[Place], bounds: Bounds
+    scores: Location, places: Sequence[Place], columns: Sequence[str]
 ) -> Iterator[UnitDigests]:
-    """Reads the digests of units, by which duplicates are found.
+    """Reads the digests of units, by which duplicates are found, and other columns.
 
     Raises:
         SfRayError: A piece is missing, cannot be read, or has another number of rows.
     """
 
     def read(place: Place) -> UnitDigests:
-        table = read_place(scores, place, ["digest", *_columns_of(bounds)])
+        table = read_place(scores, place, ["digest", *columns])
         digest = pa.concat_arrays(table["digest"].chunks)
         # The buffer may be that of a larger array, of which `digest` is a slice; where a value is
         # null it may hold any bytes.
         words = np.frombuffer(digest.buffers()[1], np.uint64).reshape(-1, 2)
         words = words[digest.offset : digest.offset + len(digest)]
         has_digest = digest.is_valid().to_numpy(zero_copy_only=False)
-        return UnitDigests(words, has_digest, ifd_within(table, bounds))
+        return UnitDigests(words, has_digest, table)
 
     return map_requests(scores, read, places)
 
 
-def _columns_of(bounds: Bounds) -> list[str]:
+def columns_of(bounds: Bounds) -> list[str]:
     """The columns of the score table that bounds look at."""
     return ["ifd", *(bound.column for bound in bounds.tokens)]
 

@@ -3,7 +3,8 @@
 Plain records: this module does not know how the rows were counted. No Ray.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from sf_ray.scoring.bad_rows import BadRow
 from sf_ray.selection.cutoffs import Cutoff, Cutoffs
@@ -74,6 +75,24 @@ class Ranking:
     def kept(self) -> int:
         """Rows that the cut-offs keep."""
         return sum(group.kept for group in self.groups)
+
+    def joined(self, requests: Sequence[GroupRequest]) -> "Ranking":
+        """The same rows in fewer groups, none of which has one cut-off.
+
+        Args:
+            requests: What was asked for of each of the fewer groups, which are divided into equally
+                many groups of this ranking, one after the other.
+        """
+        parts = len(self.groups) // max(1, len(requests))
+        groups = []
+        for number, request in enumerate(requests):
+            of_request = self.groups[number * parts : (number + 1) * parts]
+            eligible = sum(group.eligible for group in of_request)
+            kept = sum(group.kept for group in of_request)
+            groups.append(
+                GroupCutoff(request.name, request.rows, request.wanted, eligible, kept, None)
+            )
+        return replace(self, groups=tuple(groups))
 
     @property
     def cutoffs(self) -> Cutoffs:

@@ -7,17 +7,19 @@ rows that the steps before it have left.
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from sf_ray.config.options import SelectionOptions
 from sf_ray.config.quotas import Quota, rows_to_keep
 from sf_ray.corpus.planning import Corpus
 from sf_ray.runtime.log import WallTimes, timed
 from sf_ray.scoring.bad_rows import check_bad_fraction, refuse_without_scores
 from sf_ray.scoring.score_set import ScoreSet, format_of
+from sf_ray.selection.arms import Arm, arm_of
 from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Eligible, Grouping, Kept
 from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
-from sf_ray.selection.cutoff_tasks import count_values, rank
-from sf_ray.selection.cutoffs import Bounds, TokenBounds
+from sf_ray.selection.cutoff_tasks import count_lengths, count_values, rank, rank_again
 from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.diversity.embedding_run import embed_kept
 from sf_ray.selection.diversity.embedding_set import embedding_set_of
@@ -25,7 +27,8 @@ from sf_ray.selection.diversity.partition import Diversified
 from sf_ray.selection.diversity.partition_tasks import diversify
 from sf_ray.selection.duplicate_tasks import find_duplicates
 from sf_ray.selection.group_column import column_of
-from sf_ray.selection.ranking import GroupRequest
+from sf_ray.selection.lengths import share_out
+from sf_ray.selection.ranking import GroupRequest, Ranking
 from sf_ray.selection.read_tables import ReadTables
 from sf_ray.selection.selection import Selection
 
@@ -46,7 +49,7 @@ def select_rows(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) 
     corpus_pass = CorpusPass(score_set.marks, options.on_bad_shard == "skip", options.stall_s)
     units = score_set.units(corpus)
     chunks = chunks_of(units)
-    bounds = _bounds(options)
+    arm = arm_of(options)
     if options.quota is None:
         grouping = None
         keep = options.keep_count or options.keep_fraction or 0
@@ -55,10 +58,10 @@ def select_rows(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) 
         grouping, requests = _groups(options.quota, corpus, corpus_pass, chunks)
     duplicates = None
     if options.drop_duplicates:
-        eligible = Eligible(score_set.pieces, bounds)
+        eligible = Eligible(score_set.pieces, arm.bounds, arm.ranked_by)
         duplicates = find_duplicates(corpus_pass, units, corpus.rows, eligible)
         chunks = [chunk.without(duplicates) for chunk in chunks]
-    eligible = Eligible(score_set.pieces, bounds, grouping)
+    eligible = Eligible(score_set.pieces, arm.ranked_within, arm.ranked_by, grouping)
     known = ReadTables.with_room(corpus.rows)
     to_rank = corpus_pass if grouping else corpus_pass.for_scores(units)
     ranking = rank(to_rank, chunks, corpus.rows, eligible, requests, known)
@@ -66,7 +69,53 @@ def select_rows(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) 
     check_bad_fraction(corpus, row_format, statuses, ranking.bad, options.max_bad_fraction)
     refuse_without_scores(corpus, row_format, statuses, ranking.bad, "rows")
     kept = Kept(eligible, ranking.cutoffs)
+    if arm.by_length is not None:
+        if known is not None:
+            chunks = [known.for_chunk(chunk) for chunk in chunks]
+        kept, ranking = _by_length(arm, to_rank, chunks, corpus.rows, kept, ranking, requests)
     return Selection(corpus, corpus_pass, units, kept, ranking, duplicates, known=known)
+
+
+def _by_length(
+    arm: Arm,
+    corpus_pass: CorpusPass,
+    chunks: Sequence[Chunk],
+    rows: int,
+    kept: Kept,
+    ranking: Ranking,
+    requests: Sequence[GroupRequest],
+) -> tuple[Kept, Ranking]:
+    """Chooses so many rows of each length of answers as the arm wants.
+
+    Args:
+        arm: What is kept.
+        corpus_pass: How to go over the corpus.
+        chunks: The whole corpus.
+        rows: All rows of the corpus.
+        kept: The rows that are kept whatever their length.
+        ranking: How those were found.
+        requests: How many rows of each group are wanted, whatever their length.
+
+    Returns:
+        Reads the kept rows; and how many each group keeps. With a cut-off for each length, a group
+        has none of its own.
+    """
+    by_length = replace(kept.eligible, by_length=True)
+    matched = arm.by_length == "matched"
+    of_lengths = count_lengths(
+        corpus_pass, chunks, by_length, len(requests), kept.cutoffs if matched else None
+    )
+    if not matched:
+        of_lengths = np.stack(
+            [
+                share_out(request.wanted, of_group)
+                for request, of_group in zip(requests, of_lengths, strict=True)
+            ]
+        )
+    eligible = replace(by_length, bounds=arm.bounds, criterion=arm.drawn_by)
+    wanted = [GroupRequest("", 0, count) for count in of_lengths.reshape(-1).tolist()]
+    found = rank_again(corpus_pass, chunks, rows, eligible, wanted, ranking)
+    return Kept(eligible, found.cutoffs), found.joined(requests)
 
 
 def with_diversity(
@@ -103,16 +152,6 @@ def with_diversity(
     with timed("diversify", wall_s):
         diversity = diversify(selection, wanted, target)
     return replace(selection, diversity=diversity)
-
-
-def _bounds(options: SelectionOptions) -> Bounds:
-    bounds = (
-        TokenBounds("prompt_tokens", options.min_prompt_tokens, options.max_prompt_tokens),
-        TokenBounds("answer_tokens", options.min_answer_tokens, options.max_answer_tokens),
-    )
-    # A bound without ends costs the reading of a column, and says nothing.
-    given = tuple(bound for bound in bounds if (bound.low, bound.high) != (None, None))
-    return Bounds(options.min_ifd, options.max_ifd, given)
 
 
 def _groups(

@@ -1,7 +1,8 @@
 """A range of ranks: which rows are in it, and how many are in each of its bins.
 
-A row's rank is decided by its IFD (higher is better) and, among equal ones, by its position in the
-corpus (earlier is better). Plain arrays: this module does not know what is sought in a range.
+A row's rank is decided by its value (higher is better) and, among equal ones, by its position in
+the corpus (earlier is better). Plain arrays: this module does not know what is sought in a range,
+nor what the values are.
 """
 
 from dataclasses import dataclass, replace
@@ -10,20 +11,38 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Of IFD, as `ScoreRange` has them.
+# Of values, in their order: see `bits_of`.
 Bits = NDArray[np.uint64]
 # Of rows, in the corpus.
 Positions = NDArray[np.int64]
 
+_SIGN, _ALL = np.uint64(1 << 63), np.uint64((1 << 64) - 1)
+
 # Bins of one count. Between 0.5 and 1.0 a bin of the first count is 2^-9 wide.
 BINS = 1 << 18
+
+
+def bits_of(values: NDArray[np.float64]) -> Bits:
+    """[n] values -> [n] unsigned integers in the same order; those of NaN lie outside of all.
+
+    The bits of a float64, read as an integer, are in the float's order where it is positive, and in
+    the opposite order where it is negative.
+    """
+    # A negative zero becomes a positive one: they are the same value.
+    bits = (np.asarray(values, np.float64) + 0.0).view(np.uint64)
+    return bits ^ np.where(bits >> np.uint64(63), _ALL, _SIGN)
+
+
+def value_of(bits: np.uint64) -> float:
+    """The value that has these bits."""
+    return float((bits ^ (_SIGN if bits >> np.uint64(63) else _ALL)).view(np.float64))
 
 
 class RankKeys(NamedTuple):
     """What the ranks of some rows are decided by.
 
     Attributes:
-        bits: [n] bits of their IFD.
+        bits: [n] bits of their values.
         positions: [n]
     """
 
@@ -45,13 +64,12 @@ class SparseCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreRange:
-    """A range of ranks: IFD bits in [low_bits, high_bits), positions in [first, end).
+    """A range of ranks: bits of values in [low_bits, high_bits), positions in [first, end).
 
-    The bits of a float64 that is not negative, read as an integer, are in the float's order. A
-    range of several values of IFD is divided into bins by IFD, a range of one value by position.
+    A range of several values is divided into bins by value, a range of one value by position.
 
     Attributes:
-        low_bits, high_bits: Bits of the least IFD, and of the IFD behind the last.
+        low_bits, high_bits: Bits of the least value, and of the value behind the last.
         first, end: The least position, and the position behind the last.
         bins: How many bins the range is divided into.
     """
@@ -63,21 +81,21 @@ class ScoreRange:
     bins: int = BINS
 
     @classmethod
-    def between(cls, min_ifd: float, max_ifd: float, rows: int) -> "ScoreRange":
-        """Rows with IFD in [min_ifd, max_ifd) of a corpus of `rows` rows."""
-        low, high = (int(np.float64(value).view(np.uint64)) for value in (min_ifd, max_ifd))
+    def between(cls, least: float, end: float, rows: int) -> "ScoreRange":
+        """Rows with a value in [least, end) of a corpus of `rows` rows."""
+        low, high = bits_of(np.array([least, end])).tolist()
         return cls(low, high, 0, rows)
 
-    def select(self, ifd: NDArray[np.float64], positions: Positions) -> RankKeys:
-        """Those of [n] rows that are in the range; NaN (no score) never is."""
-        bits = np.ascontiguousarray(ifd, np.float64).view(np.uint64)
+    def select(self, values: NDArray[np.float64], positions: Positions) -> RankKeys:
+        """Those of [n] rows that are in the range; NaN (a row that does not count) never is."""
+        bits = bits_of(values)
         inside = (bits >= np.uint64(self.low_bits)) & (bits < np.uint64(self.high_bits))
         inside &= (positions >= self.first) & (positions < self.end)
         return RankKeys(bits[inside], positions[inside])
 
-    def count(self, ifd: NDArray[np.float64], positions: Positions) -> SparseCounts:
+    def count(self, values: NDArray[np.float64], positions: Positions) -> SparseCounts:
         """Counts those of [n] rows that are in the range, by bin."""
-        bits, positions = self.select(ifd, positions)
+        bits, positions = self.select(values, positions)
         bins: NDArray[np.int64]
         if self._one_value:
             bins = (positions - self.first) // self._width
@@ -94,7 +112,7 @@ class ScoreRange:
             counts: [bins] rows in each bin.
             wanted: Between 1 and the sum of `counts`.
         """
-        # Better ranks first: that is high IFD, but low positions.
+        # Better ranks first: that is high values, but low positions.
         ordered = counts if self._one_value else counts[::-1]
         reached = np.cumsum(ordered)
         at = int(np.searchsorted(reached, wanted))

@@ -27,7 +27,7 @@ class KeptByHand:
     """Stands for `Kept`: rows with an IFD are kept."""
 
     def read(self, chunk: Chunk) -> ChunkRows:
-        return ChunkRows(IFD[chunk.positions], chunk.positions, None)
+        return ChunkRows(IFD[chunk.positions], IFD[chunk.positions], chunk.positions, None)
 
 
 def chunk_of(corpus: Corpus) -> Chunk:

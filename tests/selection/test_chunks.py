@@ -58,16 +58,16 @@ def test_a_chunk_without_a_set_of_dropped_rows_drops_none(scores: Location) -> N
 
 def test_rows_of_groups_are_apart_and_in_order() -> None:
     ifd, positions = np.array([0.1, 0.2, 0.3, 0.4]), np.arange(4, 8)
-    groups = ChunkRows(ifd, positions, np.array([2, 0, 2, 0])).of_groups()
+    groups = ChunkRows(ifd, ifd, positions, np.array([2, 0, 2, 0])).of_groups()
     assert {code: rows.positions.tolist() for code, rows in groups.items()} == {
         0: [5, 7],
         2: [4, 6],
     }
-    assert groups[2].ifd.tolist() == [0.1, 0.3]
-    ((code, everything),) = ChunkRows(ifd, positions, None).of_groups().items()
+    assert groups[2].values.tolist() == [0.1, 0.3]
+    ((code, everything),) = ChunkRows(ifd, ifd, positions, None).of_groups().items()
     assert (code, everything.positions.tolist()) == (0, [4, 5, 6, 7])
     none = np.empty(0, np.int64)
-    assert ChunkRows(none.astype(float), none, none).of_groups() == {}
+    assert ChunkRows(none.astype(float), none.astype(float), none, none).of_groups() == {}
 
 
 def test_kept_rows_of_units_are_numbered_in_their_shard(scores: Location) -> None:

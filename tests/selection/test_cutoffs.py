@@ -81,7 +81,7 @@ def test_the_k_best_of_each_group_are_those_of_sorting(
     expected, searches = [], []
     ranges = [
         GroupRange(group, replace(score_range, bins=bins))
-        for group, score_range in first_ranges(Bounds(*bounds), max(len(values), 1), groups)
+        for group, score_range in first_ranges(bounds, max(len(values), 1), groups)
     ]
     for group in range(groups):
         ranked = by_rank(ifd, np.flatnonzero(good & (codes == group)))
@@ -149,6 +149,6 @@ def test_bounds_in_tokens_hold_at_both_ends(
 
 def test_counts_of_many_groups_stay_small() -> None:
     for groups in (1, 32, 33, 10_000):
-        ranges = first_ranges(Bounds(0, 1), 10**9, groups)
+        ranges = first_ranges((0, 1), 10**9, groups)
         assert sum(score_range.bins for _, score_range in ranges) * 8 <= 64 << 20
-    assert first_ranges(Bounds(0, 1), 10**9, 32)[0].range.bins == 1 << 18
+    assert first_ranges((0, 1), 10**9, 32)[0].range.bins == 1 << 18

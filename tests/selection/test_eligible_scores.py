@@ -8,13 +8,14 @@ import pytest
 
 from sf_ray.corpus.units import Place, Unit
 from sf_ray.errors import SfRayError
+from sf_ray.scoring.pieces import read_tables
 from sf_ray.selection.cutoffs import Bounds, TokenBounds
 from sf_ray.selection.eligible_scores import (
     SCORE_COLUMNS,
+    columns_of,
     ifd_within,
     read_checked,
     read_digests,
-    read_some_scores,
 )
 from sf_ray.storage.location import Location
 from tests.support.scored import shards_of, write_pieces
@@ -53,8 +54,8 @@ def test_rows_out_of_bounds_and_without_a_score_have_no_ifd(
     scores: Location, bounds: Bounds, eligible: list[float]
 ) -> None:
     for units in (
-        list(read_some_scores(scores, PLACES, bounds)),
-        list(read_checked(scores, PLACES, bounds)),
+        list(read_tables(scores, PLACES, columns_of(bounds))),
+        list(read_checked(scores, PLACES, columns_of(bounds))),
         list(read_checked(scores, PLACES, None)),
     ):
         assert [len(unit) for unit in units] == [3, 2]
@@ -62,10 +63,10 @@ def test_rows_out_of_bounds_and_without_a_score_have_no_ifd(
         np.testing.assert_array_equal(ifd, eligible)
 
 
-def test_checked_scores_have_statuses_and_all_columns_where_no_bounds_are_given(
+def test_checked_scores_have_statuses_and_all_columns_where_no_columns_are_given(
     scores: Location,
 ) -> None:
-    few = pa.concat_tables(read_checked(scores, PLACES, Bounds(0, 2)))
+    few = pa.concat_tables(read_checked(scores, PLACES, ["ifd"]))
     every = pa.concat_tables(read_checked(scores, PLACES, None))
     assert few.column_names == ["status", "ifd"]
     assert every.column_names == list(SCORE_COLUMNS)
@@ -74,13 +75,13 @@ def test_checked_scores_have_statuses_and_all_columns_where_no_bounds_are_given(
 
 
 def test_equal_rows_have_equal_digests_and_rows_without_one_say_so(scores: Location) -> None:
-    first, second = read_digests(scores, PLACES, Bounds(0, 1))
+    first, second = read_digests(scores, PLACES, ["ifd"])
     assert first.has_digest.tolist() == [True, True, False]
     assert second.has_digest.tolist() == [True, True]
     assert first.digest.shape == (3, 2)
     assert first.digest[0].tolist() == second.digest[0].tolist()
     assert first.digest[0].tolist() != first.digest[1].tolist()
-    np.testing.assert_array_equal(first.ifd, [0.5, np.nan, np.nan])
+    assert first.scores["ifd"].to_pylist() == [0.5, 1.0, None]
 
 
 def test_a_piece_of_other_rows_is_an_error_in_the_pass_that_checks_them(tmp_path: Path) -> None:
@@ -92,8 +93,8 @@ def test_a_piece_of_other_rows_is_an_error_in_the_pass_that_checks_them(tmp_path
     moved.write_bytes(whole.read_bytes())
     places = [Place(shard, Unit(1, 4))]
     with pytest.raises(SfRayError, match="does not hold the rows that its name says"):
-        list(read_checked(location, places, Bounds(0, 1)))
+        list(read_checked(location, places, ["ifd"]))
     longer = tmp_path / shard.piece(Unit(0, 4))
     longer.write_bytes(whole.read_bytes())
     with pytest.raises(SfRayError, match="does not hold the rows that its name says"):
-        list(read_some_scores(location, [Place(shard, Unit(0, 4))], Bounds(0, 1)))
+        list(read_tables(location, [Place(shard, Unit(0, 4))], ["ifd"]))

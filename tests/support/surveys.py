@@ -34,7 +34,7 @@ def make_rows(count: int, seed: int, ties: bool = False) -> SurveyedRows:
         np.where(ok, direct, np.nan),
         np.where(ok, direct * ifd, np.nan),
         np.where(ok, ifd, np.nan),
-        eligible,
+        np.where(eligible, ifd, np.nan),
         kept,
         np.full(count, 0.7),
     )

@@ -83,8 +83,9 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     ]
     facts.append(("eligible", f"{selection.eligible_rows:,}"))
     facts.append(("kept", f"{selection.kept_rows:,}"))
-    if selection.cutoff:
-        facts.append(("IFD of the cut-off", f"{selection.cutoff.ifd:.6f}"))
+    if (last := selection.cutoff) is not None:
+        value = f"{last.value:.6g}" if last.ifd is None else f"{last.ifd:.6f}"
+        facts.append((f"{selection.ranked_by} of the cut-off", value))
     if selection.groups is not None:
         facts.append(("quota", f"on {len(selection.groups):,} groups; see the manifest"))
     return facts

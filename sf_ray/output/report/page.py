@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from sf_ray.config.quotas import rows_to_keep
 from sf_ray.corpus.status import Status
-from sf_ray.output.manifest import Manifest
+from sf_ray.output.manifest import GroupResult, Manifest
 from sf_ray.output.report.html import render
 from sf_ray.output.report.page_plots import plots_of
 from sf_ray.output.report.row_kinds import RowKind, ScoreKind
@@ -29,6 +29,7 @@ _OPEN = (ScoreKind.BEST, ScoreKind.FIRST_MISSED)
 def render_page(manifest: Manifest, summary: Summary) -> str:
     """Renders the whole page, as HTML."""
     selection, survey = manifest.selection, summary.survey
+    cutoff = selection.cutoff.ifd if selection.cutoff else None
     groups = list(_groups(manifest, summary))
     return render(
         "page",
@@ -39,7 +40,7 @@ def render_page(manifest: Manifest, summary: Summary) -> str:
         rows=f"{manifest.input.rows:,}",
         tiles=_tiles(manifest),
         notes=_notes(manifest),
-        plots={name: Markup(svg) for name, svg in plots_of(survey, selection.cutoff).items()},
+        plots={name: Markup(svg) for name, svg in plots_of(survey, cutoff).items()},
         above=f"{survey.ok[-1]:,}" if survey.ok[-1] else "",
         besides="" if selection.groups is None else ", without the quota",
         fractions=list(_fractions(manifest, survey)),
@@ -48,7 +49,7 @@ def render_page(manifest: Manifest, summary: Summary) -> str:
         groups=groups[:_MOST_GROUPS],
         more_groups=_more(len(groups) - _MOST_GROUPS),
         groups_note=_groups_note(summary),
-        has_cutoffs=selection.groups is not None,
+        has_cutoffs=any(group["cutoff"] for group in groups),
         sections=list(_sections(summary)),
         accounts=list(_accounts(manifest, survey)),
         command=manifest.command,
@@ -66,7 +67,9 @@ def _tiles(manifest: Manifest) -> list[tuple[str, str]]:
         (f"{kept:,}", f"are kept ({_share(kept, rows)})"),
     ]
     if selection.cutoff:
-        tiles.append((f"{selection.cutoff.ifd:.4f}", "IFD of the cut-off"))
+        last = selection.cutoff
+        value = f"{last.value:.4g}" if last.ifd is None else f"{last.ifd:.4f}"
+        tiles.append((value, f"{selection.ranked_by} of the cut-off"))
     if selection.groups:
         with_cutoff = sum(1 for group in selection.groups.values() if group.kept)
         tiles.append((f"{with_cutoff:,}", "groups with a cut-off of their own"))
@@ -79,7 +82,7 @@ def _notes(manifest: Manifest) -> list[str]:
     diversity = selection.diversity
     if diversity and diversity.mean_similarity is not None:
         notes.append(
-            f"Of the {diversity.of_rows:,} rows with the best IFD, {selection.kept_rows:,} "
+            f"Of the {diversity.of_rows:,} rows that are ranked best, {selection.kept_rows:,} "
             "that best stand for all of them are kept (facility location; mean cosine to the "
             f"nearest kept row {diversity.mean_similarity:.3f})."
         )
@@ -139,8 +142,13 @@ def _groups(manifest: Manifest, summary: Summary) -> Iterator[dict[str, Any]]:
             "kept": f"{group.kept:,}",
             "share": _share(group.kept, group.rows),
             "percent": f"{100 * group.kept / group.rows:.1f}" if group.rows else "0",
-            "cutoff": f"{result.cutoff.ifd:.4f}" if result and result.cutoff else "",
+            "cutoff": _cutoff_as_text(result),
         }
+
+
+def _cutoff_as_text(result: GroupResult | None) -> str:
+    last = result.cutoff if result else None
+    return "" if last is None or last.ifd is None else f"{last.ifd:.4f}"
 
 
 def _more(count: int) -> str:

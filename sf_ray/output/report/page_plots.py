@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from sf_ray.output.manifest import LastKept
 from sf_ray.output.report.plots import Axis, Line, Scatter, density, histogram, short
 from sf_ray.output.report.survey import IFD_EDGES, IFD_WIDTH, PPL_EDGES, TOKEN_EDGES, Survey
 from sf_ray.output.report.surveyed_rows import Floats, Ints
@@ -12,16 +11,16 @@ from sf_ray.output.report.surveyed_rows import Floats, Ints
 _BINS_A_BAR, _LEAST_SHOWN = 64, 1.2
 
 
-def plots_of(survey: Survey, cutoff: LastKept | None) -> dict[str, str]:
+def plots_of(survey: Survey, cutoff: float | None) -> dict[str, str]:
     """Draws the plots: name in the template -> SVG.
 
     Args:
         survey: Of all rows.
-        cutoff: The cut-off, where all rows have the same one.
+        cutoff: IFD of the cut-off, where all rows have the same one.
     """
     direct, conditioned, ifd, prompts, answers, kept = survey.points.values.T
     is_kept = kept == 1
-    marks = [1.0] if cutoff is None else [1.0, cutoff.ifd]
+    marks = [1.0] if cutoff is None else [1.0, cutoff]
     levels = [Line(mark, kind="level") for mark in marks]
 
     def by_tokens(name: str, counts: Ints, tokens: Floats) -> str:
@@ -47,11 +46,11 @@ def plots_of(survey: Survey, cutoff: LastKept | None) -> dict[str, str]:
     }
 
 
-def _histogram(name: str, survey: Survey, cutoff: LastKept | None, width: float = 7.8) -> str:
+def _histogram(name: str, survey: Survey, cutoff: float | None, width: float = 7.8) -> str:
     """Rows with a score by IFD, kept and not kept."""
     lines = [Line(1.0, "1: no help")]
     if cutoff is not None:
-        lines.insert(0, Line(cutoff.ifd, f"cut-off {cutoff.ifd:.4f}"))
+        lines.insert(0, Line(cutoff, f"cut-off {cutoff:.4f}"))
     rest, kept = _bars(survey)
     edges = np.arange(len(rest) + 1, dtype=np.float64) * (_BINS_A_BAR * IFD_WIDTH)
     return histogram(name, Axis("IFD", edges), rest, kept, lines, width)

@@ -111,28 +111,21 @@ def summarise(selection: Selection, row_format: Format, column: GroupColumn | No
 def _survey(corpus: Location, kept: Kept, column: GroupColumn | None, part: _Part) -> Survey:
     places, eligible = part.eligible.places, kept.eligible
     table = pa.concat_tables(eligible.scores_of(part.eligible))
-    ifd = _floats(table["ifd"])
     tokens = {name: table[name].fill_null(-1).to_numpy().astype(np.int64) for name in _TOKENS}
-    within = eligible.bounds.holds(ifd)
-    for bound in eligible.bounds.tokens:
-        within &= bound.holds(tokens[bound.column])
-    within &= ~_dropped(part.eligible)
-    positions = part.eligible.positions
-    codes = (
-        eligible.grouping.codes(places) if eligible.grouping else np.zeros(len(positions), np.int64)
-    )
-    keeps = kept.cutoffs.keeps(np.where(within, ifd, np.nan), positions, codes)
+    ranked = eligible.rows_of(part.eligible, [table])
+    codes = np.zeros(len(ranked.positions), np.int64) if ranked.codes is None else ranked.codes
+    keeps = kept.cutoffs.keeps(ranked.values, ranked.positions, codes)
     rows = SurveyedRows(
-        positions=positions,
+        positions=ranked.positions,
         status=table["status"].to_numpy(),
         prompt_tokens=tokens["prompt_tokens"],
         answer_tokens=tokens["answer_tokens"],
         ppl_direct=_floats(table["ppl_direct"]),
         ppl_conditioned=_floats(table["ppl_conditioned"]),
-        ifd=ifd,
-        eligible=within,
+        ifd=_floats(table["ifd"]),
+        values=ranked.values,
         kept=keeps & ~_dropped(part.kept),
-        cutoff=kept.cutoffs.last_ifd[codes],
+        cutoff=kept.cutoffs.last_values[codes],
     )
     groups = None if column is None else _groups(corpus, places, column, rows)
     return survey_of(rows, int(table["truncated"].to_numpy().sum()), groups)

@@ -34,9 +34,9 @@ class SurveyedRows:
         ppl_direct: [n] perplexity of the answer alone; NaN where a row has no score.
         ppl_conditioned: [n] perplexity of the answer after its prompt; NaN likewise.
         ifd: [n] the ratio of the two; NaN likewise.
-        eligible: [n] whether a row may be kept.
+        values: [n] what rows are ranked by, which mostly is IFD; NaN where a row may not be kept.
         kept: [n] whether it is.
-        cutoff: [n] IFD of the cut-off of each row's group; NaN where the group keeps nothing.
+        cutoff: [n] value of the cut-off of each row's group; NaN where the group keeps nothing.
     """
 
     positions: Positions
@@ -46,7 +46,7 @@ class SurveyedRows:
     ppl_direct: Floats
     ppl_conditioned: Floats
     ifd: Floats
-    eligible: Flags
+    values: Floats
     kept: Flags
     cutoff: Floats
 
@@ -54,6 +54,11 @@ class SurveyedRows:
     def ok(self) -> Flags:
         """[n] whether a row has a score."""
         return ~np.isnan(self.ifd)
+
+    @property
+    def eligible(self) -> Flags:
+        """[n] whether a row may be kept."""
+        return ~np.isnan(self.values)
 
 
 @dataclass(frozen=True)
@@ -95,13 +100,13 @@ class Picks:
 
 def picks_of(rows: SurveyedRows) -> dict[RowKind, Picks]:
     """Picks rows of every kind; of statuses, those that occur."""
-    ok, ifd = rows.ok, rows.ifd
-    missed = ok & rows.eligible & ~rows.kept & (ifd <= rows.cutoff)
+    ok, ifd, values = rows.ok, rows.ifd, rows.values
+    missed = rows.eligible & ~rows.kept & (values <= rows.cutoff)
     # The lowest key comes first. With quotas, each row is compared with the cut-off of its group.
     keys: dict[RowKind, tuple[Floats, Flags]] = {
         ScoreKind.BEST: (-ifd, rows.kept),
-        ScoreKind.LAST_KEPT: (ifd - rows.cutoff, rows.kept),
-        ScoreKind.FIRST_MISSED: (rows.cutoff - ifd, missed),
+        ScoreKind.LAST_KEPT: (values - rows.cutoff, rows.kept),
+        ScoreKind.FIRST_MISSED: (rows.cutoff - values, missed),
         ScoreKind.BELOW_1: (-ifd, ok & (ifd < 1)),
         ScoreKind.ABOVE_1: (ifd, ok & (ifd >= 1)),
         ScoreKind.LOWEST: (ifd, ok),

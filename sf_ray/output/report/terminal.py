@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sf_ray.corpus.planning import SkippedShard
-from sf_ray.output.manifest import Diversity, GroupResult, Manifest, SelectionResult
+from sf_ray.output.manifest import Diversity, GroupResult, LastKept, Manifest, SelectionResult
 from sf_ray.output.manifest_scores import Scores
 from sf_ray.output.report.summary import ShownRow
 from sf_ray.runtime.console import SafeConsole
@@ -60,7 +60,10 @@ def print_manifest(manifest: Manifest, output: Location) -> None:
     console.print(_counts(manifest))
     if selection.cutoff:
         last = selection.cutoff
-        _print_line(console, f"cut-off  IFD {last.ifd:.6f} (row {last.row} of {last.shard})")
+        value = _cutoff_as_text(last)
+        _print_line(
+            console, f"cut-off  {selection.ranked_by} {value} (row {last.row} of {last.shard})"
+        )
     if selection.quota is not None and selection.groups is not None:
         column = " and ".join(selection.quota)  # of which there is one
         _print_groups(console, column, selection.groups)
@@ -119,7 +122,7 @@ def _counts(manifest: Manifest) -> Table:
     if dropped is not None:
         line("  of them copies of better rows", dropped)
     if selection.diversity:
-        line("of the best IFD", selection.rows_within_cutoff)
+        line(f"of the best {selection.ranked_by}", selection.rows_within_cutoff)
     line("kept", selection.kept_rows, style="bold")
     return table
 
@@ -149,7 +152,7 @@ def _print_groups(console: SafeConsole, column: str, groups: Mapping[str, GroupR
             Text(printable(value)),
             "" if group.asked is None else str(group.asked),
             *(f"{n:,}" for n in (group.rows, group.eligible, group.wanted, group.kept)),
-            f"{group.cutoff.ifd:.6f}" if group.cutoff else "",
+            _cutoff_as_text(group.cutoff) if group.cutoff else "",
         )
     console.print(table)
     if len(groups) > _GROUPS_SHOWN:
@@ -197,9 +200,16 @@ def _exact_as_text(scores: Scores, rows: int) -> str:
     )
 
 
+def _cutoff_as_text(last: LastKept) -> str:
+    return f"{last.value:.6g}" if last.ifd is None else f"{last.ifd:.6f}"
+
+
 def _bounds_as_text(selection: SelectionResult) -> str:
     low, high = selection.min_ifd, selection.max_ifd
-    texts = [f"IFD below {high:g}" if not low else f"an IFD from {low:g} to {high:g}"]
+    if high is None:
+        texts = [f"an IFD from {low:g} on"] if low else ["any IFD"]
+    else:
+        texts = [f"IFD below {high:g}" if not low else f"an IFD from {low:g} to {high:g}"]
     for what, least, most in (
         ("prompt", selection.min_prompt_tokens, selection.max_prompt_tokens),
         ("answer", selection.min_answer_tokens, selection.max_answer_tokens),

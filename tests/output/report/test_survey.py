@@ -131,7 +131,8 @@ def test_values_at_the_ends_of_the_axes_count_in_the_last_bins() -> None:
         np.array([1, 1, 1e5, 1e300, 10, 10.0]),
         np.array([1, 1, 1e5, 1e300, 10, 10.0]),
         np.array([0.0, 1.5, 2.0, 1e9, 0.5, 0.5]),
-        *(np.zeros(6, bool),) * 2,
+        np.full(6, np.nan),
+        np.zeros(6, bool),
         np.full(6, np.nan),
     )
     survey = survey_of(edge, 0, None)

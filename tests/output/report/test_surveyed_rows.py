@@ -26,10 +26,9 @@ def test_rows_at_the_cut_off_are_compared_with_that_of_their_group() -> None:
     rows = make_rows(40, 0)
     ifd = np.tile([0.9, 0.8, 0.5, 0.4], 10)
     cutoff = np.tile([0.9, 0.9, 0.5, 0.5], 10)
-    every = np.ones(40, bool)
     of_two_groups = SurveyedRows(
         **vars(rows)
-        | {"status": np.full(40, "ok", object), "ifd": ifd, "eligible": every}
+        | {"status": np.full(40, "ok", object), "ifd": ifd, "values": ifd}
         | {"cutoff": cutoff, "kept": ifd == cutoff}
     )
     picks = picks_of(of_two_groups)
