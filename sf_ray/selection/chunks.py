@@ -18,10 +18,17 @@ from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.criterion import BY_IFD, Criterion
 from sf_ray.selection.cutoffs import Bounds, Codes, Cutoffs
 from sf_ray.selection.duplicates import Digests, join
-from sf_ray.selection.eligible_scores import SCORE_COLUMNS, columns_of, ifd_within, read_digests
+from sf_ray.selection.eligible_scores import (
+    SCORE_COLUMNS,
+    TOKENS,
+    columns_of,
+    ifd_within,
+    read_digests,
+    tokens_of,
+)
 from sf_ray.selection.group_column import GroupColumn
 from sf_ray.selection.lengths import LENGTHS, length_of
-from sf_ray.selection.score_range import Positions
+from sf_ray.selection.score_range import Positions, Weights
 from sf_ray.storage.location import Location
 
 # Of rows, in their shard; `Positions` are those in the corpus.
@@ -107,10 +114,12 @@ class GroupRows(NamedTuple):
     Attributes:
         values: [n] what rows are ranked by; NaN where a row does not count.
         positions: [n]
+        weights: [n] how much each row counts; None where all count the same.
     """
 
     values: NDArray[np.float64]
     positions: Positions
+    weights: Weights | None = None
 
 
 @dataclass(frozen=True)
@@ -122,21 +131,27 @@ class ChunkRows:
         values: [rows] what rows are ranked by; NaN where a row does not count.
         positions: [rows]
         codes: [rows] the code of each row's group; None where there is one group.
+        weights: [rows] how much each row counts; None where all count the same.
     """
 
     ifd: NDArray[np.float64]
     values: NDArray[np.float64]
     positions: Positions
     codes: Codes | None
+    weights: Weights | None = None
 
     def of_groups(self) -> dict[int, GroupRows]:
         """Code -> the rows of that group, for the groups that occur in the chunk."""
         if self.codes is None:
-            return {0: GroupRows(self.values, self.positions)}
+            return {0: GroupRows(self.values, self.positions, self.weights)}
         order = np.argsort(self.codes, kind="stable")
         codes, starts = np.unique(self.codes[order], return_index=True)
         return {
-            int(code): GroupRows(self.values[rows], self.positions[rows])
+            int(code): GroupRows(
+                self.values[rows],
+                self.positions[rows],
+                None if self.weights is None else self.weights[rows],
+            )
             # Not strict: of no rows there is no code, but `np.split` makes one empty part.
             for code, rows in zip(codes, np.split(order, starts[1:]), strict=False)
         }
@@ -153,6 +168,7 @@ class Eligible:
         grouping: The groups that rows are in; None where all rows are one group.
         by_length: Whether each group is divided into one for each length of answers, whose code is
             `LENGTHS` times that of the group, and the length.
+        by_tokens: Whether a row counts as many times as it has tokens, of prompt and answer.
     """
 
     scores: Location
@@ -160,12 +176,17 @@ class Eligible:
     criterion: Criterion = BY_IFD
     grouping: Grouping | None = None
     by_length: bool = False
+    by_tokens: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of the score table that are looked at."""
-        by_length = ("answer_tokens",) if self.by_length else ()
-        return tuple(dict.fromkeys([*columns_of(self.bounds), *self.criterion.columns, *by_length]))
+        more = list(self.criterion.columns)
+        if self.by_length:
+            more.append("answer_tokens")
+        if self.by_tokens:
+            more += TOKENS
+        return tuple(dict.fromkeys([*columns_of(self.bounds), *more]))
 
     @property
     def ranks_by_ifd(self) -> bool:
@@ -210,7 +231,9 @@ class Eligible:
         if chunk.dropped is not None:
             ifd[chunk.dropped.flags(chunk.start, chunk.stop)] = np.nan
         values = self._values(chunk.places, table, ifd)
-        return ChunkRows(ifd, values, chunk.positions, self.codes(chunk.places, table))
+        codes = self.codes(chunk.places, table)
+        weights = tokens_of(table) if self.by_tokens else None
+        return ChunkRows(ifd, values, chunk.positions, codes, weights)
 
     def codes(self, places: Sequence[Place], scores: pa.Table) -> Codes | None:
         """[rows] the code of each row's group; None where all rows are one group.

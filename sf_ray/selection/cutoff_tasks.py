@@ -223,6 +223,7 @@ def gather_rows(
         RankKeys(
             np.concatenate([keys.bits for keys in keys_of_range]),
             np.concatenate([keys.positions for keys in keys_of_range]),
+            np.concatenate([keys.weights for keys in keys_of_range]),
         )
         for keys_of_range in keys_of_ranges
     ]

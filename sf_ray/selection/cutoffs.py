@@ -125,7 +125,8 @@ class Search(NamedTuple):
 
     Attributes:
         within: The range that holds it.
-        wanted: How many of the best rows of the range are wanted: between 1 and all.
+        wanted: How many of the best rows of the range are wanted: between 1 and all. Where rows
+            have weights, the sum of theirs, which the last row reaches.
     """
 
     within: GroupRange
@@ -186,8 +187,9 @@ def find_cutoffs(
     keys_of = dict(zip(ranges, gather(list(ranges)), strict=True)) if ranges else {}
     cutoffs = []
     for search in narrowed:
-        bits, positions = keys_of[search.within]
-        last = np.lexsort((positions, ~bits))[search.wanted - 1]
+        bits, positions, weights = keys_of[search.within]
+        order = np.lexsort((positions, ~bits))
+        last = order[np.searchsorted(np.cumsum(weights[order]), search.wanted)]
         cutoffs.append(Cutoff(value_of(bits[last]), int(positions[last])))
     return cutoffs
 

@@ -28,6 +28,9 @@ SCORE_COLUMNS = (
     "ifd",
 )
 
+# Columns whose sum is what a row costs to train on.
+TOKENS = ("prompt_tokens", "answer_tokens")
+
 
 @dataclass(frozen=True)
 class UnitDigests:
@@ -98,3 +101,9 @@ def ifd_within(table: pa.Table, bounds: Bounds) -> NDArray[np.float64]:
         # Only a row that was not scored may have no token count, and such a row has no IFD.
         eligible &= bound.holds(table[bound.column].fill_null(-1).to_numpy().astype(np.int64))
     return np.where(eligible, ifd, np.nan)
+
+
+def tokens_of(table: pa.Table) -> NDArray[np.int64]:
+    """[rows] tokens of prompt and answer that rows were scored with; 0 where they were not."""
+    prompt, answer = (table[name].fill_null(0).to_numpy().astype(np.int64) for name in TOKENS)
+    return prompt + answer

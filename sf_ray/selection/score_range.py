@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 Bits = NDArray[np.uint64]
 # Of rows, in the corpus.
 Positions = NDArray[np.int64]
+# How much each row counts: 1, or the number of its tokens.
+Weights = NDArray[np.int64]
 
 _SIGN, _ALL = np.uint64(1 << 63), np.uint64((1 << 64) - 1)
 
@@ -44,10 +46,12 @@ class RankKeys(NamedTuple):
     Attributes:
         bits: [n] bits of their values.
         positions: [n]
+        weights: [n] how much each row counts.
     """
 
     bits: Bits
     positions: Positions
+    weights: Weights
 
 
 class SparseCounts(NamedTuple):
@@ -55,7 +59,7 @@ class SparseCounts(NamedTuple):
 
     Attributes:
         bins: [n] numbers of bins.
-        rows: [n] how many rows each has.
+        rows: [n] how many rows each has; or the sum of their weights.
     """
 
     bins: NDArray[np.int64]
@@ -86,22 +90,28 @@ class ScoreRange:
         low, high = bits_of(np.array([least, end])).tolist()
         return cls(low, high, 0, rows)
 
-    def select(self, values: NDArray[np.float64], positions: Positions) -> RankKeys:
+    def select(
+        self, values: NDArray[np.float64], positions: Positions, weights: Weights | None = None
+    ) -> RankKeys:
         """Those of [n] rows that are in the range; NaN (a row that does not count) never is."""
         bits = bits_of(values)
         inside = (bits >= np.uint64(self.low_bits)) & (bits < np.uint64(self.high_bits))
         inside &= (positions >= self.first) & (positions < self.end)
-        return RankKeys(bits[inside], positions[inside])
+        weights = np.ones(len(bits), np.int64) if weights is None else weights
+        return RankKeys(bits[inside], positions[inside], weights[inside])
 
-    def count(self, values: NDArray[np.float64], positions: Positions) -> SparseCounts:
+    def count(
+        self, values: NDArray[np.float64], positions: Positions, weights: Weights | None = None
+    ) -> SparseCounts:
         """Counts those of [n] rows that are in the range, by bin."""
-        bits, positions = self.select(values, positions)
+        bits, positions, counted = self.select(values, positions, weights)
         bins: NDArray[np.int64]
         if self._one_value:
             bins = (positions - self.first) // self._width
         else:
             bins = ((bits - np.uint64(self.low_bits)) // np.uint64(self._width)).astype(np.int64)
-        counts = np.bincount(bins)
+        # Sums of integers below 2^53 are exact.
+        counts = np.bincount(bins, None if weights is None else counted).astype(np.int64)
         occur = np.flatnonzero(counts)
         return SparseCounts(occur, counts[occur])
 

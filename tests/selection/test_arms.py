@@ -110,7 +110,7 @@ def kept(options: SelectOptions, corpus: Corpus, score_set: ScoreSet) -> list[in
 
 
 def random_number(seed: int, row: ScoredRow) -> float:
-    (shard, _), = shards_of(row.row + 1, unit_rows=1)
+    ((shard, _),) = shards_of(row.row + 1, unit_rows=1)
     place = Place(shard, Unit(row.row, row.row + 1))
     named = place._replace(shard=_named(shard, row.shard))
     return float(AtRandom(seed).values([named], pa.table({}))[0])

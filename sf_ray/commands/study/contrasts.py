@@ -82,7 +82,9 @@ def contrasts_of(
     corrected = _holm(raw)
     known = int(np.isfinite(raw).sum())
     found = []
-    for (arm, other), mean, error, df, p in zip(pairs, means, errors, degrees, corrected, strict=True):
+    for (arm, other), mean, error, df, p in zip(
+        pairs, means, errors, degrees, corrected, strict=True
+    ):
         quantiles = student.ppf([1 - ALPHA / 2 / max(1, known), POWER], df)
         verdict: Verdict = "no verdict"
         if not np.isnan(p):
