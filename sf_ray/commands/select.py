@@ -209,7 +209,7 @@ def _request_id(
     names = SelectionOptions.model_fields.keys() - CorpusOptions.model_fields.keys() - {"output"}
     values = options.model_dump(include=set(names)) | {"max_ifd": options.kept_below}
     # Left out where they change nothing: outputs of older versions keep their id.
-    for name, default in (("by", "ifd"), ("rank_by", "ifd")):
+    for name, default in (("by", "ifd"), ("rank_by", "ifd"), ("keep_tokens", None)):
         if values[name] == default:
             del values[name]
     if options.by not in ("random", "length-matched"):

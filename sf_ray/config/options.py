@@ -23,7 +23,7 @@ from sf_ray.config.value_types import (
 )
 
 # Options that say how much to keep; a selection takes exactly one of them.
-HOW_MUCH = ("keep_fraction", "keep_count", "quota")
+HOW_MUCH = ("keep_fraction", "keep_count", "keep_tokens", "quota")
 # The ways to say which rows are the best, and the scores that they may look at.
 ARMS = ("ifd", "ifd-low", "random", "longest", "length-normalised", "length-matched")
 SCORES = ("ifd", "loss-delta", "ppl-direct", "ppl-conditioned", "answer-tokens")
@@ -213,6 +213,12 @@ class SelectionOptions(CorpusOptions):
         default=None, gt=0, le=1, description="Keep this fraction of all input rows."
     )
     keep_count: int | None = Field(default=None, ge=1, description="Keep this many rows.")
+    keep_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Keep the best rows until they have this many tokens of prompt and answer, "
+        "inside the window of the scoring; the row that reaches the number is the last.",
+    )
     quota: ColumnQuota | None = Field(
         default=None,
         description="How much to keep of each value of a column: source=0.1 (the same of every "
@@ -303,7 +309,8 @@ class SelectionOptions(CorpusOptions):
             raise ValueError(f"{flags} exclude each other: give one")
         if not given:
             raise ValueError(
-                "how much to keep is missing: give --keep-fraction, --keep-count or --quota"
+                "how much to keep is missing: give --keep-fraction, --keep-count, --keep-tokens or "
+                "--quota"
             )
         return self
 

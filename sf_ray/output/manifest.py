@@ -134,6 +134,9 @@ class SelectionResult(Record):
         default="all input rows", description="The rows that `keep_fraction` is a fraction of."
     )
     keep_count: Count | None = Field(default=None, description="Number of rows to keep.")
+    keep_tokens: Count | None = Field(
+        default=None, description="Tokens of prompt and answer that the kept rows are to have."
+    )
     quota: Mapping[str, Mapping[str, int | float]] | None = Field(
         default=None,
         description="One column -> its values -> a count of rows (integer) or a fraction of the "

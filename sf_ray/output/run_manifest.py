@@ -188,6 +188,7 @@ def _selection(request: RunRequest, corpus: Corpus, result: RunResult) -> Select
         keep_fraction=options.keep_fraction,
         keep_fraction_of="all input rows",
         keep_count=options.keep_count,
+        keep_tokens=options.keep_tokens,
         quota=None if quota is None else {quota.column: dict(quota.shares)},
         min_ifd=options.min_ifd,
         max_ifd=options.kept_below if math.isfinite(options.kept_below) else None,

@@ -311,7 +311,7 @@ class Kept:
         rows = self.eligible.read(chunk)
         keeps = self.cutoffs.keeps(rows.values, rows.positions, rows.codes)
         ifd, values = (np.where(keeps, of_rows, np.nan) for of_rows in (rows.ifd, rows.values))
-        return ChunkRows(ifd, values, rows.positions, None)
+        return ChunkRows(ifd, values, rows.positions, None, rows.weights)
 
     def of_units(self, chunk: Chunk) -> Iterator[PlacedRows]:
         """The kept rows of each unit of a chunk, for the units that have any.

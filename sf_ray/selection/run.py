@@ -19,7 +19,14 @@ from sf_ray.selection.arms import Arm, arm_of
 from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Eligible, Grouping, Kept
 from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
-from sf_ray.selection.cutoff_tasks import count_lengths, count_values, rank, rank_again
+from sf_ray.selection.cutoff_tasks import (
+    count_lengths,
+    count_rows,
+    count_values,
+    rank,
+    rank_again,
+)
+from sf_ray.selection.cutoffs import Cutoffs, first_ranges
 from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.diversity.embedding_run import embed_kept
 from sf_ray.selection.diversity.embedding_set import embedding_set_of
@@ -52,7 +59,8 @@ def select_rows(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) 
     arm = arm_of(options)
     if options.quota is None:
         grouping = None
-        keep = options.keep_count or options.keep_fraction or 0
+        # Of so many tokens nobody knows how many rows they are: all, at first.
+        keep = options.keep_count or options.keep_fraction or corpus.rows
         requests = [GroupRequest("", corpus.rows, rows_to_keep(corpus.rows, keep))]
     else:
         grouping, requests = _groups(options.quota, corpus, corpus_pass, chunks)
@@ -69,11 +77,48 @@ def select_rows(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) 
     check_bad_fraction(corpus, row_format, statuses, ranking.bad, options.max_bad_fraction)
     refuse_without_scores(corpus, row_format, statuses, ranking.bad, "rows")
     kept = Kept(eligible, ranking.cutoffs)
+    if known is not None:
+        chunks = [known.for_chunk(chunk) for chunk in chunks]
+    if options.keep_tokens is not None:
+        normalised = arm.by_length == "normalised"
+        ranking = _with_tokens(to_rank, chunks, eligible, ranking, options.keep_tokens, normalised)
+        kept = Kept(eligible, ranking.cutoffs)
+        requests = [GroupRequest("", corpus.rows, ranking.kept)]
     if arm.by_length is not None:
-        if known is not None:
-            chunks = [known.for_chunk(chunk) for chunk in chunks]
         kept, ranking = _by_length(arm, to_rank, chunks, corpus.rows, kept, ranking, requests)
     return Selection(corpus, corpus_pass, units, kept, ranking, duplicates, known=known)
+
+
+def _with_tokens(
+    corpus_pass: CorpusPass,
+    chunks: Sequence[Chunk],
+    eligible: Eligible,
+    ranking: Ranking,
+    tokens: int,
+    in_proportion: bool,
+) -> Ranking:
+    """The best rows that together have so many tokens.
+
+    Args:
+        corpus_pass: How to go over the corpus.
+        chunks: The whole corpus.
+        eligible: Reads which rows may be kept; all are one group.
+        ranking: How all of them were found.
+        tokens: The last row is the one that reaches this number.
+        in_proportion: The number of rows is that share of all which `tokens` are of all tokens:
+            what rows of every length have, together.
+    """
+    (group,) = ranking.groups
+    weighted = replace(eligible, by_tokens=True)
+    request = GroupRequest("", group.rows, tokens)
+    (found,) = rank_again(corpus_pass, chunks, group.rows, weighted, [request], ranking).groups
+    if in_proportion and found.eligible:
+        rows = min(group.eligible, group.eligible * tokens // found.eligible)
+    else:
+        everything = first_ranges(eligible.within, group.rows, 1)
+        best = Kept(eligible, Cutoffs((found.cutoff,)))
+        rows = int(count_rows(corpus_pass, chunks, best, everything).sum())
+    return replace(ranking, groups=(replace(group, wanted=rows, kept=rows, cutoff=found.cutoff),))
 
 
 def _by_length(

@@ -77,7 +77,8 @@ def put(rows: Sequence[ScoredRow], sizes: Sequence[int]) -> tuple[Corpus, ScoreS
     place = Location(f"memory://{uuid.uuid4().hex}")
     score_set = score_set_of(place, IDENTITY)
     describe(score_set, "m")
-    units = shards_of(*sizes, unit_rows=UNIT_ROWS)
+    shards = tuple(shard for shard, _ in shards_of(*sizes, unit_rows=UNIT_ROWS))
+    units = [(shard, units_of(shard.row_groups, UNIT_ROWS)) for shard in shards]
     values = [
         {"status": "bad_row"}
         if row.ifd is None
@@ -90,8 +91,6 @@ def put(rows: Sequence[ScoredRow], sizes: Sequence[int]) -> tuple[Corpus, ScoreS
         for row in rows
     ]
     write_pieces(score_set.pieces, units, values)
-    shards = tuple(shard for shard, _ in units)
-    assert [units_of(shard.row_groups, UNIT_ROWS) for shard in shards] == [it for _, it in units]
     return Corpus(Location("memory://corpus"), shards, (pa.schema([]),)), score_set
 
 
@@ -122,6 +121,22 @@ def _named(shard: Any, name: str) -> Any:
     return replace(shard, file=replace(shard.file, relative=name))
 
 
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    by=st.sampled_from(["ifd", "ifd-low", "random", "longest"]),
+    tokens=st.sampled_from([1, 100, 2000, 10**9]),
+)
+def test_the_best_rows_are_kept_until_they_have_the_tokens(seed: int, by: Any, tokens: int) -> None:
+    rows, sizes = made(seed, (40, 30)), (40, 30)
+    options = options_of(by=by, keep_tokens=tokens)
+    left, expected = tokens, []
+    for row in ranked(options, rows):
+        if left > 0:
+            expected.append(row.position)
+            left -= row.tokens
+    assert kept(options, *put(rows, sizes)) == sorted(expected)
+
+
 def score(options: SelectOptions, row: ScoredRow) -> float:
     assert row.ifd is not None
     return {
@@ -131,6 +146,24 @@ def score(options: SelectOptions, row: ScoredRow) -> float:
         "ppl-conditioned": row.ppl_conditioned,
         "answer-tokens": row.tokens,
     }[options.rank_by]
+
+
+def ranked(options: SelectOptions, rows: Sequence[ScoredRow]) -> list[ScoredRow]:
+    """The rows that may be kept, the best first, of an arm that looks at no length."""
+    value = {
+        "ifd": lambda row: -score(options, row),
+        "ifd-low": lambda row: score(options, row),
+        "random": lambda row: -random_number(options.seed, row),
+        "longest": lambda row: -row.tokens,
+    }[options.by]
+    within = [
+        row
+        for row in rows
+        if row.ifd is not None
+        and options.min_ifd <= row.ifd < options.kept_below
+        and row.tokens >= (options.min_answer_tokens or 0)
+    ]
+    return sorted(within, key=lambda row: (value(row), row.position))
 
 
 def defined(options: SelectOptions, rows: Sequence[ScoredRow]) -> list[int]:
@@ -159,15 +192,8 @@ def defined(options: SelectOptions, rows: Sequence[ScoredRow]) -> list[int]:
         return lengths
 
     one = options.best_below
-    if options.by == "ifd":
-        found = best(within(one), wanted)
-    elif options.by == "ifd-low":
-        low = sorted(within(math.inf), key=lambda row: (score(options, row), row.position))
-        found = low[:wanted]
-    elif options.by == "random":
-        found = drawn(within(math.inf), wanted)
-    elif options.by == "longest":
-        found = sorted(within(math.inf), key=lambda row: (-row.tokens, row.position))[:wanted]
+    if not options.by.startswith("length-"):
+        found = ranked(options, rows)[:wanted]
     elif options.by == "length-matched":
         pool = of_lengths(within(math.inf))
         found = [

@@ -85,7 +85,7 @@ def test_fewer_eligible_rows_than_wanted_are_all_kept_and_none_wanted_need_no_cu
 
 def test_each_group_has_a_cutoff_of_its_own(scores: Location) -> None:
     grouping = cast(Grouping, ByParity())
-    eligible = Eligible(scores, Bounds(0, 1), grouping)
+    eligible = Eligible(scores, Bounds(0, 1), grouping=grouping)
     requests = [GroupRequest("even", 7, 2), GroupRequest("odd", 7, 1), GroupRequest("absent", 0, 3)]
     chunks = chunks_of(UNITS, units_a_task=1)
     ranking = rank(in_this_process, chunks, len(IFD), eligible, requests)
