@@ -157,7 +157,7 @@ def measure_ours(pieces: str, rows: str) -> dict[str, Any]:
         ranking = rank(corpus_pass, chunks_of(units), total, eligible, asked, known)
         (cutoff,) = ranking.cutoffs.by_group
         assert cutoff
-        return cutoff.ifd
+        return cutoff.value
 
     return measured(select)
 

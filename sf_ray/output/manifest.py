@@ -125,7 +125,17 @@ class Diversity(Record):
 
 
 class SelectionResult(Record):
-    """What was asked of the selection, and the rows that it keeps."""
+    """What was asked of the selection, and the rows that it keeps.
+
+    `keep_tokens`, `by`, `rank_by` and `seed` are missing where they say nothing: the highest IFD
+    is the best.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra=lambda schema: [
+            schema["required"].remove(key) for key in ("keep_tokens", "by", "rank_by", "seed")
+        ]
+    )
 
     keep_fraction: float | None = Field(
         default=None, description="Fraction of all input rows to keep."

@@ -5,6 +5,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sf_ray
 from sf_ray.config.options import SelectionOptions
@@ -188,7 +189,6 @@ def _selection(request: RunRequest, corpus: Corpus, result: RunResult) -> Select
         keep_fraction=options.keep_fraction,
         keep_fraction_of="all input rows",
         keep_count=options.keep_count,
-        keep_tokens=options.keep_tokens,
         quota=None if quota is None else {quota.column: dict(quota.shares)},
         min_ifd=options.min_ifd,
         max_ifd=options.kept_below if math.isfinite(options.kept_below) else None,
@@ -197,9 +197,7 @@ def _selection(request: RunRequest, corpus: Corpus, result: RunResult) -> Select
         min_answer_tokens=options.min_answer_tokens,
         max_answer_tokens=options.max_answer_tokens,
         dropped_duplicates=result.dropped_duplicates,
-        by=options.by,
-        rank_by=None if options.by in ("random", "longest") else options.rank_by,
-        seed=options.seed if options.by in ("random", "length-matched") else None,
+        **_arm(options),
         order=options.order,
         wanted_rows=ranking.wanted,
         eligible_rows=ranking.eligible,
@@ -208,6 +206,19 @@ def _selection(request: RunRequest, corpus: Corpus, result: RunResult) -> Select
         diversity=_diversity(request, ranking.kept, diversity),
         kept_rows=ranking.kept if diversity is None else len(diversity.rows),
     )
+
+
+def _arm(options: SelectionOptions) -> dict[str, Any]:
+    """The keys that say more than that the highest IFD is the best; none where it is."""
+    keys: dict[str, Any] = {}
+    if options.keep_tokens is not None:
+        keys["keep_tokens"] = options.keep_tokens
+    if (options.by, options.rank_by) != ("ifd", "ifd"):
+        keys["by"] = options.by
+        keys["rank_by"] = None if options.by in ("random", "longest") else options.rank_by
+    if options.by in ("random", "length-matched"):
+        keys["seed"] = options.seed
+    return keys
 
 
 def _groups(

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.selection.score_range import ScoreRange
+from sf_ray.selection.score_range import ScoreRange, bits_of, value_of
 
 # Few distinct values, so that ties are the rule; NaN is a row without a score.
 scores = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.5000000001, 1.5, float("nan")]), min_size=1)
@@ -29,4 +29,13 @@ def test_narrowing_ends_at_the_row_of_the_wanted_rank(
         assert left == 1
         last = score_range.select(ifd, positions)
         assert last.positions.tolist() == [row]
-        assert last.bits.view(np.float64).tolist() == [ifd[row]]
+        assert [value_of(bits) for bits in last.bits] == [ifd[row]]
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=2))
+def test_bits_are_in_the_order_of_any_values(values: list[float]) -> None:
+    bits = bits_of(np.array(values))
+    assert [value_of(it) for it in bits] == [value + 0.0 for value in values]
+    assert np.argsort(bits, kind="stable").tolist() == np.argsort(values, kind="stable").tolist()
+    nan = bits_of(np.array([np.nan, -np.nan]))
+    assert ((nan < bits.min()) | (nan > bits.max())).all()

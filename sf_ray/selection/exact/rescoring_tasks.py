@@ -132,7 +132,7 @@ def find_near(selection: Selection, bands: Bands) -> NearRows:
     # Where all eligible rows of a group are kept, its cut-off decides nothing: the bounds do.
     cuts = np.array(
         [
-            group.cutoff.ifd if group.cutoff and group.kept < group.eligible else np.nan
+            group.cutoff.value if group.cutoff and group.kept < group.eligible else np.nan
             for group in selection.ranking.groups
         ]
     )
