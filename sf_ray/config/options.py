@@ -25,8 +25,8 @@ from sf_ray.config.value_types import (
 # Options that say how much to keep; a selection takes exactly one of them.
 HOW_MUCH = ("keep_fraction", "keep_count", "keep_tokens", "quota")
 # The ways to say which rows are the best, and the scores that they may look at.
-ARMS = ("ifd", "ifd-low", "random", "longest", "length-normalised", "length-matched")
-SCORES = ("ifd", "loss-delta", "ppl-direct", "ppl-conditioned", "answer-tokens")
+By = Literal["ifd", "ifd-low", "random", "longest", "length-normalised", "length-matched"]
+Score = Literal["ifd", "loss-delta", "ppl-direct", "ppl-conditioned", "answer-tokens"]
 
 
 class Options(BaseModel):
@@ -226,14 +226,14 @@ class SelectionOptions(CorpusOptions):
         'rows (with a point) or a count. "*" stands for all other values, of which else nothing is '
         "kept. meta.source is a nested column, null a missing value.",
     )
-    by: Literal[ARMS] = Field(
+    by: By = Field(
         default="ifd",
         description="Which rows are the best. ifd: the highest score; ifd-low: the lowest; random: "
         "by a hash of shard, row and --seed; longest: the most answer tokens; length-normalised: "
         "the highest score among answers of one length, as many of each length as it has of the "
         "eligible rows; length-matched: random rows with answers as long as those that ifd keeps.",
     )
-    rank_by: Literal[SCORES] = Field(
+    rank_by: Score = Field(
         default="ifd",
         description="The score that --by ifd, ifd-low and the two by length look at: IFD; its "
         "logarithm, which is the difference of the losses; one of the two perplexities; the number "

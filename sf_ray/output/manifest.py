@@ -11,7 +11,7 @@ those of a newer sf_ray, and are ignored.
 
 import json
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
@@ -124,6 +124,11 @@ class Diversity(Record):
     )
 
 
+def _say_that_arms_are_optional(schema: dict[str, Any]) -> None:
+    for key in ("keep_tokens", "by", "rank_by", "seed"):
+        schema["required"].remove(key)
+
+
 class SelectionResult(Record):
     """What was asked of the selection, and the rows that it keeps.
 
@@ -131,11 +136,7 @@ class SelectionResult(Record):
     is the best.
     """
 
-    model_config = ConfigDict(
-        json_schema_extra=lambda schema: [
-            schema["required"].remove(key) for key in ("keep_tokens", "by", "rank_by", "seed")
-        ]
-    )
+    model_config = ConfigDict(json_schema_extra=_say_that_arms_are_optional)
 
     keep_fraction: float | None = Field(
         default=None, description="Fraction of all input rows to keep."

@@ -7,18 +7,17 @@ Ray, no model.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from sf_ray.config.options import Score
 from sf_ray.corpus.units import Place
 
 Floats = NDArray[np.float64]
 
-# What the score table says of a row, by the names of `--rank-by`.
-Score = Literal["ifd", "loss-delta", "ppl-direct", "ppl-conditioned", "answer-tokens"]
 # Score -> the column of the score table that has it. The difference of the losses is ln IFD.
 _COLUMNS: dict[Score, str] = {
     "ifd": "ifd",
@@ -123,7 +122,8 @@ class AtRandom:
             rows = np.arange(unit.start, unit.stop, dtype=np.uint64)
             hashes.append(_mixed(rows ^ self._key(shard.file.relative)))
         # A double has 53 bits.
-        return (np.concatenate(hashes) >> np.uint64(11)) * 2.0**-53
+        numbers: Floats = (np.concatenate(hashes) >> np.uint64(11)).astype(np.float64)
+        return numbers * 2.0**-53
 
     def _key(self, shard: str) -> np.uint64:
         name, seed = shard.encode("utf-8", "surrogatepass"), self.seed.to_bytes(8, "little")

@@ -106,4 +106,5 @@ def ifd_within(table: pa.Table, bounds: Bounds) -> NDArray[np.float64]:
 def tokens_of(table: pa.Table) -> NDArray[np.int64]:
     """[rows] tokens of prompt and answer that rows were scored with; 0 where they were not."""
     prompt, answer = (table[name].fill_null(0).to_numpy().astype(np.int64) for name in TOKENS)
-    return prompt + answer
+    tokens: NDArray[np.int64] = prompt + answer
+    return tokens

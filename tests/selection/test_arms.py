@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.config.options import ARMS, SCORES, SelectOptions
+from sf_ray.config.options import By, Score, SelectOptions
 from sf_ray.config.quotas import rows_to_keep
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.units import Place, Unit, units_of
@@ -230,8 +230,8 @@ def _in_this_process() -> Iterator[None]:
 @given(
     seed=st.integers(0, 2**32 - 1),
     sizes=st.lists(st.integers(1, 60), min_size=1, max_size=3),
-    by=st.sampled_from(ARMS),
-    rank_by=st.sampled_from(SCORES),
+    by=st.sampled_from(get_args(By)),
+    rank_by=st.sampled_from(get_args(Score)),
     keep=st.sampled_from([0.05, 0.1, 0.3, 1.0]),
     more=st.sampled_from([{}, {"min_ifd": 0.6}, {"min_answer_tokens": 30}]),
     draw=st.sampled_from([0, 7]),

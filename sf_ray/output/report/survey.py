@@ -146,7 +146,7 @@ def nothing(with_groups: bool) -> Survey:
     floats, counts, flags = np.empty(0), np.empty(0, np.int64), np.empty(0, np.bool_)
     status = np.empty(0, np.object_)
     rows = SurveyedRows(
-        counts, status, counts, counts, floats, floats, floats, flags, flags, cutoff=floats
+        counts, status, counts, counts, floats, floats, floats, floats, flags, floats
     )
     return survey_of(rows, 0, {} if with_groups else None)
 
