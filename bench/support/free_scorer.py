@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import ray.cloudpickle
 
 from sf_ray.commands.setup import Specs
-from sf_ray.corpus.examples import Example
+from sf_ray.corpus.examples import Example, Problem
 from sf_ray.corpus.formats import SampleRow
 from sf_ray.corpus.readers.json_lines import LINES
 from sf_ray.corpus.rows import rows_of
@@ -49,7 +49,7 @@ class Settings:
         on_poison: On an answer with the word `POISON`, "raise" an error, "die", or "": score it.
         dies_reading: A shard over which each process dies that reads it.
         dies_at_start: The actor's process ends instead of starting.
-        digests: Rows with equal answers get equal digests, so that they are copies.
+        digests: Rows get the digests of their examples, so that equal ones are copies.
         embeds: Embeddings cost nothing either.
     """
 
@@ -107,7 +107,8 @@ class FreeEncodingSpec(EncodingSpec):
             "status": pa.repeat(pa.scalar("ok"), rows.num_rows),
         }
         if _settings.digests:
-            encoded["digest"] = pa.array(map(_digest, answers.to_pylist()), pa.binary(16))
+            examples = map(self.format.render, rows_of(rows))
+            encoded["digest"] = pa.array(map(_digest, examples), pa.binary(16))
         if _settings.on_poison:
             poisoned = pc.fill_null(pc.match_substring(answers, POISON), False)
             encoded["poisoned"] = poisoned
@@ -194,8 +195,8 @@ def _of_word(word: str) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(32)
 
 
-def _digest(answer: str | None) -> bytes | None:
-    return None if answer is None else hashlib.blake2b(answer.encode(), digest_size=16).digest()
+def _digest(example: Example | Problem) -> bytes | None:
+    return example.digest if isinstance(example, Example) else None
 
 
 def free_scores(shard: str, start: int, rows: int, tokens: pa.ChunkedArray) -> pa.Table:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from sf_ray.commands.locations import location_of, model_storage_options
-from sf_ray.commands.select import is_done, select_and_write
+from sf_ray.commands.select import SelectionInputs, is_done, select_and_write
 from sf_ray.commands.setup import (
     KnownFooters,
     Specs,
     check_columns,
     check_places,
+    excluded_files,
     find_encoding,
     join_cluster,
     list_corpus,
@@ -97,9 +98,10 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
         scoring, corpus = _prepare(options, planned, specs, wall_s)
         score_set = scoring.score_set
         exact = _needs_float32(options, score_set)
-        if is_done(options, corpus, score_set, embedder, options.exact_sample if exact else None):
+        inputs = SelectionInputs(embedder, excluded_files(options, scoring.encoding.format))
+        if is_done(options, corpus, score_set, inputs, options.exact_sample if exact else None):
             return corpus.skipped
-        _check_shared(options, corpus, score_set, embedder)
+        _check_shared(options, corpus, score_set, inputs)
         with (
             lease(location_of(options, options.output)) as held,
             _lease_to_score(score_set, corpus, exact),
@@ -107,9 +109,9 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
             _try_rights(options)
             _keep_plan(planned, corpus, score_set)
             corpus, scored = _score(options, corpus, scoring, wall_s)
-            exactly = partial(select_exactly, options, scoring) if exact else None
+            exactly = partial(select_exactly, options, scoring, inputs.excluded) if exact else None
             return select_and_write(
-                options, corpus, score_set, embedder, scored, wall_s, held, exactly
+                options, corpus, score_set, inputs, scored, wall_s, held, exactly
             ).skipped
 
 
@@ -139,16 +141,17 @@ def select(options: SelectOptions, specs: Specs = Specs()) -> SkippedShards:  # 
         score_set = find_score_set(planned.scores, options.scoring_id)
         corpus = usable_shards(options, planned.corpus, format_of(score_set))
         corpus = without_bad(options, corpus, score_set)
-        if is_done(options, corpus, score_set, embedder):
+        inputs = SelectionInputs(embedder, excluded_files(options, format_of(score_set)))
+        if is_done(options, corpus, score_set, inputs):
             return corpus.skipped
         _refuse_missing_scores(corpus, score_set)
         start_ray(options.ray_address)
-        _check_shared(options, corpus, score_set, embedder)
+        _check_shared(options, corpus, score_set, inputs)
         with lease(location_of(options, options.output)) as held:
             _try_rights(options)
             _keep_plan(planned, corpus, score_set)
             return select_and_write(
-                options, corpus, score_set, embedder, Scored(), wall_s, held
+                options, corpus, score_set, inputs, Scored(), wall_s, held
             ).skipped
 
 
@@ -199,20 +202,22 @@ def _check_shared(
     options: CorpusOptions,
     corpus: Corpus,
     score_set: ScoreSet,
-    embedder: EmbedderSpec | None = None,
+    inputs: SelectionInputs = SelectionInputs(),  # noqa: B008 - frozen
 ) -> None:
     """Refuses a local place that some node of the cluster does not see."""
     read, written = dict(corpus_files(corpus)), list[tuple[str, Location]]()
     if isinstance(options, ScoringOptions):
         read |= model_files("--model", options.model)
-    if embedder is not None:
-        read |= model_files("--encoder", embedder.model.name)
+    if inputs.embedder is not None:
+        read |= model_files("--encoder", inputs.embedder.model.name)
+    for files in inputs.excluded:
+        read |= corpus_files(files.corpus, "--exclude")
     if isinstance(options, SelectionOptions):
         output = Output(location_of(options, options.output))
         written += [("OUTPUT", output.location), *within("OUTPUT", output.data, output.exports)]
     # Whoever only selects may have no right to write scores. Embeddings go beside them, and marks
     # of bad shards.
-    writes = isinstance(options, ScoringOptions) or embedder is not None
+    writes = isinstance(options, ScoringOptions) or inputs.embedder is not None
     if writes or options.on_bad_shard == "skip":
         written += [("SCORES", score_set.location), *within("SCORES", score_set.pieces)]
     else:

@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from sf_ray.commands.locations import location_of
 from sf_ray.config.options import CorpusOptions, SelectionOptions
@@ -29,6 +30,7 @@ from sf_ray.selection.corpus_pass import MarkedBadError
 from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.exact.rescoring import Rescoring
 from sf_ray.selection.exact.run import ExactSelection
+from sf_ray.selection.excluded import ExcludedFiles
 from sf_ray.selection.group_column import GroupColumn, column_of, group_problem
 from sf_ray.selection.run import select_rows, with_diversity
 from sf_ray.selection.selection import Selection
@@ -39,11 +41,24 @@ from sf_ray.storage.location import Location, whole_path
 Exactly = Callable[[Corpus], ExactSelection]
 
 
+@dataclass(frozen=True)
+class SelectionInputs:
+    """What a selection reads beside the corpus and its scores.
+
+    Attributes:
+        embedder: The encoder that `--diversify-to` needs; None without that option.
+        excluded: The files of `--exclude`.
+    """
+
+    embedder: EmbedderSpec | None = None
+    excluded: tuple[ExcludedFiles, ...] = ()
+
+
 def is_done(
     options: SelectionOptions,
     corpus: Corpus,
     score_set: ScoreSet,
-    embedder: EmbedderSpec | None,
+    inputs: SelectionInputs,
     exact_sample: int | None = None,
 ) -> bool:
     """Whether the output answers this very request already; if so, prints what it holds.
@@ -51,7 +66,7 @@ def is_done(
     `exact_sample` are the rows of the sample of an exact selection; None for another one.
     """
     output = Output(location_of(options, options.output))
-    manifest = output.finished(_request_id(options, corpus, score_set, embedder, exact_sample))
+    manifest = output.finished(_request_id(options, corpus, score_set, inputs, exact_sample))
     if manifest is not None:
         say("nothing to do: the output is there, whole, and of this very request")
         print_manifest(manifest, output.location)
@@ -62,7 +77,7 @@ def select_and_write(
     options: SelectionOptions,
     corpus: Corpus,
     score_set: ScoreSet,
-    embedder: EmbedderSpec | None,
+    inputs: SelectionInputs,
     scored: Scored,
     wall_s: WallTimes,
     held: HeldLease,
@@ -74,7 +89,7 @@ def select_and_write(
         options: Options of the run.
         corpus: The corpus.
         score_set: Scores of all units of the corpus.
-        embedder: The encoder that `--diversify-to` needs; None without that option.
+        inputs: What is read beside the two.
         scored: What this run scored, for the manifest.
         wall_s: Gets the seconds of each step.
         held: The lease on OUTPUT, which is checked before anything final is overwritten.
@@ -90,7 +105,7 @@ def select_and_write(
     # While Ray's tasks select and write, this process has nothing else to do.
     threading.Thread(target=load_drawing, daemon=True).start()
     selection, rescoring, written = _select_and_write_shards(
-        options, corpus, score_set, embedder, output, wall_s, exactly
+        options, corpus, score_set, inputs, output, wall_s, exactly
     )
     exported = None
     if options.export is not None:
@@ -100,13 +115,13 @@ def select_and_write(
             )
     with timed("survey", wall_s):
         summary = _summary(options, score_set, selection)
-    duplicates = selection.duplicates
+    duplicates, excluded = selection.duplicates, selection.excluded
     manifest = manifest_of(
         _request(
             options,
             selection.corpus,
             score_set,
-            embedder,
+            inputs,
             None if rescoring is None else rescoring.asked,
         ),
         selection.corpus,
@@ -116,6 +131,8 @@ def select_and_write(
             rescoring=rescoring,
             ranking=selection.ranking,
             dropped_duplicates=None if duplicates is None else len(duplicates),
+            excluded=[files.corpus for files in inputs.excluded],
+            excluded_rows=0 if excluded is None else len(excluded),
             diversity=selection.diversity,
             shards=written,
             export=exported,
@@ -140,7 +157,7 @@ def _select_and_write_shards(
     options: SelectionOptions,
     corpus: Corpus,
     score_set: ScoreSet,
-    embedder: EmbedderSpec | None,
+    inputs: SelectionInputs,
     output: Output,
     wall_s: WallTimes,
     exactly: Exactly | None,
@@ -154,11 +171,11 @@ def _select_and_write_shards(
             rescoring = None
             with timed("select" if exactly is None else "exact", wall_s):
                 if exactly is None:
-                    selection = select_rows(options, corpus, score_set)
+                    selection = select_rows(options, corpus, score_set, inputs.excluded)
                 else:
                     selection, rescoring = exactly(corpus)
-            if embedder is not None:
-                selection = with_diversity(selection, options, score_set, embedder, wall_s)
+            if inputs.embedder is not None:
+                selection = with_diversity(selection, options, score_set, inputs.embedder, wall_s)
             with timed("write", wall_s):
                 return selection, rescoring, write_kept(options, selection, output)
         except MarkedBadError:
@@ -176,12 +193,13 @@ def _request(
     options: SelectionOptions,
     corpus: Corpus,
     score_set: ScoreSet,
-    embedder: EmbedderSpec | None,
+    inputs: SelectionInputs,
     exact_sample: int | None,
 ) -> RunRequest:
     """What was asked for, as the manifest says it."""
+    embedder = inputs.embedder
     return RunRequest(
-        request_id=_request_id(options, corpus, score_set, embedder, exact_sample),
+        request_id=_request_id(options, corpus, score_set, inputs, exact_sample),
         command=command_line(_anywhere(options), lambda uri: Location(uri).public_uri),
         options=options,
         encoder=Location(embedder.model.name).public_uri if embedder else "",
@@ -192,16 +210,15 @@ def _request(
 def _anywhere(options: SelectionOptions) -> SelectionOptions:
     """The options with absolute paths of input, scores and output: right in any directory."""
     places = {name: getattr(options, name, None) for name in ("input", "scores", "output")}
-    return options.model_copy(
-        update={name: whole_path(place) for name, place in places.items() if place}
-    )
+    whole: dict[str, Any] = {name: whole_path(place) for name, place in places.items() if place}
+    return options.model_copy(update=whole | {"exclude": list(map(whole_path, options.exclude))})
 
 
 def _request_id(
     options: SelectionOptions,
     corpus: Corpus,
     score_set: ScoreSet,
-    embedder: EmbedderSpec | None,
+    inputs: SelectionInputs,
     exact_sample: int | None,
 ) -> str:
     """A hash of everything that decides which files are written, and of what they hold."""
@@ -214,7 +231,11 @@ def _request_id(
             del values[name]
     if options.by not in ("random", "length-matched"):
         del values["seed"]
-    encoder = embedder and embedder.model.fingerprint
+    # The fingerprints stand for the files.
+    del values["exclude"]
+    if inputs.excluded:
+        values["excluded"] = [files.corpus.fingerprint for files in inputs.excluded]
+    encoder = inputs.embedder and inputs.embedder.model.fingerprint
     decided = [corpus.fingerprint, score_set.scoring_id, values, encoder]
     if exact_sample is not None:  # else left out: outputs of older versions keep their id
         decided.append({"exact_sample": exact_sample})

@@ -18,7 +18,7 @@ from sf_ray.config.options import CorpusOptions, ScoringOptions, SelectionOption
 from sf_ray.corpus.columns import as_in_json, in_words, unused_text
 from sf_ray.corpus.formats import Format, resolve_format
 from sf_ray.corpus.newly_read import newly_read
-from sf_ray.corpus.plan_cache import Sample, read_footers
+from sf_ray.corpus.plan_cache import Sample, read_footers, sample_of
 from sf_ray.corpus.planning import Corpus, passed_over_text, plan_corpus, say_skipped
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.corpus.sampling import field_names
@@ -42,6 +42,7 @@ from sf_ray.runtime.log import WallTimes, say, timed
 from sf_ray.scoring.engine_spec import EngineSpec
 from sf_ray.scoring.score_set import ScoreSet
 from sf_ray.selection.diversity.embedder import EmbedderSpec
+from sf_ray.selection.excluded import ExcludedFiles
 from sf_ray.selection.group_column import column_of
 from sf_ray.storage.files import read_bytes
 from sf_ray.storage.listing import overlap
@@ -173,6 +174,35 @@ def check_columns(options: SelectionOptions, corpus: Corpus, sample: Sample) -> 
             raise UsageError(
                 f"{flag}: no row of a sample has the field {column!r}; they have {list(names)}"
             )
+
+
+def excluded_files(options: SelectionOptions, row_format: Format) -> tuple[ExcludedFiles, ...]:
+    """Lists the files of `--exclude`.
+
+    Args:
+        options: Names the files.
+        row_format: The format of the corpus, which files with its columns have too; another one is
+            recognised.
+
+    Raises:
+        SfRayError: There are no such files, or they hold rows of no known format.
+    """
+    found = []
+    for place in options.exclude:
+        location = location_of(options, place)
+        corpus = plan_corpus(replace(location, max_row_bytes=options.max_row_bytes))
+        sample = sample_of(None, corpus).rows
+        names = field_names(corpus, sample)
+        held = row_format
+        if not set(row_format.top_columns) <= set(names):
+            try:
+                held = resolve_format(names, "auto", {}, sample)
+            except SfRayError as error:
+                raise SfRayError(f"--exclude {location.public_uri}: {error}") from None
+        if corpus.file_type is FileType.JSON:
+            held = as_in_json(held, sample)
+        found.append(ExcludedFiles(corpus, held))
+    return tuple(found)
 
 
 def find_encoding(

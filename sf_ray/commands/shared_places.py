@@ -40,14 +40,19 @@ class Places:
     written: Sequence[tuple[str, Location]] = ()
 
 
-def corpus_files(corpus: Corpus) -> dict[tuple[str, str], list[str]]:
-    """The local files of a corpus, for `Places.read`."""
+def corpus_files(corpus: Corpus, flag: str = "INPUT") -> dict[tuple[str, str], list[str]]:
+    """The local files of a corpus, for `Places.read`.
+
+    Args:
+        corpus: The corpus.
+        flag: What errors call it.
+    """
     path = local_path(corpus.location)
     if path is None:
         return {}
     if corpus.location.is_remote:  # a chain: an archive on a disk
-        return {("INPUT", corpus.location.public_uri): [path]}
-    return {("INPUT", path): [shard.file.path for shard in corpus.shards]}
+        return {(flag, corpus.location.public_uri): [path]}
+    return {(flag, path): [shard.file.path for shard in corpus.shards]}
 
 
 def score_files(score_set: ScoreSet) -> dict[tuple[str, str], list[str]]:

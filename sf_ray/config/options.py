@@ -18,6 +18,7 @@ from sf_ray.config.value_types import (
     Fractions,
     JsonObject,
     Names,
+    Places,
     Share,
     ShownRows,
 )
@@ -270,6 +271,12 @@ class SelectionOptions(CorpusOptions):
         default=False,
         description="Of all rows with the same prompt and answer, in whichever shards, keep at "
         "most the best one. Copies are dropped before a fraction, count or quota is filled.",
+    )
+    exclude: Places = Field(
+        default=[],
+        description="Keep no row whose prompt and answer stand, word for word, in a row of these "
+        "files: a directory, a file or a glob, or several with commas between. For evaluation "
+        "sets, and the held-out rows of a study.",
     )
     diversify_to: Share | None = Field(
         default=None,

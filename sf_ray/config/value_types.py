@@ -60,6 +60,7 @@ Names = Annotated[
     BeforeValidator(_list_from_text),
     Field(min_length=2),
 ]
+Places = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_list_from_text)]
 # At most 10, because a run keeps the texts of 10 rows of each kind (PICKS in output/report).
 ShownRows = Annotated[int, Field(ge=1, le=10)]
 Share = Annotated[int | float, BeforeValidator(share_from), Field(gt=0)]

@@ -124,19 +124,30 @@ class Diversity(Record):
     )
 
 
-def _say_that_arms_are_optional(schema: dict[str, Any]) -> None:
-    for key in ("keep_tokens", "by", "rank_by", "seed"):
+_OPTIONAL_OF_SELECTION = ("keep_tokens", "by", "rank_by", "seed", "excluded", "excluded_rows")
+
+
+def _say_what_is_optional(schema: dict[str, Any]) -> None:
+    for key in _OPTIONAL_OF_SELECTION:
         schema["required"].remove(key)
+
+
+class ExcludedInput(Record):
+    """Files whose rows may not be kept."""
+
+    uri: str = Field(description="Where they lie.")
+    fingerprint: str = Field(description="Hash of their paths, sizes and versions.")
+    rows: Count = Field(description="Rows of all files.")
 
 
 class SelectionResult(Record):
     """What was asked of the selection, and the rows that it keeps.
 
-    `keep_tokens`, `by`, `rank_by` and `seed` are missing where they say nothing: the highest IFD
-    is the best.
+    What later versions have added is missing where it says nothing: the highest IFD is the best,
+    and no files are excluded.
     """
 
-    model_config = ConfigDict(json_schema_extra=_say_that_arms_are_optional)
+    model_config = ConfigDict(json_schema_extra=_say_what_is_optional)
 
     keep_fraction: float | None = Field(
         default=None, description="Fraction of all input rows to keep."
@@ -165,6 +176,10 @@ class SelectionResult(Record):
         default=None,
         description="Copies of better rows, which are not eligible; null without "
         "`--drop-duplicates`.",
+    )
+    excluded: tuple[ExcludedInput, ...] = Field(default=(), description="The files of `--exclude`.")
+    excluded_rows: Count = Field(
+        default=0, description="Rows that stand in those files, which are not eligible."
     )
     by: str = Field(default="ifd", description="Which rows are the best: a value of `--by`.")
     rank_by: str | None = Field(

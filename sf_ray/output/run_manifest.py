@@ -16,6 +16,7 @@ from sf_ray.output.export_formats import Export
 from sf_ray.output.manifest import (
     MANIFEST_VERSION,
     Diversity,
+    ExcludedInput,
     ExportedFiles,
     GroupResult,
     Input,
@@ -74,6 +75,8 @@ class RunResult:
         rescoring: What `--exact` scored again; None where it had nothing to do.
         ranking: The cut-offs, and the counts that they were found by.
         dropped_duplicates: Copies of better rows; None where none were looked for.
+        excluded: Files whose rows may not be kept.
+        excluded_rows: Rows of the corpus that stand in them.
         diversity: The rows chosen among those that the cut-offs keep; None where all are kept.
         shards: Filtered shards; those without rows have no file.
         export: The exported files; None without `--export`.
@@ -83,6 +86,8 @@ class RunResult:
     rescoring: Rescoring | None
     ranking: Ranking
     dropped_duplicates: int | None
+    excluded: Sequence[Corpus]
+    excluded_rows: int
     diversity: Diversified | None
     shards: Sequence[WrittenShard]
     export: Export | None
@@ -197,6 +202,7 @@ def _selection(request: RunRequest, corpus: Corpus, result: RunResult) -> Select
         min_answer_tokens=options.min_answer_tokens,
         max_answer_tokens=options.max_answer_tokens,
         dropped_duplicates=result.dropped_duplicates,
+        **_excluded(result),
         **_arm(options),
         order=options.order,
         wanted_rows=ranking.wanted,
@@ -219,6 +225,19 @@ def _arm(options: SelectionOptions) -> dict[str, Any]:
     if options.by in ("random", "length-matched"):
         keys["seed"] = options.seed
     return keys
+
+
+def _excluded(result: RunResult) -> dict[str, Any]:
+    """The keys of excluded files; none where there are no such files."""
+    if not result.excluded:
+        return {}
+    files = tuple(
+        ExcludedInput(
+            uri=corpus.location.public_uri, fingerprint=corpus.fingerprint, rows=corpus.rows
+        )
+        for corpus in result.excluded
+    )
+    return {"excluded": files, "excluded_rows": result.excluded_rows}
 
 
 def _groups(

@@ -33,6 +33,14 @@ class Bitmap:
         at = positions - self.first
         np.bitwise_or.at(self.bits, at >> 3, (1 << (at & 7)).astype(np.uint8))
 
+    def __or__(self, other: "Bitmap") -> "Bitmap":
+        """The positions that are in either set; both begin and end at the same position."""
+        return Bitmap(self.first, self.bits | other.bits)
+
+    def without(self, other: "Bitmap") -> "Bitmap":
+        """The positions that are not in the other set; both begin and end at the same position."""
+        return Bitmap(self.first, self.bits & ~other.bits)
+
     def others(self) -> "Bitmap":
         """The positions that are not in the set, and up to seven behind the last one."""
         return Bitmap(self.first, ~self.bits)

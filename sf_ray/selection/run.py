@@ -33,20 +33,28 @@ from sf_ray.selection.diversity.embedding_set import embedding_set_of
 from sf_ray.selection.diversity.partition import Diversified
 from sf_ray.selection.diversity.partition_tasks import diversify
 from sf_ray.selection.duplicate_tasks import find_duplicates
+from sf_ray.selection.excluded import ExcludedFiles
+from sf_ray.selection.excluded_tasks import find_excluded
 from sf_ray.selection.group_column import column_of
 from sf_ray.selection.lengths import share_out
 from sf_ray.selection.ranking import GroupRequest, Ranking
 from sf_ray.selection.read_tables import ReadTables
-from sf_ray.selection.selection import Selection
+from sf_ray.selection.selection import Selection, either
 
 
-def select_rows(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) -> Selection:
+def select_rows(
+    options: SelectionOptions,
+    corpus: Corpus,
+    score_set: ScoreSet,
+    files: Sequence[ExcludedFiles] = (),
+) -> Selection:
     """Finds the cut-offs that the options ask for; `--diversify-to` is left to `with_diversity`.
 
     Args:
         options: Options of the run.
         corpus: The corpus.
         score_set: Scores of all units of the corpus.
+        files: Files whose examples may not be kept.
 
     Raises:
         MarkedBadError: Shards turned out to be bad.
@@ -64,11 +72,16 @@ def select_rows(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) 
         requests = [GroupRequest("", corpus.rows, rows_to_keep(corpus.rows, keep))]
     else:
         grouping, requests = _groups(options.quota, corpus, corpus_pass, chunks)
-    duplicates = None
+    excluded, duplicates = None, None
+    if files:
+        excluded = find_excluded(corpus_pass, units, corpus.rows, score_set.pieces, files)
+        chunks = [chunk.without(excluded) for chunk in chunks]
     if options.drop_duplicates:
         eligible = Eligible(score_set.pieces, arm.bounds, arm.ranked_by)
         duplicates = find_duplicates(corpus_pass, units, corpus.rows, eligible)
-        chunks = [chunk.without(duplicates) for chunk in chunks]
+        if excluded is not None:  # with which all of their copies are excluded
+            duplicates = duplicates.without(excluded)
+        chunks = [chunk.without(either(duplicates, excluded)) for chunk in chunks]
     eligible = Eligible(score_set.pieces, arm.ranked_within, arm.ranked_by, grouping)
     known = ReadTables.with_room(corpus.rows)
     to_rank = corpus_pass if grouping else corpus_pass.for_scores(units)
@@ -86,7 +99,7 @@ def select_rows(options: SelectionOptions, corpus: Corpus, score_set: ScoreSet) 
         requests = [GroupRequest("", corpus.rows, ranking.kept)]
     if arm.by_length is not None:
         kept, ranking = _by_length(arm, to_rank, chunks, corpus.rows, kept, ranking, requests)
-    return Selection(corpus, corpus_pass, units, kept, ranking, duplicates, known=known)
+    return Selection(corpus, corpus_pass, units, kept, ranking, duplicates, excluded, known=known)
 
 
 def _with_tokens(

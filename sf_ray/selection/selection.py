@@ -16,6 +16,13 @@ from sf_ray.selection.ranking import Ranking
 from sf_ray.selection.read_tables import ReadTables
 
 
+def either(one: Bitmap | None, other: Bitmap | None) -> Bitmap | None:
+    """The rows that are in one of two sets of the same corpus; None where there are no sets."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one | other
+
+
 @dataclass(frozen=True)
 class Selection:
     """The kept rows of a corpus. Stays on the driver: tasks get the parts that they need.
@@ -28,6 +35,8 @@ class Selection:
         ranking: The cut-offs, and the counts that they were found by.
         duplicates: Rows that are dropped because an equal row is ranked higher; None where
             duplicates are not dropped.
+        excluded: Rows that are dropped because they stand in excluded files; None where no files
+            are excluded.
         diversity: The rows that were chosen among those that the cut-offs keep; None where all of
             those are kept.
         known: Scores that tasks need not read again; None where tasks read what they need.
@@ -39,13 +48,19 @@ class Selection:
     kept: Kept
     ranking: Ranking
     duplicates: Bitmap | None = None
+    excluded: Bitmap | None = None
     diversity: Diversified | None = None
     known: ReadTables | None = None
 
     @property
+    def ineligible(self) -> Bitmap | None:
+        """Rows that may not be kept whatever their scores are; None where there are none."""
+        return either(self.duplicates, self.excluded)
+
+    @property
     def dropped(self) -> Bitmap | None:
-        """Rows that are not kept whatever their IFD is; None where there are none."""
-        return self.duplicates if self.diversity is None else self.diversity.rows.others()
+        """Rows that are not kept whatever their scores are; None where there are none."""
+        return self.ineligible if self.diversity is None else self.diversity.rows.others()
 
     @property
     def rows(self) -> int:

@@ -41,7 +41,7 @@ def write_corpus(folder: Path) -> None:
     rows = [
         {
             "id": number,
-            "instruction": f"count to {number}",
+            "instruction": "copy it" if number % 5 == 4 else f"count to {number}",
             "output": output_of(number),
             "tag": "ab"[number % 2],
             "meta": {"source": sources[number % 7 % 5], "stars": number % 4}
@@ -102,6 +102,10 @@ def source_of(row: Row) -> str:
 
 def best_first(rows: list[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: -row["ifd"])  # stable: earlier first
+
+
+def ids(rows: list[Row]) -> set[int]:
+    return {row["id"] for row in rows}
 
 
 def without_copies(rows: list[Row]) -> list[Row]:
@@ -166,6 +170,43 @@ def test_quotas_of_what_is_left_within_bounds_and_without_copies(
     )[2]  # fmt: skip
 
 
+def test_what_stands_in_excluded_files_and_all_its_copies_are_not_kept(
+    scored: list[Row], corpus: Path, tmp_path: Path, sf_ray_cli: Cli
+) -> None:
+    held_out, chats = tmp_path / "held-out", tmp_path / "chats.jsonl"
+    command = ["select", str(corpus), str(tmp_path / "scores")]
+    assert sf_ray_cli(*command, str(held_out), "--by", "random", "--keep-count", "30")[0] == 0
+    # Another file type and format, with a row that holds no example.
+    said = [{"role": "user", "content": "count to 3"}, {"role": "assistant", "content": "so 3"}]
+    said[1]["content"] = output_of(3)
+    lines = [{"messages": said}, {"messages": None}]
+    chats.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    held = {row["digest"] for row in scored if row["id"] in ids(read(held_out / "data"))}
+    held |= {row["digest"] for row in scored if row["id"] == 3}
+    out = tmp_path / "out"
+    command += [str(out), "--exclude", f"{held_out}/data,{chats}", "--keep-fraction", "0.5"]
+    code, stdout, stderr = sf_ray_cli(*command, "--drop-duplicates")
+    assert code == 0, stderr
+    excluded = [row for row in scored if row["digest"] in held]
+    assert len(excluded) > 31, "copies are among them"
+    assert f"{len(excluded)} rows are equal to one of" in stderr
+    assert "1 rows there hold no example" in stderr
+    eligible = [row for row in scored if row["digest"] not in held and (row["ifd"] or 2) < 1]
+    candidates = without_copies(eligible)
+    assert ids(read(out / "data")) == {row["id"] for row in best_first(candidates)[:100]}
+    selection = json.loads((out / "manifest.json").read_text())["selection"]
+    assert selection["excluded_rows"] == len(excluded)
+    assert [files["rows"] for files in selection["excluded"]] == [30, 2]
+    assert selection["eligible_rows"] == len(candidates)
+    assert selection["dropped_duplicates"] == len(eligible) - len(candidates)
+    assert "and not excluded" in " ".join(stdout.split())
+
+    assert "nothing to do" in sf_ray_cli(*command, "--drop-duplicates")[2]
+    chats.write_text("".join(json.dumps(line) + "\n" for line in lines[:1]))
+    assert "nothing to do" not in sf_ray_cli(*command, "--drop-duplicates")[2]
+
+
 def test_the_best_come_first_in_files_that_are_the_same_on_every_run(
     scored: list[Row],
     corpus: Path,
@@ -200,8 +241,7 @@ def test_the_best_come_first_in_files_that_are_the_same_on_every_run(
     assert code == 0
     assert "no more have IFD below 1, 0 prompt tokens or fewer and are no copies" in stdout
     assert [p.name for p in (tmp_path / "two/data").rglob("*.parquet")] == ["part-00000.parquet"]
-    # The empty answer is a copy of the empty answer.
-    assert len(read(tmp_path / "two/data")) == 1
+    assert {row["output"] for row in read(tmp_path / "two/data")} == {""}
 
 
 def test_a_shard_that_cannot_be_read_is_skipped_whichever_pass_meets_it(

@@ -98,6 +98,9 @@ def _notes(manifest: Manifest) -> list[str]:
         )
     if selection.dropped_duplicates:
         notes.append(f"{selection.dropped_duplicates:,} copies of better rows were left out.")
+    if selection.excluded:
+        places = ", ".join(files.uri for files in selection.excluded)
+        notes.append(f"{selection.excluded_rows:,} rows stand in {places}, and may not be kept.")
     if skipped := manifest.input.skipped_shards:
         names = ", ".join(shard.path for shard in skipped[:_MOST_SKIPPED])
         notes.append(f"{len(skipped):,} shards could not be used and are left out, e.g. {names}.")

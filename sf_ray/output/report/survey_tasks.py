@@ -95,7 +95,7 @@ def summarise(selection: Selection, row_format: Format, column: GroupColumn | No
     Raises:
         SfRayError: A score piece or a shard cannot be read.
     """
-    eligible_chunks = selection.with_known(chunks_of(selection.units, selection.duplicates))
+    eligible_chunks = selection.with_known(chunks_of(selection.units, selection.ineligible))
     parts = [
         _Part(eligible, kept)
         for eligible, kept in zip(eligible_chunks, selection.chunks(), strict=True)

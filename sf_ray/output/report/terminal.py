@@ -118,7 +118,9 @@ def _counts(manifest: Manifest) -> Table:
         if count:
             line(f"  {printable(status)}", count)
     dropped = selection.dropped_duplicates
-    line(f"ok, with {_bounds_as_text(selection)}", selection.eligible_rows + (dropped or 0))
+    excluded = selection.excluded_rows
+    within = selection.eligible_rows + (dropped or 0)
+    line(f"ok, with {_bounds_as_text(selection)}" + " and not excluded" * bool(excluded), within)
     if dropped is not None:
         line("  of them copies of better rows", dropped)
     if selection.diversity:

@@ -5,6 +5,7 @@
 The steps are in `docs/adr/0015`, and why the result is the selection that float32 makes.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from sf_ray.selection.exact.rescoring_tasks import (
     measure_errors,
     mix,
 )
+from sf_ray.selection.excluded import ExcludedFiles
 from sf_ray.selection.run import select_rows
 from sf_ray.selection.selection import Selection
 
@@ -35,7 +37,9 @@ class ExactSelection(NamedTuple):
     rescoring: Rescoring
 
 
-def select_exactly(options: RunOptions, scoring: Scoring, corpus: Corpus) -> ExactSelection:
+def select_exactly(
+    options: RunOptions, scoring: Scoring, files: Sequence[ExcludedFiles], corpus: Corpus
+) -> ExactSelection:
     """Selects the rows that float32 would select.
 
     What an earlier run has scored again is found and not scored a third time.
@@ -43,6 +47,7 @@ def select_exactly(options: RunOptions, scoring: Scoring, corpus: Corpus) -> Exa
     Args:
         options: Options of the run.
         scoring: In the fast type; all units have their scores.
+        files: Files whose examples may not be kept.
         corpus: The corpus.
 
     Raises:
@@ -59,7 +64,7 @@ def select_exactly(options: RunOptions, scoring: Scoring, corpus: Corpus) -> Exa
     _say_errors(score_set, bands)
     rescored, current, rounds = sample, score_set, 0
     while True:
-        selection = select_rows(options, corpus, current)
+        selection = select_rows(options, corpus, current, files)
         near = find_near(selection, bands)
         if len(near.near - rescored):
             more, rounds = near.reach - rescored, rounds + 1
