@@ -13,14 +13,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from types import NoneType, TracebackType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
 
 import sf_ray
 from sf_ray.config.quotas import Quota
-from sf_ray.config.registry import COMMANDS, Command, load, may_be_secret
+from sf_ray.config.registry import COMMANDS, GROUPS, Command, load, may_be_secret
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.json_log import begin_log
 from sf_ray.runtime.log import say
@@ -96,8 +96,18 @@ def _group(specs: object | None) -> click.Group:
         )
     )
     for command in COMMANDS.values():
-        group.add_command(click_command(command, specs))
+        first, _, second = command.name.partition(" ")
+        owner = group
+        if second:
+            owner = cast(click.Group, group.commands.get(first) or _subgroup(group, first))
+        owner.add_command(click_command(command, specs))
     return group
+
+
+def _subgroup(group: click.Group, name: str) -> click.Group:
+    subgroup = click.Group(name, help=GROUPS[name])
+    group.add_command(subgroup)
+    return subgroup
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -131,7 +141,7 @@ def click_command(command: Command, specs: object | None = None) -> click.Comman
         )
     params.append(click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."))
     return click.Command(
-        command.name,
+        command.name.split()[-1],
         params=params,
         help=_help(command),
         callback=_callback(command, specs),
@@ -167,8 +177,12 @@ def metavar(annotation: Any) -> str:
     origin, arguments = get_origin(value_type), get_args(value_type)
     if origin is Literal:
         return "|".join(arguments)
+    if origin is dict and get_origin(arguments[0]) is Literal:
+        return "ARM[:N],..."
     if origin is dict:
         return "JSON" if Any in arguments else "FIELD=COLUMN,..."
+    if origin is list and get_origin(arguments[0]) is tuple:
+        return "ARM=MODEL,..."
     if origin is tuple:
         return "N|MIN:MAX"
     if value_type is Quota:

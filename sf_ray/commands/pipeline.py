@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from sf_ray.commands.locations import location_of, model_storage_options
-from sf_ray.commands.select import SelectionInputs, is_done, select_and_write
+from sf_ray.commands.select import Done, SelectionInputs, done_before, select_and_write
 from sf_ray.commands.setup import (
     KnownFooters,
     Specs,
@@ -64,6 +64,7 @@ from sf_ray.scoring.stages.tally import Scored
 from sf_ray.selection.diversity.embedder import EmbedderSpec, require_library
 from sf_ray.selection.exact.rescoring import EXACT_DTYPE
 from sf_ray.selection.exact.run import select_exactly
+from sf_ray.selection.run import select_rows, tokens_of
 from sf_ray.storage.lease.files import try_rights
 from sf_ray.storage.lease.lease import lease, refuse_if_held
 from sf_ray.storage.location import Location
@@ -99,8 +100,9 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
         score_set = scoring.score_set
         exact = _needs_float32(options, score_set)
         inputs = SelectionInputs(embedder, excluded_files(options, scoring.encoding.format))
-        if is_done(options, corpus, score_set, inputs, options.exact_sample if exact else None):
-            return corpus.skipped
+        sample = options.exact_sample if exact else None
+        if done := done_before(options, corpus, score_set, inputs, sample):
+            return done.printed()
         _check_shared(options, corpus, score_set, inputs)
         with (
             lease(location_of(options, options.output)) as held,
@@ -112,11 +114,19 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
             exactly = partial(select_exactly, options, scoring, inputs.excluded) if exact else None
             return select_and_write(
                 options, corpus, score_set, inputs, scored, wall_s, held, exactly
-            ).skipped
+            ).printed()
 
 
 def score(options: ScoreOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: B008 - frozen
     """Scores a corpus, without the units that have scores; returns the shards left out."""
+    score_set, corpus = scored(options, specs)
+    units = count_units(score_set.units(corpus))
+    print_scores_summary(score_set.pieces, corpus.rows, units, corpus.skipped)
+    return corpus.skipped
+
+
+def scored(options: ScoreOptions, specs: Specs) -> tuple[ScoreSet, Corpus]:
+    """Scores a corpus as `score` does, and prints nothing of the result."""
     wall_s: WallTimes = {}
     with stoppable():
         planned = _plan(options, options.scores, None, wall_s)
@@ -126,33 +136,50 @@ def score(options: ScoreOptions, specs: Specs = Specs()) -> SkippedShards:  # no
         with _lease_to_score(score_set, corpus):
             _keep_plan(planned, corpus, score_set)
             corpus, _ = _score(options, corpus, scoring, wall_s)
-    units = count_units(score_set.units(corpus))
-    print_scores_summary(score_set.pieces, corpus.rows, units, corpus.skipped)
-    return corpus.skipped
+    return score_set, corpus
 
 
 def select(options: SelectOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: B008 - frozen
     """Selects from existing scores and writes; loads no model but the encoder, if asked to."""
+    return selected(options, specs).printed()
+
+
+def selected(options: SelectOptions, specs: Specs) -> Done:
+    """Selects and writes as `select` does, and prints nothing of the result."""
     wall_s: WallTimes = {}
     with stoppable():
         embedder = _embedder(options, specs)
         planned = _plan(options, options.scores, options.output, wall_s)
-        check_columns(options, planned.corpus, planned.sample)
-        score_set = find_score_set(planned.scores, options.scoring_id)
-        corpus = usable_shards(options, planned.corpus, format_of(score_set))
-        corpus = without_bad(options, corpus, score_set)
+        score_set, corpus = _scored(options, planned)
         inputs = SelectionInputs(embedder, excluded_files(options, format_of(score_set)))
-        if is_done(options, corpus, score_set, inputs):
-            return corpus.skipped
+        if done := done_before(options, corpus, score_set, inputs):
+            return done
         _refuse_missing_scores(corpus, score_set)
         start_ray(options.ray_address)
         _check_shared(options, corpus, score_set, inputs)
         with lease(location_of(options, options.output)) as held:
             _try_rights(options)
             _keep_plan(planned, corpus, score_set)
-            return select_and_write(
-                options, corpus, score_set, inputs, Scored(), wall_s, held
-            ).skipped
+            return select_and_write(options, corpus, score_set, inputs, Scored(), wall_s, held)
+
+
+def tokens_of_selection(options: SelectOptions) -> int:
+    """Tokens of prompt and answer of the rows that `select` would keep; writes nothing."""
+    with stoppable():
+        planned = _plan(options, options.scores, None, {})
+        score_set, corpus = _scored(options, planned)
+        _refuse_missing_scores(corpus, score_set)
+        start_ray(options.ray_address)
+        files = excluded_files(options, format_of(score_set))
+        return tokens_of(select_rows(options, corpus, score_set, files))
+
+
+def _scored(options: SelectOptions, planned: PlannedCorpus) -> tuple[ScoreSet, Corpus]:
+    """The scores to select by, and the shards that can be used."""
+    check_columns(options, planned.corpus, planned.sample)
+    score_set = find_score_set(planned.scores, options.scoring_id)
+    corpus = usable_shards(options, planned.corpus, format_of(score_set))
+    return score_set, without_bad(options, corpus, score_set)
 
 
 def _plan(

@@ -10,11 +10,12 @@ from sf_ray.config.options import CorpusOptions, SelectionOptions
 from sf_ray.config.registry import command_line
 from sf_ray.corpus.columns import unused_text
 from sf_ray.corpus.plan_cache import sample_of
-from sf_ray.corpus.planning import Corpus, say_skipped
+from sf_ray.corpus.planning import Corpus, SkippedShards, say_skipped
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.errors import SfRayError, UsageError
 from sf_ray.output.export_tasks import export
 from sf_ray.output.layout import Output
+from sf_ray.output.manifest import Manifest
 from sf_ray.output.report.files import write_report
 from sf_ray.output.report.summary import Summary
 from sf_ray.output.report.survey_tasks import summarise
@@ -54,23 +55,43 @@ class SelectionInputs:
     excluded: tuple[ExcludedFiles, ...] = ()
 
 
-def is_done(
+@dataclass(frozen=True)
+class Done:
+    """A finished output.
+
+    Attributes:
+        manifest: What it holds.
+        output: Where it is.
+        skipped: The shards of the corpus that were left out.
+    """
+
+    manifest: Manifest
+    output: Location
+    skipped: SkippedShards
+
+    def printed(self) -> SkippedShards:
+        """Prints what the output holds, and returns the shards that were left out."""
+        print_manifest(self.manifest, self.output)
+        return self.skipped
+
+
+def done_before(
     options: SelectionOptions,
     corpus: Corpus,
     score_set: ScoreSet,
     inputs: SelectionInputs,
     exact_sample: int | None = None,
-) -> bool:
-    """Whether the output answers this very request already; if so, prints what it holds.
+) -> Done | None:
+    """The output, if it answers this very request already; None where it does not.
 
     `exact_sample` are the rows of the sample of an exact selection; None for another one.
     """
     output = Output(location_of(options, options.output))
     manifest = output.finished(_request_id(options, corpus, score_set, inputs, exact_sample))
-    if manifest is not None:
-        say("nothing to do: the output is there, whole, and of this very request")
-        print_manifest(manifest, output.location)
-    return manifest is not None
+    if manifest is None:
+        return None
+    say("nothing to do: the output is there, whole, and of this very request")
+    return Done(manifest, output.location, corpus.skipped)
 
 
 def select_and_write(
@@ -82,7 +103,7 @@ def select_and_write(
     wall_s: WallTimes,
     held: HeldLease,
     exactly: Exactly | None = None,
-) -> Corpus:
+) -> Done:
     """Selects rows, writes the filtered shards and, last of all, the manifest.
 
     Args:
@@ -94,9 +115,6 @@ def select_and_write(
         wall_s: Gets the seconds of each step.
         held: The lease on OUTPUT, which is checked before anything final is overwritten.
         exactly: How to select as float32 would; None to select by the scores as they are.
-
-    Returns:
-        The corpus without the shards that turned out to be bad.
 
     Raises:
         SfRayError: Something is wrong with the data, the output or storage.
@@ -142,8 +160,7 @@ def select_and_write(
     output.check_written(manifest)
     write_report(output, manifest, summary)
     output.finish(manifest)
-    print_manifest(manifest, output.location)
-    return selection.corpus
+    return Done(manifest, output.location, selection.corpus.skipped)
 
 
 def _summary(options: SelectionOptions, score_set: ScoreSet, selection: Selection) -> Summary:

@@ -56,16 +56,9 @@ class StorageOptions(Options):
     )
 
 
-class CorpusOptions(StorageOptions):
-    """Where the corpus lies, and the cluster."""
+class ClusterOptions(StorageOptions):
+    """The cluster, and what its nodes read."""
 
-    input: str = Field(description="The corpus: a directory, a file or a glob, as path or URI.")
-    input_storage_options: JsonObject | None = Field(
-        default=None,
-        repr=False,
-        description='fsspec options of INPUT alone, as JSON, e.g. {"anon": true} for a public '
-        "bucket. Default: those of --storage-options, in whose place they stand.",
-    )
     model_storage_options: JsonObject | None = Field(
         default=None,
         repr=False,
@@ -81,6 +74,30 @@ class CorpusOptions(StorageOptions):
         default="auto",
         description="Where models run; auto: cuda where the cluster has a GPU now, else cpu.",
     )
+    max_row_bytes: int = Field(
+        default=32 << 20,
+        ge=1024,
+        description="Largest row, in bytes, once it is unpacked; a shard with a larger one is bad. "
+        "Bounds what a small file can make of the memory.",
+    )
+    stall_s: float = Field(
+        default=900.0,
+        gt=0,
+        description="Start the work again after this many seconds without progress, and fail the "
+        "third time in a row.",
+    )
+
+
+class CorpusOptions(ClusterOptions):
+    """Where the corpus lies, and what may be wrong with it."""
+
+    input: str = Field(description="The corpus: a directory, a file or a glob, as path or URI.")
+    input_storage_options: JsonObject | None = Field(
+        default=None,
+        repr=False,
+        description='fsspec options of INPUT alone, as JSON, e.g. {"anon": true} for a public '
+        "bucket. Default: those of --storage-options, in whose place they stand.",
+    )
     on_bad_shard: Literal["fail", "skip"] = Field(
         default="fail",
         description="What to do with a shard that cannot be used: fail, or skip the whole shard, "
@@ -91,24 +108,12 @@ class CorpusOptions(StorageOptions):
         description="What to do with a line of a JSON shard that is not a JSON object: fail, or "
         "give its row the status bad_row and never keep it.",
     )
-    max_row_bytes: int = Field(
-        default=32 << 20,
-        ge=1024,
-        description="Largest row, in bytes, once it is unpacked; a shard with a larger one is bad. "
-        "Bounds what a small file can make of the memory.",
-    )
     max_bad_fraction: float = Field(
         default=0.05,
         ge=0,
         le=1,
         description="Fail when more than this fraction of all rows is bad: docs/concepts.md marks "
         "the statuses that count. 1 also scores a corpus in whose sample no row can be scored.",
-    )
-    stall_s: float = Field(
-        default=900.0,
-        gt=0,
-        description="Start the work again after this many seconds without progress, and fail the "
-        "third time in a row.",
     )
 
 

@@ -30,6 +30,7 @@ from sf_ray.config.options import (
     ShowOptions,
 )
 from sf_ray.config.quotas import Quota
+from sf_ray.config.study_options import StudyPlanOptions, StudyReportOptions, StudyTrainOptions
 from sf_ray.config.yaml_text import yaml_value
 from sf_ray.errors import UsageError
 
@@ -39,7 +40,7 @@ class Command:
     """A command of `sf-ray`.
 
     Attributes:
-        name: Name on the command line.
+        name: Name on the command line; two words for a command of a group.
         entry: Function that takes the options, as "module:function" of this package.
         options: Class of the options.
         positional: Names of the options that are given by place.
@@ -113,6 +114,27 @@ COMMANDS = {
             "Print what a run kept, or what scores are there, with rows to read.",
         ),
         Command(
+            "study plan",
+            "commands.study.plan:plan",
+            StudyPlanOptions,
+            ("input", "scores", "study"),
+            "Write the arms of an experiment: what to train on, and held-out rows.",
+        ),
+        Command(
+            "study train",
+            "commands.study.train:train",
+            StudyTrainOptions,
+            ("study",),
+            "Train the student on each arm of a planned study, on this cluster.",
+        ),
+        Command(
+            "study report",
+            "commands.study.report:report",
+            StudyReportOptions,
+            ("study",),
+            "Compare trained models on the held-out rows: better, worse or cannot tell.",
+        ),
+        Command(
             "demo",
             "commands.demo:demo",
             DemoOptions,
@@ -121,6 +143,10 @@ COMMANDS = {
         ),
     )
 }
+
+
+# What the commands of a group are for.
+GROUPS = {"study": "Find out whether the selection trains a better model: plan, train, report."}
 
 
 def command_line(options: Options, public: Callable[[str], str]) -> str:
@@ -154,9 +180,11 @@ def _as_flag(value: object) -> str:
     if isinstance(value, Quota):
         return f"{value.column}:{json.dumps(dict(value.shares), ensure_ascii=False)}"
     if isinstance(value, list):
-        return ",".join(map(str, value))
+        return ",".join("=".join(one) if isinstance(one, tuple) else str(one) for one in value)
     if isinstance(value, tuple):
         return ":".join(map(str, value))
+    if isinstance(value, dict) and all(isinstance(draws, int) for draws in value.values()):
+        return ",".join(f"{arm}:{draws}" if draws else arm for arm, draws in value.items())
     if isinstance(value, dict):
         return ",".join(f"{field}={column}" for field, column in value.items())
     return str(value)

@@ -5,9 +5,9 @@ know which option has which type.
 """
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, NonNegativeInt
 
 from sf_ray.config.quotas import Quota, quota_from, share_from
 
@@ -44,6 +44,27 @@ def _actors_from_text(value: object) -> object:
     return (low, high or low)
 
 
+def _draws_from_text(value: object) -> object:
+    """Parses `ifd:3,random` to the arms with their numbers of draws; 0 where none is given."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition(":") for part in value.split(",")]
+    names = [name.strip() for name, _, _ in pairs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"names {twice[0]} twice")
+    return {name: draws or 0 for name, (_, _, draws) in zip(names, pairs, strict=True)}
+
+
+def _models_from_text(value: object) -> object:
+    """Parses `ARM=MODEL,ARM=MODEL` to pairs; a list of pairs (YAML) passes unchanged."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.split(",")]
+    if any(not (arm.strip() and sign and model.strip()) for arm, sign, model in pairs):
+        raise ValueError("expected ARM=MODEL[,ARM=MODEL]")
+    return [(arm.strip(), model.strip()) for arm, _, model in pairs]
+
+
 def _list_from_text(value: object) -> object:
     """Splits `a,b` at commas; a list (YAML) passes unchanged."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
@@ -65,3 +86,8 @@ Places = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_l
 ShownRows = Annotated[int, Field(ge=1, le=10)]
 Share = Annotated[int | float, BeforeValidator(share_from), Field(gt=0)]
 ColumnQuota = Annotated[Quota, BeforeValidator(quota_from)]
+StudyArm = Literal[
+    "ifd", "ifd-low", "random", "longest", "length-normalised", "length-matched", "all"
+]
+ArmDraws = Annotated[dict[StudyArm, NonNegativeInt], BeforeValidator(_draws_from_text)]
+TrainedModels = Annotated[list[tuple[str, str]], BeforeValidator(_models_from_text)]

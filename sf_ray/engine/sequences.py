@@ -83,6 +83,20 @@ class TokenSequences:
             offsets([len(s.spans) for s in sequences]),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence["TokenSequences"]) -> "TokenSequences":
+        """The sequences of several parts, one after the other; copies them."""
+        return cls(
+            np.concatenate([np.empty(0, np.int32), *(part.ids for part in parts)]),
+            offsets(np.concatenate([np.empty(0, np.int64), *(part.lengths for part in parts)])),
+            np.concatenate([np.empty((0, 2), np.int64), *(part.spans for part in parts)]),
+            offsets(
+                np.concatenate(
+                    [np.empty(0, np.int64), *(np.diff(part.span_starts) for part in parts)]
+                )
+            ),
+        )
+
     def __len__(self) -> int:
         return len(self.starts) - 1
 

@@ -101,6 +101,17 @@ def until_done(
             before_retry(left, problem)
 
 
+class Needs(NamedTuple):
+    """What Ray reserves for a task.
+
+    Attributes:
+        cpus, gpus: How many.
+    """
+
+    cpus: float = 1
+    gpus: float = 0
+
+
 class StoredResult(NamedTuple, Generic[Value]):
     """Result of one task of `parallel_map_stored`.
 
@@ -114,7 +125,10 @@ class StoredResult(NamedTuple, Generic[Value]):
 
 
 def parallel_map(
-    function: Callable[[Item], Value], items: Sequence[Item], stall_s: float
+    function: Callable[[Item], Value],
+    items: Sequence[Item],
+    stall_s: float,
+    needs: Needs = Needs(),  # noqa: B008 - frozen
 ) -> Iterator[Value]:
     """Applies a function to items in Ray tasks; yields results as tasks finish, in no fixed order.
 
@@ -124,12 +138,13 @@ def parallel_map(
         function: Takes an item; may be called more than once for the same item.
         items: Values that Ray can pickle.
         stall_s: Seconds to wait for the next result.
+        needs: What Ray reserves for each task.
 
     Raises:
         ClusterError: Three attempts in a row finished no task.
         SfRayError: The function raised it.
     """
-    return (result.value for result in _map(function, items, stall_s, 0))
+    return (result.value for result in _map(function, items, stall_s, 0, needs))
 
 
 def parallel_map_stored(
@@ -160,7 +175,11 @@ def parallel_map_stored(
 
 
 def _map(
-    call: Callable[[Any], Any], items: Sequence[Any], stall_s: float, stored: int
+    call: Callable[[Any], Any],
+    items: Sequence[Any],
+    stall_s: float,
+    stored: int,
+    needs: Needs = Needs(),  # noqa: B008 - frozen
 ) -> Iterator[StoredResult[Any]]:
     """Runs `call` in tasks until every item has a result; attempts again what the cluster loses.
 
@@ -170,13 +189,14 @@ def _map(
         items: As in `parallel_map`.
         stall_s: As in `parallel_map`.
         stored: As in `parallel_map_stored`; 0 for `parallel_map`.
+        needs: What Ray reserves for each task.
     """
     left = dict(enumerate(items))
     patience = Patience(len(left))
     while left:
         try:
             with user_errors():
-                for index, result in _map_once(call, left, stall_s, stored):
+                for index, result in _map_once(call, left, stall_s, stored, needs):
                     del left[index]
                     yield result
         except ClusterError as error:
@@ -189,12 +209,19 @@ def _map(
 
 
 def _map_once(
-    call: Callable[[Any], Any], items: Mapping[int, Any], stall_s: float, stored: int
+    call: Callable[[Any], Any],
+    items: Mapping[int, Any],
+    stall_s: float,
+    stored: int,
+    needs: Needs,
 ) -> Iterator[tuple[int, StoredResult[Any]]]:
     # A lambda, because `ray.remote` takes plain functions only and `call` may be a partial.
-    task = ray.remote(num_cpus=1, scheduling_strategy="SPREAD", num_returns=1 + stored)(
-        lambda item: call(item)
-    )
+    task = ray.remote(
+        num_cpus=needs.cpus,
+        num_gpus=needs.gpus,
+        scheduling_strategy="SPREAD",
+        num_returns=1 + stored,
+    )(lambda item: call(item))
     # Futures, because a signal ends the wait for a future at once; `ray.wait` holds it back.
     waiting: dict[Future[Any], tuple[list[ray.ObjectRef], int]] = {}
     next_items = iter(list(items.items()))

@@ -5,7 +5,7 @@ copies are excluded too, whatever file or format they are in. Plain arrays and t
 scores.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,15 +50,9 @@ class DigestSet:
     @classmethod
     def of(cls, row_format: Format, tables: Iterable[pa.Table]) -> "DigestSet":
         """The examples of rows, as `read_units` reads them."""
-        digests, rows = [], 0
-        for table in tables:
-            rows += table.num_rows
-            for row in rows_of(table):
-                example = row if isinstance(row, BadLine) else row_format.render(row)
-                digest = contained(_digest, example) if isinstance(example, Example) else None
-                if isinstance(digest, bytes):
-                    digests.append(digest)
-        return cls(pa.array(digests, _DIGEST), rows - len(digests))
+        digests = [digest for table in tables for digest in digests_of(row_format, table)]
+        known = pa.array(digests, _DIGEST).drop_null()
+        return cls(known, len(digests) - len(known))
 
     @classmethod
     def union(cls, sets: Iterable["DigestSet"]) -> "DigestSet":
@@ -66,6 +60,14 @@ class DigestSet:
         sets = list(sets)
         digests = pa.concat_arrays([pa.array([], _DIGEST), *(each.digests for each in sets)])
         return cls(pc.unique(digests), sum(each.unread for each in sets))
+
+    def __len__(self) -> int:
+        return len(pc.unique(self.digests))
+
+    def __and__(self, other: "DigestSet") -> "DigestSet":
+        """The examples that are in both sets."""
+        is_common = pc.is_in(self.digests, other.digests)
+        return DigestSet(pc.unique(self.digests.filter(is_common)))
 
     def contains(self, digests: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """[n] whether examples are in the set.
@@ -78,6 +80,14 @@ class DigestSet:
         )
         found: NDArray[np.bool_] = pc.is_in(asked, self.digests).to_numpy(zero_copy_only=False)
         return found
+
+
+def digests_of(row_format: Format, table: pa.Table) -> Iterator[bytes | None]:
+    """The digest of each row's example; None where the row holds none."""
+    for row in rows_of(table):
+        example = row if isinstance(row, BadLine) else row_format.render(row)
+        digest = contained(_digest, example) if isinstance(example, Example) else None
+        yield digest if isinstance(digest, bytes) else None
 
 
 def _digest(example: Example) -> bytes:

@@ -1,9 +1,10 @@
 """Excluded files -> the rows of a corpus that may not be kept, found in Ray tasks."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
 import ray
 
 from sf_ray.corpus.rows import read_units
@@ -15,7 +16,7 @@ from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk
 from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
 from sf_ray.selection.eligible_scores import read_digests
-from sf_ray.selection.excluded import DigestSet, ExcludedFiles
+from sf_ray.selection.excluded import DigestSet, ExcludedFiles, digests_of
 from sf_ray.selection.score_range import Positions
 from sf_ray.storage.location import Location
 
@@ -45,13 +46,7 @@ def find_excluded(
         MarkedBadError: Shards of the corpus turned out to be bad.
         SfRayError: A file or a score piece cannot be read.
     """
-    digests = DigestSet.union(
-        found
-        for excluded in files
-        for found in parallel_map(
-            functools.partial(_read, excluded), excluded.corpus.shards, corpus_pass.stall_s
-        )
-    )
+    digests = DigestSet.union(read_examples(found, corpus_pass.stall_s) for found in files)
     # Tasks of one node share what lies in Ray's object store.
     find = functools.partial(_equal_rows, scores, ray.put(digests))
     equal = Bitmap.empty(rows)
@@ -65,13 +60,37 @@ def find_excluded(
     return equal
 
 
-def _read(excluded: ExcludedFiles, shard: Shard) -> DigestSet:
-    location, row_format = excluded.corpus.location, excluded.format
-    plans = group_reads(shard, units_of(shard.row_groups, _UNIT_ROWS))
-    tables = (
-        table for plan in plans for table in read_units(location, plan, row_format.top_columns)
-    )
-    return DigestSet.of(row_format, tables)
+def read_examples(files: ExcludedFiles, stall_s: float) -> DigestSet:
+    """Reads all examples of some files.
+
+    Args:
+        files: The files.
+        stall_s: Seconds to wait for the next file.
+
+    Raises:
+        SfRayError: A file cannot be read.
+    """
+    read = functools.partial(_examples_of_shard, files)
+    return DigestSet.union(parallel_map(read, files.corpus.shards, stall_s))
+
+
+def equal_rows_of_shard(
+    files: ExcludedFiles, examples: DigestSet, shard: Shard
+) -> tuple[str, list[int]]:
+    """Name of a shard of some files, and the numbers of its rows that are among the examples."""
+    known = set(examples.digests.to_pylist())
+    digests = (each for table in _tables(files, shard) for each in digests_of(files.format, table))
+    found = [row for row, digest in enumerate(digests) if digest in known]
+    return shard.file.relative, found
+
+
+def _examples_of_shard(files: ExcludedFiles, shard: Shard) -> DigestSet:
+    return DigestSet.of(files.format, _tables(files, shard))
+
+
+def _tables(files: ExcludedFiles, shard: Shard) -> Iterator[pa.Table]:
+    for plan in group_reads(shard, units_of(shard.row_groups, _UNIT_ROWS)):
+        yield from read_units(files.corpus.location, plan, files.format.top_columns)
 
 
 def _equal_rows(scores: Location, excluded: ray.ObjectRef, chunk: Chunk) -> Positions:

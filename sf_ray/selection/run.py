@@ -176,6 +176,19 @@ def _by_length(
     return Kept(eligible, found.cutoffs), found.joined(requests)
 
 
+def tokens_of(selection: Selection) -> int:
+    """Tokens of prompt and answer that the kept rows were scored with, together.
+
+    Raises:
+        SfRayError: A score piece cannot be read.
+    """
+    weighted = replace(selection.kept.eligible, by_tokens=True)
+    kept = Kept(weighted, selection.kept.cutoffs)
+    everything = first_ranges(weighted.within, selection.corpus.rows, len(kept.cutoffs.last_values))
+    chunks = selection.chunks()
+    return int(count_rows(selection.corpus_pass, chunks, kept, everything).sum())
+
+
 def with_diversity(
     selection: Selection,
     options: SelectionOptions,

@@ -3,7 +3,7 @@
 This module does not know what a run is: it draws counts and points between axes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -154,6 +154,26 @@ def density(
         axes.set_xlim(x_limits)
         axes.set_ylim(y_limits)
         _draw_lines(axes, lines)
+        return as_svg(figure, name)
+
+
+def dots(name: str, label: str, groups: Mapping[str, Sequence[float]]) -> str:
+    """Draws the values of groups as points, a line a group, with a mark at the mean.
+
+    Args:
+        name: Distinguishes this plot from others of the page.
+        label: What the values are.
+        groups: Group -> its values; the first one stands at the top.
+    """
+    with drawing(4.8, 0.8 + 0.32 * len(groups)) as (figure, axes):
+        for line, values in enumerate(groups.values()):
+            axes.scatter(values, [line] * len(values), s=22, linewidths=0, alpha=0.75, color=KEPT)
+            mean = sum(values) / len(values)
+            axes.plot([mean, mean], [line - 0.3, line + 0.3], linewidth=1.6, color=MUTED)
+        axes.set_yticks(range(len(groups)), list(groups))
+        axes.set_ylim(len(groups) - 0.4, -0.6)
+        axes.set_xlabel(label)
+        axes.grid(axis="y", visible=False)
         return as_svg(figure, name)
 
 

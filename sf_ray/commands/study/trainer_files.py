@@ -1,0 +1,127 @@
+"""What the trainers of others need to train the arms of a study: a configuration a run, a script.
+
+Does not know what is done with them.
+"""
+
+import yaml
+
+from sf_ray.commands.study.record import Run, Study
+from sf_ray.storage.files import put_bytes
+
+# A model of the user's where the plan names none.
+_STUDENT = "PUT-YOUR-MODEL-HERE"
+# Rows of this many tokens are one step of about `batch_tokens`; trainers of others count rows.
+_LEAST_BATCH = 1
+
+
+def put_trainer_files(study: Study) -> None:
+    """Writes STUDY/trainers: a YAML for LLaMA-Factory for each run, and one script for TRL."""
+    folder = study.location.join("trainers")
+    for run in study.record.runs:
+        text = yaml.safe_dump(llama_factory(study, run), sort_keys=False, allow_unicode=True)
+        put_bytes(folder.join(f"llama-factory/{run.name}.yaml"), text.encode())
+    put_bytes(folder.join("train_trl.py"), _TRL.encode())
+
+
+def batch_rows(study: Study, run: Run) -> int:
+    """Rows of a step, so that every run takes about as many steps."""
+    rows_a_token = run.rows / max(1, study.record.token_budget)
+    wanted = study.record.training.batch_tokens * rows_a_token
+    if run.arm == "all":  # as large as the steps of the others
+        first = study.record.runs[0]
+        wanted = study.record.training.batch_tokens * first.rows / study.record.token_budget
+    return max(_LEAST_BATCH, round(wanted))
+
+
+def llama_factory(study: Study, run: Run) -> dict[str, object]:
+    """The configuration of one run: `llamafactory-cli train RUN.yaml`.
+
+    The keys are those of LLaMA-Factory's example of supervised fine-tuning.
+    """
+    training = study.record.training
+    how: dict[str, object] = {"finetuning_type": "full"}
+    if training.lora_rank:
+        how = {
+            "finetuning_type": "lora",
+            "lora_rank": training.lora_rank,
+            "lora_alpha": 2 * training.lora_rank,
+            "lora_target": "all",
+        }
+    return {
+        "model_name_or_path": training.student or _STUDENT,
+        "stage": "sft",
+        "do_train": True,
+        **how,
+        "dataset_dir": study.location.join(f"{run.data}/export/llama-factory").uri,
+        "dataset": "sf_ray",
+        "template": "empty" if study.record.rendering.template == "plain" else "default",
+        "cutoff_len": study.record.rendering.max_length,
+        "per_device_train_batch_size": batch_rows(study, run),
+        "num_train_epochs": training.epochs,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_ratio": 0.1,
+        "seed": run.seed,
+        "output_dir": study.model(run).uri,
+        "report_to": "none",
+    }
+
+
+_TRL = '''\
+"""Trains one run of this study with TRL: python train_trl.py STUDY RUN [MODEL]."""
+
+import json
+import sys
+from pathlib import Path
+
+from datasets import load_dataset
+from trl import SFTConfig, SFTTrainer
+
+study, name = Path(sys.argv[1]), sys.argv[2]
+plan = json.loads((study / "study.json").read_text())
+run = next(run for run in plan["runs"] if run["name"] == name)
+training, rendering = plan["training"], plan["rendering"]
+model = sys.argv[3] if len(sys.argv) > 3 else training["student"]
+
+
+def prompt_and_completion(row):
+    """The last turn is what is learned; all before it is the prompt."""
+    roles = {"human": "user", "observation": "tool", "gpt": "assistant"}
+    roles["function_call"] = "assistant"
+    turns = [
+        {"role": roles.get(turn["from"], turn["from"]), "content": turn["value"]}
+        for turn in row["conversations"]
+    ]
+    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    return {"prompt": system + turns[:-1], "completion": turns[-1:]}
+
+
+files = str(study / run["data"] / "export/llama-factory/data/*.jsonl")
+rows = load_dataset("json", data_files=files, split="train")
+rows = rows.map(prompt_and_completion, remove_columns=rows.column_names)
+lora = None
+if training["lora_rank"]:
+    from peft import LoraConfig
+
+    rank = training["lora_rank"]
+    lora = LoraConfig(
+        task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules="all-linear"
+    )
+trainer = SFTTrainer(
+    model=model,
+    train_dataset=rows,
+    peft_config=lora,
+    args=SFTConfig(
+        output_dir=str(study / "models" / plan["study_id"] / name),
+        num_train_epochs=training["epochs"],
+        learning_rate=training["learning_rate"],
+        max_length=rendering["max_length"],
+        completion_only_loss=True,
+        seed=run["seed"],
+        save_strategy="no",
+        report_to="none",
+    ),
+)
+trainer.train()
+trainer.save_model()
+'''
