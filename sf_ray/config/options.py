@@ -230,9 +230,9 @@ class SelectionOptions(CorpusOptions):
         default="ifd",
         description="Which rows are the best. ifd: the highest --rank-by; ifd-low: the lowest; "
         "random: by a hash of shard, row and --seed; longest: the most answer tokens; "
-        "length-normalised: "
-        "the highest score among answers of one length, as many of each length as it has of the "
-        "eligible rows; length-matched: random rows with answers as long as those that ifd keeps.",
+        "length-normalised: the highest score among answers of one length, as many of each length "
+        "as it has of the eligible rows; length-matched: random rows with answers as long as those "
+        "that ifd keeps.",
     )
     rank_by: Score = Field(
         default="ifd",
