@@ -18,7 +18,7 @@ from sf_ray.output.layout import Output
 from sf_ray.output.manifest import Manifest
 from sf_ray.output.report.files import write_report
 from sf_ray.output.report.summary import Summary
-from sf_ray.output.report.survey_tasks import summarise
+from sf_ray.output.report.survey_tasks import NormalisedRequest, summarise
 from sf_ray.output.report.svg import load as load_drawing
 from sf_ray.output.report.terminal import print_manifest
 from sf_ray.output.run_manifest import RunRequest, RunResult, manifest_of
@@ -167,7 +167,10 @@ def _summary(options: SelectionOptions, score_set: ScoreSet, selection: Selectio
     """What the report shows of the scores, and of what was kept."""
     row_format, column = format_of(score_set), _column_to_report(options, selection.corpus)
     unused = unused_text(row_format, sample_of(score_set.location, selection.corpus).rows)
-    return replace(summarise(selection, row_format, column), unused=tuple(unused))
+    below = options.model_copy(update={"by": "length-normalised"}).kept_below
+    normalised = NormalisedRequest(below, options.keep_tokens)
+    summary = summarise(selection, row_format, column, normalised)
+    return replace(summary, unused=tuple(unused))
 
 
 def _select_and_write_shards(

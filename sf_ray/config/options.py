@@ -234,10 +234,11 @@ class SelectionOptions(CorpusOptions):
     )
     by: By = Field(
         default="ifd",
-        description="Which rows are the best. ifd: the highest score; ifd-low: the lowest; random: "
-        "by a hash of shard, row and --seed; longest: the most answer tokens; length-normalised: "
-        "the highest score among answers of one length, as many of each length as it has of the "
-        "eligible rows; length-matched: random rows with answers as long as those that ifd keeps.",
+        description="Which rows are the best. ifd: the highest --rank-by; ifd-low: the lowest; "
+        "random: by a hash of shard, row and --seed; longest: the most answer tokens; "
+        "length-normalised: the highest score among answers of one length, as many of each length "
+        "as it has of the eligible rows; length-matched: random rows with answers as long as those "
+        "that ifd keeps.",
     )
     rank_by: Score = Field(
         default="ifd",
@@ -251,8 +252,8 @@ class SelectionOptions(CorpusOptions):
     max_ifd: float | None = Field(
         default=None,
         gt=0,
-        description="Keep only rows with IFD below this. Default: 1 where the highest IFD is the "
-        "best; for the other values of --by and --rank-by there is no bound.",
+        description="Keep only rows with IFD below this. Default: 1 where rows of the highest IFD "
+        "are kept, of all lengths together or of each; else there is no bound.",
     )
     min_ifd: float = Field(default=0.0, ge=0, description="Keep only rows with at least this IFD.")
     min_prompt_tokens: int | None = Field(
@@ -301,8 +302,8 @@ class SelectionOptions(CorpusOptions):
     order: Literal["input", "ifd"] = Field(
         default="input",
         description="input: one filtered shard for each input shard, rows in input order; ifd: "
-        "highest IFD first, in files data/part-00000.parquet, ... of about 128 MB or a million "
-        "rows, whichever is less.",
+        "highest IFD first, whatever --by keeps, in files data/part-00000.parquet, ... of about "
+        "128 MB or a million rows, whichever is less.",
     )
     ifd_column: str = Field(
         default="ifd", min_length=1, description="Name of the column added to filtered shards."

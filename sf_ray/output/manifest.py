@@ -212,6 +212,23 @@ class SelectionResult(Record):
         return _SCORES_IN_WORDS.get("answer-tokens" if self.by == "longest" else self.rank_by, "")
 
     @property
+    def which_are_kept(self) -> str:
+        """Which rows are the best, in a sentence."""
+        if (self.by, self.rank_by) == ("ifd", "ifd"):
+            return "High values below 1 are kept: much is left to learn."
+        score = _SCORES_IN_WORDS.get(self.rank_by, "")
+        return {
+            "ifd": f"Kept are the rows with the highest {score}.",
+            "ifd-low": f"Kept are the rows with the lowest {score}.",
+            "random": "Kept are random rows.",
+            "longest": "Kept are the rows with the longest answers.",
+            "length-normalised": "Kept are, of each length of answers, the rows with the highest "
+            f"{score}.",
+            "length-matched": "Kept are random rows whose answers are as long as those of the rows "
+            f"with the highest {score}.",
+        }.get(self.by, "")
+
+    @property
     def rows_within_cutoff(self) -> int:
         """Rows that the cut-offs keep, before `--diversify-to`."""
         return self.diversity.of_rows if self.diversity else self.kept_rows

@@ -8,16 +8,17 @@ from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
 
-# Ten lengths of one token each, and then each about a tenth longer than the last, up to 2^20
-# tokens. Fixed, so that a length is the same in every corpus.
-_EDGES = np.unique(np.floor(np.geomspace(1, 1 << 20, 146)).astype(np.int64))
+# The answer tokens that each length begins with: ten lengths of one token each, and then each about
+# a tenth longer than the last, up to 2^20 tokens. Fixed, so that a length is the same in every
+# corpus.
+LEAST_TOKENS: Counts = np.unique(np.floor(np.geomspace(1, 1 << 20, 146)).astype(np.int64))
 # How many lengths there are.
-LENGTHS = len(_EDGES)
+LENGTHS = len(LEAST_TOKENS)
 
 
 def length_of(answer_tokens: Counts) -> Counts:
     """[n] scored answer tokens -> [n] lengths, from 0 to `LENGTHS` - 1."""
-    return np.maximum(np.searchsorted(_EDGES, answer_tokens, side="right") - 1, 0)
+    return np.maximum(np.searchsorted(LEAST_TOKENS, answer_tokens, side="right") - 1, 0)
 
 
 def share_out(wanted: int, rows: Counts) -> Counts:

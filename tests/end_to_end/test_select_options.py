@@ -1,11 +1,15 @@
 """What `select` can be asked for, on a real Ray, against sorting by hand."""
 
+import hashlib
 import json
+import math
 import os
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -15,6 +19,7 @@ from bench.support import free_scorer
 from sf_ray.cli import main
 from sf_ray.output import sorted_tasks
 from sf_ray.selection import corpus_pass, duplicate_tasks
+from sf_ray.selection.lengths import length_of
 from tests.support.cli import Cli
 from tests.support.storage import copy_of
 
@@ -271,6 +276,118 @@ def test_a_shard_that_cannot_be_read_is_skipped_whichever_pass_meets_it(
     assert [row["id"] for row in read(tmp_path / "out/data")] == [
         row["id"] for row in best_first(sorted(expected, key=lambda row: row["id"]))
     ]
+
+
+def random_number(seed: int, row: Row) -> float:
+    """Blake2b of the shard's name under the seed, joined with the row number, by SplitMix64."""
+    key = hashlib.blake2b(row["shard"].encode(), digest_size=8, key=seed.to_bytes(8, "little"))
+    number = row["row"] ^ int.from_bytes(key.digest(), "little")
+    number = (number + 0x9E3779B97F4A7C15) % 2**64
+    number = (number ^ (number >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    number = (number ^ (number >> 27)) * 0x94D049BB133111EB % 2**64
+    return ((number ^ (number >> 31)) >> 11) / 2**53
+
+
+def length(row: Row) -> int:
+    return int(length_of(np.array([row["answer_tokens"]]))[0])
+
+
+def by_length(rows: list[Row], wanted: int) -> dict[int, int]:
+    """The share of each length in the wanted rows: largest remainders first."""
+    counts = Counter(map(length, rows))
+    shares = {one: Fraction(wanted * count, len(rows)) for one, count in counts.items()}
+    whole = {one: math.floor(share) for one, share in shares.items()}
+    for one in sorted(shares, key=lambda one: (whole[one] - shares[one], one))[
+        : wanted - sum(whole.values())
+    ]:
+        whole[one] += 1
+    return whole
+
+
+def first_of(rows: list[Row], counts: dict[int, int]) -> list[Row]:
+    """The first rows of each length."""
+    of_lengths = {one: [row for row in rows if length(row) == one] for one in counts}
+    return [row for one, count in counts.items() for row in of_lengths[one][:count]]
+
+
+# How each arm sorts the rows of a source, and which of them it then takes.
+ARMS = {
+    "ifd-low": (lambda row: row["ifd"], lambda rows, wanted: rows[:wanted]),
+    "random": (lambda row: -random_number(5, row), lambda rows, wanted: rows[:wanted]),
+    "longest": (lambda row: -row["answer_tokens"], lambda rows, wanted: rows[:wanted]),
+    "length-normalised": (
+        lambda row: -row["ifd"],
+        lambda rows, wanted: first_of(rows, by_length(rows, wanted)),
+    ),
+    "length-matched": (
+        lambda row: -row["ifd"],
+        lambda rows, wanted: first_of(
+            sorted(rows, key=lambda row: -random_number(5, row)),
+            Counter(map(length, rows[:wanted])),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("by", ARMS)
+def test_an_arm_with_everything_else_is_a_choice_by_hand(
+    scored: list[Row], corpus: Path, tmp_path: Path, sf_ray_cli: Cli, by: str
+) -> None:
+    out = tmp_path / "out"
+    quota = "meta.source:{code: 0.5, chat: 20, web: 1.0}"
+    command = ("select", corpus, tmp_path / "scores", out, "--by", by, "--quota", quota)
+    code, _, stderr = sf_ray_cli(
+        *command, "--seed", "5", "--drop-duplicates", "--order", "ifd", "--export", "trl"
+    )
+    assert code == 0, stderr
+
+    place, take = ARMS[by]
+    best: dict[bytes, Row] = {}
+    for row in sorted(scored, key=place):
+        best.setdefault(row["digest"], row)
+    kept, normalised = list[Row](), Counter[int]()
+    rows = Counter(map(source_of, scored))
+    wanted = {"code": rows["code"] // 2, "chat": 20, "web": rows["web"], "null": 0}
+    for source, count in wanted.items():
+        of_source = [row for row in best.values() if source_of(row) == source]
+        kept += take(of_source, min(count, len(of_source)))
+        normalised.update(by_length(of_source, min(count, len(of_source))))
+    expected = best_first(sorted(kept, key=lambda row: row["id"]))
+    assert len(expected) > 60
+
+    # The highest IFD comes first, whatever the arm ranks by.
+    assert [row["id"] for row in read(out / "data")] == [row["id"] for row in expected]
+    exported = [
+        json.loads(line)
+        for path in sorted((out / "export/trl").rglob("*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+    assert [one["completion"] for one in exported] == [
+        [{"role": "assistant", "content": row["output"]}] for row in expected
+    ]
+
+    selection = json.loads((out / "manifest.json").read_text())["selection"]
+    looks_at_score = by not in ("random", "longest")
+    assert (selection["by"], selection["rank_by"]) == (by, "ifd" if looks_at_score else None)
+    assert selection.get("seed") == (5 if by in ("random", "length-matched") else None)
+    assert selection["dropped_duplicates"] == len(scored) - len(best)
+    assert selection["kept_rows"] == len(expected)
+    of_sources = Counter(map(source_of, expected))
+    assert {name: one["kept"] for name, one in selection["groups"].items()} == {
+        name: of_sources[name] for name in wanted
+    }
+
+    lengths = json.loads((out / "summary.json").read_text())["answer_lengths"]["lengths"]
+    of_kept, of_all = Counter(map(length, expected)), Counter(map(length, scored))
+    eligible = Counter(map(length, best.values()))
+    assert [
+        (one["rows"], one["eligible"], one["kept"], one["length_normalised"]) for one in lengths
+    ] == [(of_all[n], eligible[n], of_kept[n], normalised[n]) for n in sorted(of_all)]
+    if by == "length-normalised":
+        assert normalised == of_kept
+    page = (out / "report.html").read_text()
+    assert f"<b>{len(expected)}</b><span>are kept" in page
+    assert "High values below 1 are kept" not in page
 
 
 @pytest.mark.parametrize(

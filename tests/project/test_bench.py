@@ -1,5 +1,6 @@
 """The benches of the engine still run, so that their figures can be measured again."""
 
+import json
 import re
 import runpy
 import subprocess
@@ -8,6 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -86,6 +89,23 @@ def test_the_bench_of_exact_prints_its_figures(
     printed = bench_here("exact.py", "--rows=60", "--sample=8", "--fractions=0.05")
     same = r"best 5%: kept 3, 3 of them by --exact and \d by bfloat16"
     has_lines(printed, [r"up to \d+ tokens, 2 sampled", same])
+
+
+def test_the_bench_of_lengths_prints_its_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answers = ["so " * (row + 1) for row in range(40)]
+    pq.write_table(pa.table({"output": answers}), tmp_path / "a.parquet")
+    # The longer, the higher; and one row without a score.
+    losses = [{"loss_direct": 1.0, "loss_conditioned": 0.4 + row / 100} for row in range(39)]
+    rows = [*losses, {"loss_direct": None, "loss_conditioned": 1.0}]
+    reference = tmp_path / "reference.jsonl"
+    reference.write_text("\n".join(map(json.dumps, rows)))
+    command = [str(BENCH / "length.py"), str(tmp_path), str(reference)]
+    monkeypatch.setattr(sys, "argv", command)
+    runpy.run_path(command[0], run_name="__main__")
+    lines = [r"^39 rows .*characters: 1\.00\n", "10% by ifd: 100% are among the longest 10%"]
+    has_lines(capfd.readouterr().out, lines)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from sf_ray.config.quotas import rows_to_keep
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.units import Place, Unit, units_of
 from sf_ray.scoring.score_set import ScoreSet, describe, score_set_of
+from sf_ray.selection import corpus_pass
 from sf_ray.selection import run as selection_run
 from sf_ray.selection.corpus_pass import CorpusPass
 from sf_ray.selection.criterion import AtRandom
@@ -268,6 +269,33 @@ def test_the_random_order_depends_on_seed_shard_and_row_alone() -> None:
     assert np.abs(np.sort(whole) - np.arange(1000) / 1000).max() < 2.5 / math.sqrt(1000)
     assert whole.min() >= 0
     assert whole.max() < 1
+
+
+@pytest.mark.parametrize("by", ["random", "length-matched"])
+def test_random_rows_are_the_same_however_many_tasks_count_them(
+    by: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = (100, 60)
+    rows = made(5, sizes)
+    options = options_of(by=by, keep_fraction=0.2, seed=3)
+    corpus, score_set = put(rows, sizes)
+    units = score_set.units(corpus)
+    for tasks in (1, 2, 4):
+        monkeypatch.setattr(corpus_pass, "UNITS_A_TASK", -(-11 // tasks))
+        assert len(corpus_pass.chunks_of(units)) == tasks
+        assert kept(options, corpus, score_set) == defined(options, rows)
+
+
+@pytest.mark.parametrize("keep", [10, 40, 90])
+def test_a_new_shard_leaves_the_random_order_of_the_others_as_it_was(keep: int) -> None:
+    sizes = (60, 40, 50)
+    rows = made(8, sizes)
+    with_new = kept(options_of(by="random", keep_count=keep), *put(rows, sizes))
+    old = [position for position in with_new if position < 100]
+    assert 0 < len(old) < keep
+    # So many old rows are kept as have places before the last; these are the first of them.
+    again = options_of(by="random", keep_count=len(old))
+    assert kept(again, *put(rows[:100], sizes[:2])) == old
 
 
 def test_matched_rows_have_the_lengths_of_the_best_ones_and_random_rows_do_not() -> None:

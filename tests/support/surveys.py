@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from sf_ray.output.report.answer_lengths import AnswerLengths, LengthCounts
 from sf_ray.output.report.row_kinds import RowKind
 from sf_ray.output.report.summary import ShownRow, ShownText
-from sf_ray.output.report.surveyed_rows import SurveyedRows
+from sf_ray.output.report.surveyed_rows import SurveyedRows, points_of
 
 # Text of a corpus that would run, load or hide something, were it not escaped.
 MARKUP = (
@@ -38,6 +39,17 @@ def make_rows(count: int, seed: int, ties: bool = False) -> SurveyedRows:
         kept,
         np.full(count, 0.7),
     )
+
+
+def lengths_of(rows: SurveyedRows) -> AnswerLengths:
+    """As a run by IFD counts them that wants as many rows as it keeps."""
+    counts = LengthCounts.of(rows, np.zeros(len(rows.ifd), np.int64), below=1)
+    normalised = counts.normalised([int(rows.kept.sum())], None)
+    return AnswerLengths.of(counts, normalised, points_of(rows))
+
+
+def make_lengths(count: int, seed: int) -> AnswerLengths:
+    return lengths_of(make_rows(count, seed))
 
 
 def part(rows: SurveyedRows, at: slice) -> SurveyedRows:

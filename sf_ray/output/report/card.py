@@ -34,15 +34,16 @@ def render_card(manifest: Manifest) -> str:
     kept, rows = manifest.selection.kept_rows, manifest.input.rows
     head = yaml.safe_dump(_head(manifest), sort_keys=False, allow_unicode=False)
     identity = manifest.scores.identity
+    is_by_ifd = (manifest.selection.by, manifest.selection.rank_by) == ("ifd", "ifd")
     lines = [
         f"---\n{head}---",
         MARK,
-        "# Rows kept by their IFD score",
+        "# Rows kept by their IFD score" if is_by_ifd else "# Rows kept of a scored corpus",
         f"{kept:,} of the {rows:,} rows of {_code(manifest.input.uri)}, in the columns that they "
         f"came with and {_code(manifest.output.ifd_column)}, the IFD score "
         "([Superfiltering](https://arxiv.org/abs/2402.00530)): "
-        "ppl(answer | prompt) / ppl(answer) for a small language model. High values below 1 are "
-        "kept: what the prompt alone does not explain is left to learn.",
+        "ppl(answer | prompt) / ppl(answer) for a small language model. "
+        f"{manifest.selection.which_are_kept}",
         "| | |\n| --- | --- |\n"
         + "\n".join(f"| {_cell(k)} | {_cell(v)} |" for k, v in _facts(manifest)),
         "[report.html](report.html) shows what was kept and what was not; "

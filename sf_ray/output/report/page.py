@@ -12,6 +12,7 @@ from sf_ray.config.quotas import rows_to_keep
 from sf_ray.corpus.status import Status
 from sf_ray.output.manifest import GroupResult, Manifest
 from sf_ray.output.report.html import render
+from sf_ray.output.report.page_lengths import lengths_of_page
 from sf_ray.output.report.page_plots import plots_of
 from sf_ray.output.report.row_kinds import RowKind, ScoreKind
 from sf_ray.output.report.summary import ShownRow, Summary
@@ -22,6 +23,8 @@ from sf_ray.runtime.log import duration
 _FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 # The most groups in the table, rows of a kind, and skipped shards named in the note.
 _MOST_GROUPS, _MOST_ROWS, _MOST_SKIPPED = 40, 6, 3
+# Values of --by that keep rows of the highest values, within the bounds of those.
+_BY_HIGHEST = ("ifd", "length-normalised")
 # Kinds whose first row is shown unfolded.
 _OPEN = (ScoreKind.BEST, ScoreKind.FIRST_MISSED)
 
@@ -42,6 +45,8 @@ def render_page(manifest: Manifest, summary: Summary) -> str:
         notes=_notes(manifest),
         plots={name: Markup(svg) for name, svg in plots_of(survey, cutoff).items()},
         above=f"{survey.ok[-1]:,}" if survey.ok[-1] else "",
+        which_are_kept=selection.which_are_kept,
+        lengths=summary.answer_lengths and lengths_of_page(summary.answer_lengths, selection.by),
         besides="" if selection.groups is None else ", without the quota",
         fractions=list(_fractions(manifest, survey)),
         statuses=list(_statuses(manifest)),
@@ -108,7 +113,12 @@ def _notes(manifest: Manifest) -> list[str]:
 
 
 def _fractions(manifest: Manifest, survey: Survey) -> Iterator[dict[str, Any]]:
-    """For each fraction that could be kept, its rows and cut-off, without selecting again."""
+    """For each fraction that could be kept, its rows and cut-off, without selecting again.
+
+    Nothing where the highest IFD is not the best: other rows may be kept then.
+    """
+    if manifest.selection.ranked_by != "IFD" or manifest.selection.by not in _BY_HIGHEST:
+        return
     asked = manifest.selection.keep_fraction
     eligible = int(survey.eligible.sum())
     for fraction in sorted({*_FRACTIONS, *([asked] if asked else [])}):

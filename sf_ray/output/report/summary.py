@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter
 
 from sf_ray.errors import SfRayError
+from sf_ray.output.report.answer_lengths import AnswerLengths
 from sf_ray.output.report.row_kinds import RowKind, kind_of
 from sf_ray.output.report.survey import (
     IFD_BINS,
@@ -23,6 +24,7 @@ from sf_ray.output.report.survey import (
     Survey,
 )
 from sf_ray.output.report.surveyed_rows import Points
+from sf_ray.selection.lengths import LEAST_TOKENS, LENGTHS
 from sf_ray.storage.json_files import parse_json
 from sf_ray.text.printable import printable_json
 
@@ -124,12 +126,15 @@ class Summary:
         column: The column whose values the survey counts; "" for none.
         rows: Rows to read.
         unused: Columns that hold text and that no score depends on, as `unused_text` names them.
+        answer_lengths: How kept rows and IFD depend on the length of answers; None in a summary of
+            an older version.
     """
 
     survey: Survey
     column: str
     rows: tuple[ShownRow, ...]
     unused: tuple[str, ...] = ()
+    answer_lengths: AnswerLengths | None = None
 
     def rows_of(self, kind: RowKind) -> list[ShownRow]:
         """The rows of a kind, in the kind's order; equal ones by place."""
@@ -141,11 +146,12 @@ class Summary:
 
     def to_json(self) -> bytes:
         """The content of summary.json; perplexities and IFD of the points are rounded."""
-        survey = self.survey
+        survey, lengths = self.survey, self.answer_lengths
         payload = {
             "summary_version": _VERSION,
             "column": self.column,
             **({"unused_columns": self.unused} if self.unused else {}),
+            **({"answer_lengths": _lengths_as_json(lengths)} if lengths else {}),
             "rows": [_row_as_json(row) for row in self.rows],
             "groups": None if survey.groups is None else _as_lists(survey.groups),
             "points": [[_short(value) for value in row] for row in survey.points.values.tolist()],
@@ -169,7 +175,8 @@ class Summary:
             # Through a model, so that every value has its type: who shows it formats it.
             read = _READ.validate_python(parse_json(data))
             rows = tuple(_row_from_json(row) for row in read.rows)
-            return cls(_survey_from_json(read), read.column, rows, read.unused_columns)
+            lengths = _lengths_from_json(read.answer_lengths) if read.answer_lengths else None
+            return cls(_survey_from_json(read), read.column, rows, read.unused_columns, lengths)
         except ValueError:  # a ValidationError is one
             raise SfRayError(
                 f"{where} is not a summary that this version of sf_ray can read; run the same "
@@ -203,12 +210,32 @@ class _Sparse(BaseModel):
     counts: list[Count]
 
 
+class _Length(BaseModel):
+    """Rows whose answers have one length."""
+
+    least_tokens: Count
+    rows: Count
+    eligible: Count
+    kept: Count
+    length_normalised: Count | None
+
+
+class _Lengths(BaseModel):
+    """`AnswerLengths`, as summary.json has it."""
+
+    ifd_rank_correlation: Annotated[float, Field(ge=-1, le=1)] | None
+    correlated_rows: Count
+    lengths: tuple[_Length, ...]
+
+
 class _Read(BaseModel):
     """The content of summary.json."""
 
     summary_version: Literal[1]
     column: str
-    unused_columns: tuple[str, ...] = ()  # older versions have none
+    # Older versions have none of these two.
+    unused_columns: tuple[str, ...] = ()
+    answer_lengths: _Lengths | None = None
     rows: tuple[_Row, ...]
     groups: dict[str, tuple[Count, Count, Count]] | None
     points: list[tuple[(FiniteFloat,) * 6]]  # type: ignore[valid-type]
@@ -248,6 +275,48 @@ def _survey_from_json(read: _Read) -> Survey:
         groups=None
         if groups is None
         else {value: GroupCounts(*counts) for value, counts in groups.items()},
+    )
+
+
+def _lengths_as_json(lengths: AnswerLengths) -> dict[str, Any]:
+    """The lengths that occur, each with the tokens that it begins with."""
+    columns = {
+        "least_tokens": LEAST_TOKENS,
+        "rows": lengths.rows,
+        "eligible": lengths.eligible,
+        "kept": lengths.kept,
+        "length_normalised": lengths.normalised,
+    }
+    return {
+        "ifd_rank_correlation": lengths.correlation and _short(lengths.correlation),
+        "correlated_rows": lengths.correlated_rows,
+        "lengths": [
+            {
+                name: None if counts is None else int(counts[length])
+                for name, counts in columns.items()
+            }
+            for length in np.flatnonzero(lengths.rows).tolist()
+        ],
+    }
+
+
+def _lengths_from_json(read: _Lengths) -> AnswerLengths:
+    places = {tokens: length for length, tokens in enumerate(LEAST_TOKENS.tolist())}
+    rows, eligible, kept, normalised = np.zeros((4, LENGTHS), np.int64)
+    for one in read.lengths:
+        if one.least_tokens not in places:
+            raise ValueError("counts of other lengths")
+        length = places[one.least_tokens]
+        rows[length], eligible[length], kept[length] = one.rows, one.eligible, one.kept
+        normalised[length] = one.length_normalised or 0
+    is_known = all(one.length_normalised is not None for one in read.lengths)
+    return AnswerLengths(
+        rows,
+        eligible,
+        kept,
+        normalised if is_known else None,
+        read.ifd_rank_correlation,
+        read.correlated_rows,
     )
 
 

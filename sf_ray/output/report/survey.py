@@ -5,9 +5,8 @@ separately, and their surveys are added in any order. Plain arrays: this module 
 scores lie or how a survey is shown.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
@@ -149,11 +148,6 @@ def nothing(with_groups: bool) -> Survey:
         counts, status, counts, counts, floats, floats, floats, floats, flags, floats
     )
     return survey_of(rows, 0, {} if with_groups else None)
-
-
-def total(parts: Iterable[Survey], with_groups: bool) -> Survey:
-    """Adds the surveys of all parts of a corpus."""
-    return reduce(lambda one, other: one + other, parts, nothing(with_groups))
 
 
 def groups_of(values: Sequence[str], which: Ints, ok: Flags, kept: Flags) -> dict[str, GroupCounts]:

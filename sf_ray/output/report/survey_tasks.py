@@ -21,6 +21,7 @@ from sf_ray.corpus.examples import Example, Problem
 from sf_ray.corpus.formats import Format, Row
 from sf_ray.corpus.rows import BadLine, read_units, rows_of
 from sf_ray.corpus.units import Place, ReadPlan, Shard, group_reads
+from sf_ray.output.report.answer_lengths import AnswerLengths, LengthCounts
 from sf_ray.output.report.row_kinds import RowKind
 from sf_ray.output.report.summary import ShownRow, ShownText, Summary
 from sf_ray.output.report.survey import (
@@ -28,8 +29,8 @@ from sf_ray.output.report.survey import (
     GroupCounts,
     Survey,
     groups_of,
+    nothing,
     survey_of,
-    total,
 )
 from sf_ray.output.report.surveyed_rows import Picks, SurveyedRows
 from sf_ray.runtime.tasks import parallel_map
@@ -38,6 +39,7 @@ from sf_ray.scoring.score_set import ShardUnits
 from sf_ray.selection.chunks import Chunk, Kept
 from sf_ray.selection.corpus_pass import chunks_of
 from sf_ray.selection.group_column import GroupColumn
+from sf_ray.selection.lengths import LENGTHS
 from sf_ray.selection.selection import Selection
 from sf_ray.storage.files import map_requests
 from sf_ray.storage.location import Location
@@ -84,13 +86,32 @@ class _PickedOfUnit(NamedTuple):
     rows: Sequence[_PickedRow]
 
 
-def summarise(selection: Selection, row_format: Format, column: GroupColumn | None) -> Summary:
+@dataclass(frozen=True)
+class NormalisedRequest:
+    """What `--by length-normalised` would be asked for, beside the rows wanted of each group.
+
+    Attributes:
+        below: It would keep rows with an IFD below this.
+        keep_tokens: Tokens that the kept rows are to have; None where rows are wanted.
+    """
+
+    below: float
+    keep_tokens: int | None
+
+
+def summarise(
+    selection: Selection,
+    row_format: Format,
+    column: GroupColumn | None,
+    normalised: NormalisedRequest,
+) -> Summary:
     """Surveys a corpus and reads some of its rows.
 
     Args:
         selection: The corpus, and which of its rows are kept.
         row_format: The format of the rows.
         column: The column whose values the survey counts separately; None for no column.
+        normalised: What the kept rows are held against.
 
     Raises:
         SfRayError: A score piece or a shard cannot be read.
@@ -100,15 +121,33 @@ def summarise(selection: Selection, row_format: Format, column: GroupColumn | No
         _Part(eligible, kept)
         for eligible, kept in zip(eligible_chunks, selection.chunks(), strict=True)
     ]
-    task = functools.partial(_survey, selection.corpus.location, selection.kept, column)
-    surveys = parallel_map(task, parts, selection.corpus_pass.stall_s)
-    survey = total(surveys, column is not None)
+    corpus, kept = selection.corpus.location, selection.kept
+    task = functools.partial(_survey, corpus, kept, column, normalised.below)
+    survey, counts = nothing(column is not None), LengthCounts.none()
+    for of_part, counts_of_part in parallel_map(task, parts, selection.corpus_pass.stall_s):
+        survey, counts = survey + of_part, counts + counts_of_part
     rows = _read_rows(selection, row_format, survey.picks)
-    name = ".".join(column.path) if column else ""
-    return Summary(survey, name, tuple(sorted(rows, key=lambda row: (row.shard, row.row))))
+    return Summary(
+        survey,
+        ".".join(column.path) if column else "",
+        tuple(sorted(rows, key=lambda row: (row.shard, row.row))),
+        answer_lengths=_lengths(selection, counts, survey, normalised.keep_tokens),
+    )
 
 
-def _survey(corpus: Location, kept: Kept, column: GroupColumn | None, part: _Part) -> Survey:
+def _lengths(
+    selection: Selection, counts: LengthCounts, survey: Survey, keep_tokens: int | None
+) -> AnswerLengths:
+    would_keep = None
+    if selection.diversity is None:
+        wanted = [group.wanted for group in selection.ranking.groups]
+        would_keep = counts.normalised(wanted, keep_tokens)
+    return AnswerLengths.of(counts, would_keep, survey.points)
+
+
+def _survey(
+    corpus: Location, kept: Kept, column: GroupColumn | None, below: float, part: _Part
+) -> tuple[Survey, LengthCounts]:
     places, eligible = part.eligible.places, kept.eligible
     table = pa.concat_tables(eligible.scores_of(part.eligible))
     tokens = {name: table[name].fill_null(-1).to_numpy().astype(np.int64) for name in _TOKENS}
@@ -128,7 +167,10 @@ def _survey(corpus: Location, kept: Kept, column: GroupColumn | None, part: _Par
         cutoff=kept.cutoffs.last_values[codes],
     )
     groups = None if column is None else _groups(corpus, places, column, rows)
-    return survey_of(rows, int(table["truncated"].to_numpy().sum()), groups)
+    survey = survey_of(rows, int(table["truncated"].to_numpy().sum()), groups)
+    # Of the groups of a quota, each of which may be divided by length.
+    of_quota = codes // LENGTHS if eligible.by_length else codes
+    return survey, LengthCounts.of(rows, of_quota, below)
 
 
 def _floats(column: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -133,6 +133,16 @@ class Points:
     hashes: NDArray[np.uint64]
     values: Floats
 
+    @property
+    def ifd(self) -> Floats:
+        """[p]"""
+        return self.values[:, 2]
+
+    @property
+    def answer_tokens(self) -> Floats:
+        """[p]"""
+        return self.values[:, 4]
+
     def __add__(self, other: "Points") -> "Points":
         hashes = np.concatenate([self.hashes, other.hashes])
         order = np.argsort(hashes, kind="stable")[:POINTS]

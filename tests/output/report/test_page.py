@@ -5,11 +5,12 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+from sf_ray.config.options import By
 from sf_ray.corpus.status import Status
 from sf_ray.output.manifest import Manifest
 from sf_ray.output.report.page import render_page
@@ -17,7 +18,7 @@ from sf_ray.output.report.row_kinds import ScoreKind, StatusKind
 from sf_ray.output.report.summary import Summary
 from sf_ray.output.report.survey import GroupCounts, Survey, nothing, survey_of
 from tests.support.manifests import CUTOFF, EXACT, group_keys, manifest_keys
-from tests.support.surveys import MARKUP, make_rows, shown
+from tests.support.surveys import MARKUP, make_lengths, make_rows, shown
 
 
 def keys_with(survey: Survey, rows: int, **selection: Any) -> dict[str, Any]:
@@ -72,7 +73,8 @@ def test_nothing_in_a_corpus_runs_loads_or_breaks_the_page(
     rows = [shown(ScoreKind.BEST, MARKUP, shard=MARKUP)]
     rows += [shown(StatusKind(Status.BAD_ROW), MARKUP, status="bad_row", reason=MARKUP, scores={})]
     path = tmp_path / "report.html"
-    path.write_text(render_page(manifest, Summary(survey, MARKUP, tuple(rows))), encoding="utf-8")
+    summary = Summary(survey, MARKUP, tuple(rows), answer_lengths=make_lengths(500, 1))
+    path.write_text(render_page(manifest, summary), encoding="utf-8")
     page = opened(browser, path, width)
     assert [what for what in page.said if what[0] != "request"] == []
     assert [url for _, url in page.said if not url.startswith(("file:", "data:"))] == []
@@ -115,12 +117,19 @@ def test_plots_are_readable_on_light_and_dark(browser: Any, tmp_path: Path, sche
 
 def page_of(count: int, **selection: Any) -> str:
     survey = survey_of(make_rows(count, 1), 0, None) if count else nothing(False)
-    return render_page(manifest_with(survey, count, **selection), Summary(survey, "", ()))
+    summary = Summary(survey, "", (), answer_lengths=make_lengths(count, 1))
+    return render_page(manifest_with(survey, count, **selection), summary)
 
 
+def words_of(text: str) -> str:
+    """The words of a page with one space between them."""
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text)))
+
+
+@pytest.mark.parametrize("by", get_args(By))
 @pytest.mark.parametrize("count", [0, 1, 2, 10_000])
-def test_any_number_of_rows_renders(count: int) -> None:
-    text = page_of(count)
+def test_any_number_of_rows_renders(count: int, by: str) -> None:
+    text = page_of(count, by=by)
     assert f"<b>{count:,}</b><span>rows in the corpus" in text
     assert text.count("<svg") == 5
     assert "None" not in text
@@ -156,7 +165,7 @@ def test_a_page_says_what_was_kept_and_where_other_fractions_would_cut() -> None
     )
     manifest = manifest_with(survey, 1000)
     text = render_page(manifest, Summary(survey, "source", rows))
-    words = html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text)))
+    words = words_of(text)
     ifd = np.sort(make_rows(1000, 1).ifd[make_rows(1000, 1).eligible])[::-1]
     for fraction in (1, 10, 30):
         assert f"{fraction} % {fraction * 10} {ifd[fraction * 10 - 1] - 1 / 8192:.3f}"[:-1] in words
@@ -191,3 +200,43 @@ def test_columns_of_text_that_no_score_depends_on_are_named() -> None:
     page = render_page(manifest_with(summary.survey, 0), summary)
     assert "<dt>columns not used</dt><dd>title (text), tags (lists)</dd>" in page
     assert "columns not used" not in page_of(0)
+
+
+def test_a_page_says_how_what_is_kept_depends_on_the_length_of_answers() -> None:
+    words = words_of(page_of(10_000))
+    assert "Length of answers IFD is not seen to depend on the length of the answer here" in words
+    head = "answer tokens rows eligible kept of its rows"
+    assert f"{head} length-normalised 1 to 107 964 749 306 31.7% 314 108 to 231 1,108 8" in words
+    normalised = words_of(page_of(10_000, by="length-normalised"))
+    assert f"{head} 1 to 107 964 749 306 31.7% 108 to 231 1,108 8" in normalised
+
+
+def test_a_page_of_an_older_version_has_no_section_on_lengths() -> None:
+    survey = survey_of(make_rows(100, 1), 0, None)
+    assert "Length of answers" in page_of(100)
+    page = render_page(manifest_with(survey, 100), Summary(survey, "", ()))
+    assert "Length of answers" not in page
+
+
+@pytest.mark.parametrize(
+    ("selection", "sentence"),
+    [
+        ({}, "High values below 1 are kept: much is left to learn."),
+        ({"by": "ifd-low"}, "Kept are the rows with the lowest IFD."),
+        ({"by": "random", "rank_by": None}, "Kept are random rows."),
+        ({"by": "longest", "rank_by": None}, "Kept are the rows with the longest answers."),
+        ({"rank_by": "ppl-direct"}, "Kept are the rows with the highest perplexity of the answer "
+                                    "alone."),
+        ({"by": "length-normalised"}, "Kept are, of each length of answers, the rows with the "
+                                      "highest IFD."),
+        ({"by": "length-matched"}, "Kept are random rows whose answers are as long as those of the "
+                                   "rows with the highest IFD."),
+    ],
+)  # fmt: skip
+def test_a_page_says_which_rows_are_kept_and_offers_other_cut_offs_by_ifd_alone(
+    selection: dict[str, Any], sentence: str
+) -> None:
+    text = page_of(1000, **selection)
+    assert sentence in text
+    is_by_ifd = selection in ({}, {"by": "length-normalised"})
+    assert ("Other cut-offs" in text) == is_by_ifd

@@ -12,7 +12,7 @@ from sf_ray.output.report.row_kinds import ScoreKind, StatusKind
 from sf_ray.output.report.summary import ShownRow, ShownText, Summary
 from sf_ray.output.report.survey import GroupCounts, nothing, survey_of
 from tests.support.manifests import OLD
-from tests.support.surveys import make_rows, shown
+from tests.support.surveys import make_lengths, make_rows, shown
 
 
 def test_a_summary_comes_back_as_it_was_kept() -> None:
@@ -33,7 +33,8 @@ def test_a_summary_comes_back_as_it_was_kept() -> None:
     assert row.omitted == 13
     assert len(row.texts) == 8
     assert row.texts[0].omitted == 5018 - len(row.texts[0].text)
-    kept = Summary(survey, "source", (row,), ("id (text)",))
+    lengths = make_lengths(3000, 1)
+    kept = Summary(survey, "source", (row,), ("id (text)",), lengths)
     back = Summary.from_json(kept.to_json(), "there")
     assert back.rows == (row,)
     assert (back.column, back.unused) == ("source", ("id (text)",))
@@ -41,6 +42,12 @@ def test_a_summary_comes_back_as_it_was_kept() -> None:
     for name in ("ok", "eligible", "kept", "ppl", "by_answer", "by_prompt"):
         np.testing.assert_array_equal(getattr(back.survey, name), getattr(survey, name))
     assert back.survey.groups == {"ü": GroupCounts(3, 2, 1)}
+    assert back.answer_lengths is not None
+    for name in ("rows", "eligible", "kept", "normalised"):
+        np.testing.assert_array_equal(getattr(back.answer_lengths, name), getattr(lengths, name))
+    assert back.answer_lengths.correlation == pytest.approx(lengths.correlation, rel=1e-4)
+    assert back.answer_lengths.correlated_rows == lengths.correlated_rows
+    assert back.to_json() == Summary.from_json(back.to_json(), "there").to_json()
     assert Counter(back.survey.ok.tolist()) == Counter(survey.ok.tolist())
 
 
@@ -68,6 +75,14 @@ def test_what_is_no_summary_is_refused(data: bytes) -> None:
 def test_a_row_of_an_unknown_kind_is_no_summary_of_this_version(kind: str) -> None:
     kept = json.loads(Summary(nothing(False), "", (shown(ScoreKind.BEST, "a"),)).to_json())
     kept["rows"][0]["kinds"] = [kind]
+    with pytest.raises(SfRayError, match="there is not a summary"):
+        Summary.from_json(json.dumps(kept).encode(), "there")
+
+
+def test_counts_of_other_lengths_are_no_summary_of_this_version() -> None:
+    summary = Summary(nothing(False), "", (), answer_lengths=make_lengths(100, 1))
+    kept = json.loads(summary.to_json())
+    kept["answer_lengths"]["lengths"][0]["least_tokens"] = 11
     with pytest.raises(SfRayError, match="there is not a summary"):
         Summary.from_json(json.dumps(kept).encode(), "there")
 
