@@ -44,7 +44,8 @@ def refuse_held_out(study: Study, stall_s: float) -> None:
         SfRayError: Names the arm and rows.
     """
     held_out = read_examples(files_of(study, study.held_out), stall_s)
-    for data in dict.fromkeys(map(study.data, study.record.runs)):
+    for run in {run.data: run for run in study.record.runs}.values():
+        data = study.data(run)
         files = files_of(study, data)
         find = functools.partial(equal_rows_of_shard, files, held_out)
         rows = [

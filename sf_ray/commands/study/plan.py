@@ -43,8 +43,9 @@ from sf_ray.storage.listing import overlap
 from sf_ray.storage.location import Location, whole_path
 from sf_ray.text.printable import printable
 
-# Arms whose rows another seed changes; of all others one selection serves all runs.
-_DRAWN = ("random", "length-matched")
+# Arms whose rows another seed changes, and where the seeds of their draws begin: two arms must not
+# draw by the same numbers. Of all other arms one selection serves all runs.
+_DRAWN = {"random": 0, "length-matched": 2**32}
 # Held-out rows are drawn with a seed that no arm has, so that no arm is drawn like them.
 _HELD_OUT_SEED = 2**62
 
@@ -160,7 +161,9 @@ def _select(selections: _Selections) -> tuple[Done, dict[str, Done], int]:
             if name == "all":
                 how: dict[str, Any] = {"by": "random", "keep_fraction": 1.0}
             else:
-                how = {"by": name, "keep_tokens": budget, "seed": seed if name in _DRAWN else 0}
+                how = {"by": name, "keep_tokens": budget}
+                if name in _DRAWN:
+                    how["seed"] = _DRAWN[name] + seed
             export = "llama-factory"
             outputs[folder] = selections.made(arm(folder, export=export, **how), folder)
     return held_out, outputs, budget
