@@ -69,8 +69,8 @@ def scoring_options(study: Study, model: str, options: ClusterOptions) -> ScoreO
     return ScoreOptions(
         **shared,
         **study.record.rendering.model_dump(),
-        input=study.held_out.uri,
-        scores=study.scores.uri,
+        input=study.uri(study.held_out),
+        scores=study.uri(study.scores),
         model=model,
         # A fast type differs by more than two good models do.
         dtype="float32",
@@ -106,7 +106,7 @@ def losses_of(study: Study, runs: list[str]) -> HeldOutLosses:
 def _table(study: Study, run: str) -> pa.Table:
     result = study.result(run)
     assert result is not None, "only runs with a result are asked for"
-    score_set = find_score_set(study.scores, result.scoring_id)
+    score_set = find_score_set(study.location.join(study.scores), result.scoring_id)
     corpus = files_of(study, study.held_out).corpus
     places = [Place(shard, unit) for shard, units in score_set.units(corpus) for unit in units]
     return pa.concat_tables(read_checked(score_set.pieces, places, _COLUMNS))

@@ -13,7 +13,6 @@ from sf_ray.errors import SfRayError
 from sf_ray.runtime.tasks import parallel_map
 from sf_ray.selection.excluded import DigestSet, ExcludedFiles
 from sf_ray.selection.excluded_tasks import equal_rows_of_shard, read_examples
-from sf_ray.storage.location import Location
 
 # Arms that share more than this train models that hardly differ.
 NEARLY_EQUAL = 0.9
@@ -21,9 +20,9 @@ NEARLY_EQUAL = 0.9
 _SHOWN = 5
 
 
-def files_of(study: Study, data: Location) -> ExcludedFiles:
+def files_of(study: Study, data: str) -> ExcludedFiles:
     """The shards of an arm or of the held-out rows, and how their rows hold examples."""
-    corpus = plan_corpus(data)
+    corpus = plan_corpus(study.location.join(data))
     row_format = format_of_study(study)
     if corpus.file_type is FileType.JSON:
         row_format = as_in_json(row_format, sample_of(None, corpus).rows)
@@ -45,8 +44,7 @@ def refuse_held_out(study: Study, stall_s: float) -> None:
     """
     held_out = read_examples(files_of(study, study.held_out), stall_s)
     for run in {run.data: run for run in study.record.runs}.values():
-        data = study.data(run)
-        files = files_of(study, data)
+        files = files_of(study, study.data(run))
         find = functools.partial(equal_rows_of_shard, files, held_out)
         rows = [
             f"{shard} row {row}"
@@ -56,7 +54,7 @@ def refuse_held_out(study: Study, stall_s: float) -> None:
         if rows:
             shown = ", ".join(rows[:_SHOWN]) + ", ..." * (len(rows) > _SHOWN)
             raise SfRayError(
-                f"{data.public_uri}: {len(rows):,} rows are held out, or copies of held-out rows: "
+                f"{files.corpus.location.public_uri}: {len(rows):,} rows are held out, or copies of held-out rows: "
                 f"{shown}. A model that has seen them cannot be judged by them: plan the study "
                 "again"
             )

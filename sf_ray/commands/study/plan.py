@@ -70,7 +70,7 @@ class _Selections:
             **shared,
             scores=options.scores,
             scoring_id=options.scoring_id,
-            output=f"{whole_path(options.study).rstrip('/')}/{folder}",
+            output=f"{location_of(options, options.study).uri.rstrip('/')}/{folder}",
             exclude=exclude,
             **how,
         )

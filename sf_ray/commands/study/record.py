@@ -124,23 +124,27 @@ class Study:
     location: Location
     record: StudyRecord
 
-    @property
-    def held_out(self) -> Location:
-        """The shards of held-out rows."""
-        return self.location.join("held-out/data")
+    def uri(self, name: str) -> str:
+        """The path or URI of something below STUDY, as options take it."""
+        return f"{self.location.uri.rstrip('/')}/{name}"
 
     @property
-    def scores(self) -> Location:
-        """The scores of held-out rows by all models."""
-        return self.location.join("scores")
+    def held_out(self) -> str:
+        """The shards of held-out rows, below STUDY."""
+        return "held-out/data"
 
-    def data(self, run: Run) -> Location:
-        """The shards that a run is trained on."""
-        return self.location.join(f"{run.data}/data")
+    @property
+    def scores(self) -> str:
+        """The scores of held-out rows by all models, below STUDY."""
+        return "scores"
 
-    def model(self, run: Run) -> Location:
-        """Where the trained model of a run goes."""
-        return self.location.join(f"models/{self.record.study_id}/{run.name}")
+    def data(self, run: Run) -> str:
+        """The shards that a run is trained on, below STUDY."""
+        return f"{run.data}/data"
+
+    def model(self, run: Run) -> str:
+        """Where the trained model of a run goes, below STUDY."""
+        return f"models/{self.record.study_id}/{run.name}"
 
     def result(self, name: str) -> Result | None:
         """What is known of a run; None where its model has not scored the held-out rows."""

@@ -68,7 +68,7 @@ def _train(
                 encoding,
                 recipe,
                 run.seed,
-                study.model(run),
+                study.location.join(study.model(run)),
             )
             for run in left[at : at + at_once]
         ]
@@ -78,11 +78,12 @@ def _train(
         )
         for trained in train_runs(runs, device):
             say(f"study: {trained.name}: {trained.steps:,} steps, {trained.tokens:,} tokens")
-        for run in runs:
-            score_held_out(study, run.name, run.target.uri, options, specs)
+        for run in left[at : at + at_once]:
+            model = study.model(run)
+            score_held_out(study, run.name, study.uri(model), options, specs)
             if not options.keep_models:
-                for file in list_files(run.target):
-                    remove(run.target.join(file.relative))
+                for file in list_files(study.location.join(model)):
+                    remove(study.location.join(f"{model}/{file.relative}"))
 
 
 def _devices(device: str) -> int:

@@ -52,7 +52,7 @@ def llama_factory(study: Study, run: Run) -> dict[str, object]:
         "stage": "sft",
         "do_train": True,
         **how,
-        "dataset_dir": study.location.join(f"{run.data}/export/llama-factory").uri,
+        "dataset_dir": study.uri(f"{run.data}/export/llama-factory"),
         "dataset": "sf_ray",
         "template": "empty" if study.record.rendering.template == "plain" else "default",
         "cutoff_len": study.record.rendering.max_length,
@@ -62,7 +62,7 @@ def llama_factory(study: Study, run: Run) -> dict[str, object]:
         "lr_scheduler_type": "linear",
         "warmup_ratio": 0.1,
         "seed": run.seed,
-        "output_dir": study.model(run).uri,
+        "output_dir": study.uri(study.model(run)),
         "report_to": "none",
     }
 
