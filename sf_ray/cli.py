@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None, specs: object | None = None) ->
         arguments: Arguments behind the program's name. Default: those of this process.
         specs: A `commands.setup.Specs` that the command uses in place of its default, for tests
             and benches that bring their own encoding, engine or embedder. Only for the commands
-            that score or select (run, score, select, plan, probe).
+            that score or select (run, score, select, plan, probe, study).
 
     Returns:
         The exit code: 0 done, 1 failed, 2 wrong usage, 3 done without some shards, 130 stopped by

@@ -161,8 +161,8 @@ def check_columns(options: SelectionOptions, corpus: Corpus, sample: Sample) -> 
     if corpus.file_type is FileType.ARROW and (bad := uncopyable(corpus.schema)):
         raise UsageError(bad[0])
     asked = {
-        "--quota": options.quota.column if options.quota else None,
         "--report-by": options.report_by,
+        "--quota": options.quota.column if options.quota else None,
     }
     for flag, column in asked.items():
         if column is None:

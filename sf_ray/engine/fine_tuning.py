@@ -73,7 +73,7 @@ def fine_tune(
         SfRayError: A library is missing, nothing can be learned, or the loss is not finite.
     """
     _require("accelerate")
-    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+    from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
 
     sequences = sequences.take(np.flatnonzero(sequences.scored > 0))
     if not len(sequences):
@@ -99,6 +99,7 @@ def fine_tune(
         dataloader_pin_memory=on_gpu,
         save_strategy="no",
         logging_strategy="no",
+        logging_nan_inf_filter=False,  # else a loss that is not finite counts as none at all
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -109,6 +110,7 @@ def fine_tune(
         train_dataset=batches,
         data_collator=lambda items: _padded(sequences, items[0]),
     )
+    trainer.remove_callback(PrinterCallback)  # what it prints is in Ray's log, and for nobody
     trained = trainer.train()
     if not np.isfinite(trained.training_loss):
         raise SfRayError(

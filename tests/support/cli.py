@@ -10,7 +10,7 @@ from sf_ray.commands.setup import Specs
 from sf_ray.runtime.json_log import end_log
 
 # The commands whose functions take specs.
-_SCORING = ("run", "score", "select", "plan", "probe")
+_SCORING = ("run", "score", "select", "plan", "probe", "study")
 # The plots of report.html, which take half of the CPU time of a small run.
 _PLOTS = dict.fromkeys(("ifd", "narrow", "ppl", "answer", "prompt"), "<svg></svg>")
 

@@ -18,6 +18,8 @@ Verdict = Literal["better", "worse", "cannot tell", "no verdict"]
 # What all verdicts of a study together may be wrong in, where no arm differs; and how often a
 # difference of the smallest size that is named would have been seen.
 ALPHA, POWER = 0.05, 0.8
+# How sure it is that the error is no larger than the one that the smallest difference is named by.
+_SURE = 0.7
 # Samples of the bootstrap. The error of a standard error is then about 1.6 %.
 _SAMPLES = 2000
 
@@ -85,13 +87,31 @@ def contrasts_of(
     for (arm, other), mean, error, df, p in zip(
         pairs, means, errors, degrees, corrected, strict=True
     ):
-        quantiles = student.ppf([1 - ALPHA / 2 / max(1, known), POWER], df)
         verdict: Verdict = "no verdict"
         if not np.isnan(p):
             verdict = "cannot tell" if p > ALPHA else "better" if mean < 0 else "worse"
-        detectable = float(quantiles.sum() * error)
+        detectable = error * _errors_seen(df, ALPHA / max(1, known))
         found.append(Contrast(arm, other, mean, error, df, float(p), detectable, verdict))
     return found
+
+
+def _errors_seen(degrees: float, alpha: float) -> float:
+    """How many standard errors a difference must have to be seen with `POWER`; at least so many.
+
+    That is where the noncentral t distribution has `POWER` beyond what counts. Of few draws the
+    error itself is known badly, and as often too small as too large. Therefore it is first taken
+    to the upper end of what it may be (`_SURE`), by the chi-squared distribution: simulated studies
+    then saw such differences in 71 to 94 of 100 (docs/study.md).
+    """
+    if np.isnan(degrees):
+        return np.nan
+    from scipy.optimize import brentq
+    from scipy.stats import chi2, nct
+    from scipy.stats import t as student
+
+    counts = student.ppf(1 - alpha / 2, degrees)
+    seen: float = brentq(lambda errors: nct.sf(counts, degrees, errors) - POWER, 0, 1000)
+    return seen * float(np.sqrt(degrees / chi2.ppf(1 - _SURE, degrees)))
 
 
 def _error_of(both: Sequence[Floats], rng: np.random.Generator) -> tuple[float, float]:

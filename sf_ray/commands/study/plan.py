@@ -136,7 +136,10 @@ def _select(selections: _Selections) -> tuple[Done, dict[str, Done], int]:
             raise UsageError(
                 f"--held-out {options.held_out}: with --report-by a fraction is needed, e.g. 0.05"
             )
-        share = {"quota": f"{options.report_by}={options.held_out}"}
+        share = {
+            "quota": f"{options.report_by}={options.held_out}",
+            "report_by": options.report_by,
+        }
     elif isinstance(options.held_out, float):
         share = {"keep_fraction": options.held_out}
     asked = selections.asked("held-out", [], by="random", seed=_HELD_OUT_SEED, **share)
