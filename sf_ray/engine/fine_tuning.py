@@ -54,7 +54,13 @@ def batches_of(lengths: Ints, recipe: Recipe, seed: int) -> list[Ints]:
 
 
 def fine_tune(
-    model_dir: Path, sequences: TokenSequences, recipe: Recipe, seed: int, device: str, out: Path
+    model_dir: Path,
+    sequences: TokenSequences,
+    recipe: Recipe,
+    seed: int,
+    device: str,
+    out: Path,
+    threads: int | None = None,
 ) -> int:
     """Trains a model on the scored tokens of sequences: every other token is only context.
 
@@ -65,6 +71,7 @@ def fine_tune(
         seed: Of the order of the sequences, and of new weights.
         device: "cpu" or "cuda".
         out: Directory that gets the trained model and the tokenizer's files.
+        threads: Threads on CPU; None: torch's setting.
 
     Returns:
         The number of steps.
@@ -78,6 +85,8 @@ def fine_tune(
     sequences = sequences.take(np.flatnonzero(sequences.scored > 0))
     if not len(sequences):
         raise SfRayError("no row has an answer to train on")
+    if threads:
+        torch.set_num_threads(threads)
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     model.config.use_cache = False
     if recipe.freeze_embeddings:

@@ -87,18 +87,14 @@ def train_runs(runs: Sequence[TrainingRun], device: str) -> Iterator[Trained]:
 
 def _train(run: TrainingRun, device: str, threads: int | None) -> Trained:
     # Imported here, so that only processes that train pay for importing torch.
-    import torch
-
     from sf_ray.engine.fine_tuning import fine_tune
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    if threads:
-        torch.set_num_threads(threads)
     sequences = _sequences(run)
     student = run.encoding.model.resolve()
     with tempfile.TemporaryDirectory(prefix="sf_ray-study-") as folder:
         out = Path(folder)
-        steps = fine_tune(student.path, sequences, run.recipe, run.seed, device, out)
+        steps = fine_tune(student.path, sequences, run.recipe, run.seed, device, out, threads)
         for path in sorted(out.iterdir()):
             if path.is_file():
                 with put_whole(run.target.join(path.name)) as copy:
