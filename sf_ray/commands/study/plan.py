@@ -184,13 +184,15 @@ def _record(
     budget: int,
 ) -> StudyRecord:
     runs = []
-    for seed in range(max(_draws(options, arm) for arm in options.arms)):
-        for arm in options.arms:  # draw after draw, so that half a study compares all arms
-            if seed < _draws(options, arm):
-                name = f"{arm}-{seed}"
-                data = f"arms/{name}" if arm in _DRAWN else f"arms/{arm}"
-                rows = outputs[data].manifest.selection.kept_rows
-                runs.append(Run(name=name, arm=arm, seed=seed, data=data, rows=rows))
+    # Draw after draw, so that half a study compares all arms; what takes ten times as long last.
+    draws = [
+        (arm == "all", seed, arm) for arm in options.arms for seed in range(_draws(options, arm))
+    ]
+    for _, seed, arm in sorted(draws, key=lambda draw: draw[:2]):
+        name = f"{arm}-{seed}"
+        data = f"arms/{name}" if arm in _DRAWN else f"arms/{arm}"
+        rows = outputs[data].manifest.selection.kept_rows
+        runs.append(Run(name=name, arm=arm, seed=seed, data=data, rows=rows))
     names = Training.model_fields.keys() - {"student"}
     student = options.student
     if student is not None and Path(student).exists():
