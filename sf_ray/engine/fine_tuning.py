@@ -81,7 +81,9 @@ def fine_tune(
     """
     _require("accelerate")
     from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     sequences = sequences.take(np.flatnonzero(sequences.scored > 0))
     if not len(sequences):
         raise SfRayError("no row has an answer to train on")
