@@ -115,6 +115,7 @@ def select_and_write(
             scored=scored,
             rescoring=rescoring,
             ranking=selection.ranking,
+            tokens=selection.tokens,
             dropped_duplicates=None if duplicates is None else len(duplicates),
             diversity=selection.diversity,
             shards=written,
@@ -214,6 +215,8 @@ def _request_id(
             del values[name]
     if options.by not in ("random", "length-matched"):
         del values["seed"]
+    if options.rank_by != "s-ifd":
+        del values["token_share"]
     encoder = embedder and embedder.model.fingerprint
     decided = [corpus.fingerprint, score_set.scoring_id, values, encoder]
     if exact_sample is not None:  # else left out: outputs of older versions keep their id

@@ -29,6 +29,7 @@ MANIFEST_VERSION: Final = 1
 
 _SCORES_IN_WORDS: Final[Mapping[str | None, str]] = {
     "ifd": "IFD",
+    "s-ifd": "S-IFD",
     "loss-delta": "ln IFD",
     "ppl-direct": "perplexity of the answer alone",
     "ppl-conditioned": "perplexity behind the prompt",
@@ -125,15 +126,29 @@ class Diversity(Record):
 
 
 def _say_that_arms_are_optional(schema: dict[str, Any]) -> None:
-    for key in ("keep_tokens", "by", "rank_by", "seed"):
+    for key in ("keep_tokens", "by", "rank_by", "seed", "s_ifd"):
         schema["required"].remove(key)
+
+
+class SelectiveIfdResult(Record):
+    """The tokens that S-IFD looks at."""
+
+    token_share: float = Field(description="The share of all tokens that was asked for.")
+    tokens: Count = Field(description="Answer tokens of the corpus that both passes score.")
+    threshold_nats: float = Field(
+        description="Those count whose losses differ by at least this in the two passes."
+    )
+    rows_without: Count = Field(
+        description="Rows within the bounds of which no token counts: they have no S-IFD and are "
+        "not ranked."
+    )
 
 
 class SelectionResult(Record):
     """What was asked of the selection, and the rows that it keeps.
 
-    `keep_tokens`, `by`, `rank_by` and `seed` are missing where they say nothing: the highest IFD
-    is the best.
+    `keep_tokens`, `by`, `rank_by`, `seed` and `s_ifd` are missing where they say nothing: the
+    highest IFD is the best.
     """
 
     model_config = ConfigDict(json_schema_extra=_say_that_arms_are_optional)
@@ -174,6 +189,9 @@ class SelectionResult(Record):
     )
     seed: Count | None = Field(
         default=None, description="`--seed`, where `by` keeps rows at random; else null."
+    )
+    s_ifd: SelectiveIfdResult | SkipJsonSchema[None] = Field(
+        default=None, description="What `rank_by` s-ifd looks at."
     )
     order: str = Field(default="input", description="Order of the output: `input` or `ifd`.")
     wanted_rows: Count = Field(default=0, description="Rows that were asked for.")

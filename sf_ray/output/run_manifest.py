@@ -23,6 +23,7 @@ from sf_ray.output.manifest import (
     Manifest,
     OutputFiles,
     SelectionResult,
+    SelectiveIfdResult,
     SkippedInput,
     WrittenFile,
 )
@@ -43,6 +44,7 @@ from sf_ray.selection.diversity.partition import Diversified
 from sf_ray.selection.exact.bands import SAFETY_FACTOR
 from sf_ray.selection.exact.rescoring import EXACT_DTYPE, Rescoring
 from sf_ray.selection.ranking import Ranking
+from sf_ray.selection.selective_ifd import SelectedTokens
 from sf_ray.storage.files import now_utc
 
 
@@ -73,6 +75,7 @@ class RunResult:
         scored: The units that this run scored itself.
         rescoring: What `--exact` scored again; None where it had nothing to do.
         ranking: The cut-offs, and the counts that they were found by.
+        tokens: The tokens that count, where S-IFD ranks rows; else None.
         dropped_duplicates: Copies of better rows; None where none were looked for.
         diversity: The rows chosen among those that the cut-offs keep; None where all are kept.
         shards: Filtered shards; those without rows have no file.
@@ -82,6 +85,7 @@ class RunResult:
     scored: Scored
     rescoring: Rescoring | None
     ranking: Ranking
+    tokens: SelectedTokens | None
     dropped_duplicates: int | None
     diversity: Diversified | None
     shards: Sequence[WrittenShard]
@@ -198,6 +202,7 @@ def _selection(request: RunRequest, corpus: Corpus, result: RunResult) -> Select
         max_answer_tokens=options.max_answer_tokens,
         dropped_duplicates=result.dropped_duplicates,
         **_arm(options),
+        **_tokens(result),
         order=options.order,
         wanted_rows=ranking.wanted,
         eligible_rows=ranking.eligible,
@@ -219,6 +224,21 @@ def _arm(options: SelectionOptions) -> dict[str, Any]:
     if options.by in ("random", "length-matched"):
         keys["seed"] = options.seed
     return keys
+
+
+def _tokens(result: RunResult) -> dict[str, Any]:
+    """The key that says which tokens S-IFD looks at; none where it ranks no rows."""
+    tokens = result.tokens
+    if tokens is None:
+        return {}
+    return {
+        "s_ifd": SelectiveIfdResult(
+            token_share=tokens.share,
+            tokens=tokens.tokens,
+            threshold_nats=tokens.threshold_nats,
+            rows_without=result.ranking.valueless,
+        )
+    }
 
 
 def _groups(
