@@ -66,7 +66,8 @@ def loss_differences(
     lengths = sequences.span_lengths
     sequence = np.repeat(np.arange(len(sequences)), np.diff(sequences.span_starts))
     starts = sequences.starts[sequence]  # [spans] of the sequences that they lie in
-    stops = starts + sequences.spans[:, 1]
+    # An empty span may lie behind the end of its sequence.
+    stops = np.minimum(starts + sequences.spans[:, 1], sequences.starts[sequence + 1])
     direct_ids = stops[turns.direct] - starts[turns.direct]  # with those that are not scored
     spare = np.zeros(len(turns.row), np.int64)
     run = np.zeros(len(turns.row), np.int64)
