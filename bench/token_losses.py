@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--model", default="demo")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeat", type=int, default=7)
-    parser.add_argument("--json", help="file for the figures")
+    parser.add_argument("--figures", help="file to which figures are appended")
     options = parser.parse_args()
     keep_freed_memory()
     model = resolve_model(options.model)
@@ -85,7 +85,7 @@ def main() -> None:
     }
     for name, value in figures.items():
         print(f"{name:22} {value:.4f}")
-    record(options.json, figures)
+    record(options.figures, figures)
 
 
 if __name__ == "__main__":

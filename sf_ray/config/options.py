@@ -264,8 +264,8 @@ class SelectionOptions(CorpusOptions):
     max_ifd: float | None = Field(
         default=None,
         gt=0,
-        description="Keep only rows with IFD below this. Default: 1 where the highest IFD is the "
-        "best; for the other values of --by and --rank-by there is no bound.",
+        description="Keep only rows with IFD below this. Default: 1 where the highest IFD or S-IFD "
+        "is the best; for the other values of --by and --rank-by there is no bound.",
     )
     min_ifd: float = Field(default=0.0, ge=0, description="Keep only rows with at least this IFD.")
     min_prompt_tokens: int | None = Field(

@@ -37,9 +37,9 @@ SIDECAR_SCHEMA = pa.schema(
     ]
 )
 
-# The engine's losses are float32, and so is their difference, but for one token in 30,000 whose last
-# bit is lost. Of the 4 bytes of a token zstd leaves 3.1, once bytes of equal rank stand together:
-# the mantissa is noise. A grid of 2^-20 nats would leave 2.7, and round.
+# The engine's losses are float32, and so is their difference, but for one token in 30,000 whose
+# last bit is lost. Of the 4 bytes of a token zstd leaves 3.1, once bytes of equal rank stand
+# together: the mantissa is noise. A grid of 2^-20 nats would leave 2.7, and round.
 SIDECAR_ENCODING = {
     "compression": "zstd",
     "use_dictionary": False,
