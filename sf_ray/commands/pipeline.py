@@ -104,7 +104,7 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
         _check_shared(options, corpus, score_set, embedder)
         with (
             lease(location_of(options, options.output)) as held,
-            _lease_to_score(scoring, corpus, exact),
+            _lease_to_score(score_set, corpus, exact, options.token_losses),
         ):
             _try_rights(options)
             _keep_plan(planned, corpus, score_set)
@@ -123,7 +123,7 @@ def score(options: ScoreOptions, specs: Specs = Specs()) -> SkippedShards:  # no
         scoring, corpus = _prepare(options, planned, specs, wall_s)
         score_set = scoring.score_set
         _check_shared(options, corpus, score_set)
-        with _lease_to_score(scoring, corpus):
+        with _lease_to_score(score_set, corpus, token_losses=options.token_losses):
             _keep_plan(planned, corpus, score_set)
             corpus, _ = _score(options, corpus, scoring, wall_s)
     units = count_units(score_set.units(corpus))
@@ -192,11 +192,11 @@ def _prepare(
 
 
 def _lease_to_score(
-    scoring: Scoring, corpus: Corpus, exact: bool = False
+    score_set: ScoreSet, corpus: Corpus, exact: bool = False, token_losses: bool = False
 ) -> AbstractContextManager[object]:
     """The lease on the scores, where any are to be made: whole ones serve many runs at once."""
-    if exact or scoring.missing(corpus):
-        return lease(scoring.score_set.pieces)
+    if exact or score_set.missing(score_set.units(corpus), token_losses):
+        return lease(score_set.pieces)
     return nullcontext()
 
 

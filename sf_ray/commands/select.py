@@ -115,11 +115,11 @@ def select_and_write(
             scored=scored,
             rescoring=rescoring,
             ranking=selection.ranking,
-            tokens=selection.tokens,
             dropped_duplicates=None if duplicates is None else len(duplicates),
             diversity=selection.diversity,
             shards=written,
             export=exported,
+            tokens=selection.tokens,
         ),
         wall_s,
     )

@@ -75,21 +75,21 @@ class RunResult:
         scored: The units that this run scored itself.
         rescoring: What `--exact` scored again; None where it had nothing to do.
         ranking: The cut-offs, and the counts that they were found by.
-        tokens: The tokens that count, where S-IFD ranks rows; else None.
         dropped_duplicates: Copies of better rows; None where none were looked for.
         diversity: The rows chosen among those that the cut-offs keep; None where all are kept.
         shards: Filtered shards; those without rows have no file.
         export: The exported files; None without `--export`.
+        tokens: The tokens that count, where S-IFD ranks rows; else None.
     """
 
     scored: Scored
     rescoring: Rescoring | None
     ranking: Ranking
-    tokens: SelectedTokens | None
     dropped_duplicates: int | None
     diversity: Diversified | None
     shards: Sequence[WrittenShard]
     export: Export | None
+    tokens: SelectedTokens | None = None
 
 
 def manifest_of(
