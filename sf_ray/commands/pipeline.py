@@ -35,6 +35,7 @@ from sf_ray.commands.shared_places import (
 from sf_ray.commands.usable import check_sample, usable_shards
 from sf_ray.config.options import (
     CorpusOptions,
+    KeptScoresOptions,
     RunOptions,
     ScoreOptions,
     ScoringOptions,
@@ -69,6 +70,7 @@ from sf_ray.storage.lease.files import try_rights
 from sf_ray.storage.lease.lease import lease, refuse_if_held
 from sf_ray.storage.location import Location
 from sf_ray.storage.names import refuse_names
+from sf_ray.text.printable import printable
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
         _check_shared(options, corpus, score_set, inputs)
         with (
             lease(location_of(options, options.output)) as held,
-            _lease_to_score(score_set, corpus, exact),
+            _lease_to_score(score_set, corpus, exact, options.token_losses),
         ):
             _try_rights(options)
             _keep_plan(planned, corpus, score_set)
@@ -133,7 +135,7 @@ def scored(options: ScoreOptions, specs: Specs) -> tuple[ScoreSet, Corpus]:
         scoring, corpus = _prepare(options, planned, specs, wall_s)
         score_set = scoring.score_set
         _check_shared(options, corpus, score_set)
-        with _lease_to_score(score_set, corpus):
+        with _lease_to_score(score_set, corpus, token_losses=options.token_losses):
             _keep_plan(planned, corpus, score_set)
             corpus, _ = _score(options, corpus, scoring, wall_s)
     return score_set, corpus
@@ -155,6 +157,8 @@ def selected(options: SelectOptions, specs: Specs) -> Done:
         if done := done_before(options, corpus, score_set, inputs):
             return done
         _refuse_missing_scores(corpus, score_set)
+        if options.rank_by == "s-ifd":
+            _refuse_missing_token_losses(corpus, score_set)
         start_ray(options.ray_address)
         _check_shared(options, corpus, score_set, inputs)
         with lease(location_of(options, options.output)) as held:
@@ -198,7 +202,7 @@ def _plan(
 
 
 def _prepare(
-    options: ScoringOptions, planned: PlannedCorpus, specs: Specs, wall_s: WallTimes
+    options: KeptScoresOptions, planned: PlannedCorpus, specs: Specs, wall_s: WallTimes
 ) -> tuple[Scoring, Corpus]:
     """Finds and checks all that decides the scores, and where they go; writes nothing.
 
@@ -213,14 +217,15 @@ def _prepare(
         score_set = score_set_of(planned.scores, spec.identity)
         corpus = without_bad(options, corpus, score_set)
         check_sample(options, corpus, planned.sample, encoding)
-    return Scoring(spec.encoding, spec.engine, score_set), corpus
+    engine = replace(spec.engine, token_losses=options.token_losses)
+    return Scoring(spec.encoding, engine, score_set), corpus
 
 
 def _lease_to_score(
-    score_set: ScoreSet, corpus: Corpus, exact: bool = False
+    score_set: ScoreSet, corpus: Corpus, exact: bool = False, token_losses: bool = False
 ) -> AbstractContextManager[object]:
     """The lease on the scores, where any are to be made: whole ones serve many runs at once."""
-    if exact or count_units(score_set.missing(score_set.units(corpus))):
+    if exact or score_set.missing(score_set.units(corpus), token_losses):
         return lease(score_set.pieces)
     return nullcontext()
 
@@ -292,6 +297,18 @@ def _refuse_missing_scores(corpus: Corpus, score_set: ScoreSet) -> None:
         )
 
 
+def _refuse_missing_token_losses(corpus: Corpus, score_set: ScoreSet) -> None:
+    units = score_set.units(corpus)
+    if missing := score_set.missing(units, token_losses=True):
+        shard, (unit, *_) = missing[0]
+        raise SfRayError(
+            f"{score_set.pieces.public_uri}: {count_units(missing)} of {count_units(units)} units "
+            f"of {corpus.location.public_uri} have no token losses, which --rank-by s-ifd needs, "
+            f"e.g. rows {unit.start} to {unit.stop} of {printable(shard.file.relative)}; make them "
+            "with the `sf-ray score` that made the scores, and --token-losses"
+        )
+
+
 def _score(
     options: ScoringOptions, corpus: Corpus, scoring: Scoring, wall_s: WallTimes
 ) -> tuple[Corpus, Scored]:
@@ -304,13 +321,18 @@ def _score(
     model = Location(options.model).public_uri
     describe(score_set, model)
     units = score_set.units(corpus)
-    todo = score_set.missing(units)
+    todo = scoring.missing(corpus)
     total, left = count_units(units), count_units(todo)
     say(
         f"format {scoring.encoding.format}, model {model}, "
         f"{score_set.identity['dtype']} on {scoring.engine.device}: {total:,} units, "
         f"{total - left:,} have scores, {left:,} to score"
     )
+    if again := left - count_units(score_set.missing(units)):
+        say(
+            f"note: {again:,} of them have scores and no token losses: they are scored again for "
+            "these, and their scores stay as they are"
+        )
     scored = Scored()
     if todo:
         with timed("score", wall_s):

@@ -154,6 +154,7 @@ def select_and_write(
             diversity=selection.diversity,
             shards=written,
             export=exported,
+            tokens=selection.tokens,
         ),
         wall_s,
     )
@@ -251,6 +252,8 @@ def _request_id(
             del values[name]
     if options.by not in ("random", "length-matched"):
         del values["seed"]
+    if options.rank_by != "s-ifd":
+        del values["token_share"]
     # The fingerprints stand for the files.
     del values["exclude"]
     if inputs.excluded:

@@ -27,7 +27,9 @@ from sf_ray.config.value_types import (
 HOW_MUCH = ("keep_fraction", "keep_count", "keep_tokens", "quota")
 # The ways to say which rows are the best, and the scores that they may look at.
 By = Literal["ifd", "ifd-low", "random", "longest", "length-normalised", "length-matched"]
-Score = Literal["ifd", "loss-delta", "ppl-direct", "ppl-conditioned", "answer-tokens"]
+Score = Literal["ifd", "s-ifd", "loss-delta", "ppl-direct", "ppl-conditioned", "answer-tokens"]
+# Scores of the method, which keeps no row whose prompt does not help at all (IFD of 1 and more).
+_OF_THE_METHOD = ("ifd", "s-ifd", "loss-delta")
 
 
 class Options(BaseModel):
@@ -211,6 +213,17 @@ class ScoringOptions(ScoringSpecOptions, ModelOptions):
     )
 
 
+class KeptScoresOptions(ScoringOptions):
+    """What is kept of the scores, beside the scores."""
+
+    token_losses: bool = Field(
+        default=False,
+        description="Also keep how far apart the losses of each answer token are in the two "
+        "passes, which --rank-by s-ifd needs. Units that have scores without them are scored "
+        "again; their scores stay as they are.",
+    )
+
+
 class SelectionOptions(CorpusOptions):
     """What is kept, and where it goes."""
 
@@ -242,9 +255,15 @@ class SelectionOptions(CorpusOptions):
     )
     rank_by: Score = Field(
         default="ifd",
-        description="The score that --by ifd, ifd-low and the two by length look at: IFD; its "
-        "logarithm, which is the difference of the losses; one of the two perplexities; the number "
-        "of answer tokens.",
+        description="The score that --by ifd, ifd-low and the two by length look at: IFD; S-IFD, "
+        "which is IFD over the tokens of --token-share, and needs scores that were made with "
+        "--token-losses; the logarithm of IFD, which is the difference of the losses; one of the "
+        "two perplexities; the number of answer tokens.",
+    )
+    token_share: Fraction = Field(
+        default=0.75,
+        description="For --rank-by s-ifd: the share of all answer tokens of the corpus that count, "
+        "those whose losses the prompt changes most.",
     )
     seed: int = Field(
         default=0, ge=0, lt=2**63, description="Another seed, other random rows: see --by."
@@ -253,7 +272,7 @@ class SelectionOptions(CorpusOptions):
         default=None,
         gt=0,
         description="Keep only rows with IFD below this. Default: 1 where rows of the highest IFD "
-        "are kept, of all lengths together or of each; else there is no bound.",
+        "or S-IFD are kept, of all lengths together or of each; else there is no bound.",
     )
     min_ifd: float = Field(default=0.0, ge=0, description="Keep only rows with at least this IFD.")
     min_prompt_tokens: int | None = Field(
@@ -331,6 +350,8 @@ class SelectionOptions(CorpusOptions):
     def _a_score_is_looked_at(self) -> "SelectionOptions":
         if self.by in ("random", "longest") and self.rank_by != "ifd":
             raise ValueError(f"--by {self.by} looks at no score: leave --rank-by out")
+        if "token_share" in self.model_fields_set and self.rank_by != "s-ifd":
+            raise ValueError("--token-share belongs to --rank-by s-ifd: give both, or neither")
         return self
 
     @property
@@ -338,7 +359,7 @@ class SelectionOptions(CorpusOptions):
         """The rows that a score ranks best have an IFD below this; infinity for no bound."""
         if self.max_ifd is not None:
             return self.max_ifd
-        return 1.0 if self.by != "ifd-low" and self.rank_by in ("ifd", "loss-delta") else math.inf
+        return 1.0 if self.by != "ifd-low" and self.rank_by in _OF_THE_METHOD else math.inf
 
     @property
     def kept_below(self) -> float:
@@ -364,7 +385,7 @@ class SelectionOptions(CorpusOptions):
         return self
 
 
-class ScoreOptions(ScoringOptions):
+class ScoreOptions(KeptScoresOptions):
     """Options of `sf-ray score`."""
 
     scores: str = Field(description="Where score pieces lie.")
@@ -380,7 +401,7 @@ class SelectOptions(SelectionOptions):
     )
 
 
-class RunOptions(ScoringOptions, SelectionOptions):
+class RunOptions(KeptScoresOptions, SelectionOptions):
     """Options of `sf-ray run`."""
 
     exact: bool = Field(
@@ -403,6 +424,12 @@ class RunOptions(ScoringOptions, SelectionOptions):
             raise ValueError(
                 "--exact keeps the rows of the highest IFD: leave --by and --rank-by out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _token_losses_are_kept_where_they_rank(self) -> "RunOptions":
+        if self.rank_by == "s-ifd" and not self.token_losses:
+            raise ValueError("--rank-by s-ifd needs the losses of tokens: add --token-losses")
         return self
 
 

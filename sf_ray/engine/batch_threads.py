@@ -153,3 +153,24 @@ def sum_spans(batches: Sequence[BatchLosses], size: int) -> NDArray[np.float64]:
         losses = np.concatenate([sums, batch.nll().numpy()])
         sums = np.bincount(np.concatenate([every, batch.spans]), losses).astype(np.float64)
     return sums
+
+
+def tokens_in_order(batches: Sequence[BatchLosses], lengths: Ints) -> NDArray[np.float32]:
+    """[scored tokens] losses of single tokens in nats, span after span; waits for the losses.
+
+    Args:
+        batches: The losses of all batches. The tokens of a span may be in several of them, and are
+            in the order in which they follow each other.
+        lengths: [spans] tokens of each span.
+
+    Returns:
+        NaN for the tokens of spans that no batch has.
+    """
+    none, no_spans = np.empty(0, np.float32), np.empty(0, np.int64)
+    spans = np.concatenate([no_spans, *(batch.spans for batch in batches)])
+    losses = np.concatenate([none, *(batch.nll().numpy() for batch in batches)])
+    is_done = np.zeros(len(lengths), bool)
+    is_done[spans] = True
+    tokens: NDArray[np.float32] = np.full(int(lengths.sum()), np.nan, np.float32)
+    tokens[np.repeat(is_done, lengths)] = losses[np.argsort(spans, kind="stable")]
+    return tokens

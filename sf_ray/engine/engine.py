@@ -1,4 +1,4 @@
-"""A causal language model on one device: token sequences -> mean losses.
+"""A causal language model on one device: token sequences -> losses.
 
 Knows torch and transformers; no Ray, no text, no tables, no files but the model's. Defined by the
 naive computation
@@ -13,6 +13,7 @@ without padding, and compute only once what sequences share.
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from sf_ray.engine.attention.packed import PACKED_ATTENTION
-from sf_ray.engine.batch_threads import BatchLosses, sum_spans
+from sf_ray.engine.batch_threads import BatchLosses, sum_spans, tokens_in_order
 from sf_ray.engine.batching import TokenBudgetBatches
 from sf_ray.engine.flops import Work
 from sf_ray.engine.loaded_model import LoadedModel, engine_errors, too_long
@@ -31,6 +32,34 @@ from sf_ray.engine.pool import OnBatch, Pool
 from sf_ray.engine.prefix_batches import begin_tree, cut_tree, divide, longest_in_tree
 from sf_ray.engine.prefix_tree import PrefixTree
 from sf_ray.engine.sequences import Ints, TokenSequences, offsets, ranges
+
+
+@dataclass(frozen=True)
+class SpanLosses:
+    """The losses of a pool's spans; NaN where nothing went through the model.
+
+    Attributes:
+        means: [spans] nats per token.
+        tokens: [scored tokens, span after span] nats; None where nobody asked for them.
+    """
+
+    means: NDArray[np.float64]
+    tokens: NDArray[np.float32] | None
+
+    def copy_spans(
+        self, sequences: TokenSequences, spans: Ints, source: "SpanLosses", theirs: Ints
+    ) -> None:
+        """Takes over the losses of other spans, each of which has as many tokens.
+
+        Args:
+            sequences: The sequences of the pool.
+            spans: [k] the spans whose losses are replaced, in place.
+            source: Where the losses come from.
+            theirs: [k] spans of the same sequences.
+        """
+        self.means[spans] = source.means[theirs]
+        if self.tokens is not None and source.tokens is not None:
+            self.tokens[sequences.tokens_of(spans)] = source.tokens[sequences.tokens_of(theirs)]
 
 
 class Engine:
@@ -148,14 +177,27 @@ class Engine:
         Begin the next pool before you take the result of this one: then the device has work while
         this pool ends and the next is cut into batches. All pools are begun by the same thread.
         """
-        pool, scored, equals = Pool.of(sequences, self._share, on_batch)
-        mean_losses = self._begin(pool, self.dtype)
+        pending = self._begin_pool(sequences, on_batch, keep_tokens=False)
+        return Pending(lambda: pending.result().means, pending.usage)
 
-        def result() -> NDArray[np.float64]:
-            losses = mean_losses()
+    def begin_tokens(
+        self, sequences: TokenSequences, on_batch: OnBatch = None
+    ) -> Pending[SpanLosses]:
+        """As `begin`, with the losses of the single tokens beside the means, which are the same."""
+        return self._begin_pool(sequences, on_batch, keep_tokens=True)
+
+    def _begin_pool(
+        self, sequences: TokenSequences, on_batch: OnBatch, keep_tokens: bool
+    ) -> Pending[SpanLosses]:
+        pool, scored, equals = Pool.of(sequences, self._share, on_batch)
+        span_losses = self._begin(pool, self.dtype, keep_tokens)
+
+        def result() -> SpanLosses:
+            losses = span_losses()
             self._repair(pool, losses)
             # A repeated sequence takes the losses of its equal.
-            losses[sequences.spans_of(scored)] = losses[sequences.spans_of(equals)]
+            ours, theirs = sequences.spans_of(scored), sequences.spans_of(equals)
+            losses.copy_spans(sequences, ours, losses, theirs)
             return losses
 
         return Pending(result, pool.usage)
@@ -180,27 +222,28 @@ class Engine:
             work += Work(len(tree), len(tree.slots), float((tree.positions + 0.5).sum()))
         return work
 
-    def _begin(self, pool: Pool, dtype: str) -> Callable[[], NDArray[np.float64]]:
+    def _begin(self, pool: Pool, dtype: str, keep_tokens: bool) -> Callable[[], SpanLosses]:
         """Begins to score a pool.
 
         Returns:
-            A function that waits for the batches and returns the mean loss of each span in nats,
-            NaN for spans that did not go through the model.
+            A function that waits for the batches and returns the losses of all spans.
         """
         with self._model.autocast(dtype):
             futures = self._begin_batches(pool, dtype)
 
-        def mean_losses() -> NDArray[np.float64]:
+        def span_losses() -> SpanLosses:
             counts = pool.sequences.span_lengths
             with engine_errors():
-                sums = sum_spans(self._model.batch_threads.results(futures), len(counts))
+                batches = self._model.batch_threads.results(futures)
+                sums = sum_spans(batches, len(counts))
+                tokens = tokens_in_order(batches, counts) if keep_tokens else None
             is_done = np.zeros(len(counts), bool)
             is_done[pool.sequences.spans_of(pool.chosen)] = True
             means: NDArray[np.float64] = np.full(len(counts), np.nan)
             np.divide(sums, counts, out=means, where=is_done & (counts > 0))
-            return means
+            return SpanLosses(means, tokens)
 
-        return mean_losses
+        return span_losses
 
     def _begin_batches(self, pool: Pool, dtype: str) -> Sequence[Future[list[BatchLosses]]]:
         """Begins to compute a pool in the batches that suit the model, the device and the type."""
@@ -214,22 +257,23 @@ class Engine:
             futures += begin_tree(self._model, pool, shared)
         return futures
 
-    def _repair(self, pool: Pool, means: NDArray[np.float64]) -> None:
+    def _repair(self, pool: Pool, losses: SpanLosses) -> None:
         """Computes again, in float32, the sequences whose losses overflow a smaller type.
 
         Args:
             pool: The pool.
-            means: [spans of all sequences] mean losses; changed in place.
+            losses: Of all of its sequences; changed in place.
         """
         if self.dtype == "float32":
             return
         counts = pool.sequences.span_lengths
-        bad = offsets(~np.isfinite(means) & (counts > 0))[pool.sequences.span_starts]
+        bad = offsets(~np.isfinite(losses.means) & (counts > 0))[pool.sequences.span_starts]
         overflowed = pool.chosen[np.diff(bad)[pool.chosen] > 0]
         if len(overflowed):
             saved = pool.usage.tokens_saved  # what is computed again saves nothing
             spans = pool.sequences.spans_of(overflowed)
-            means[spans] = self._begin(pool.only(overflowed), "float32")()[spans]
+            again = self._begin(pool.only(overflowed), "float32", losses.tokens is not None)()
+            losses.copy_spans(pool.sequences, spans, again, spans)
             pool.usage.tokens_saved = saved
 
 

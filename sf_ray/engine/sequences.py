@@ -120,10 +120,15 @@ class TokenSequences:
         return lengths
 
     @cached_property
+    def token_starts(self) -> Ints:
+        """[s + 1] where each span's tokens begin among the scored tokens of all spans."""
+        return offsets(self.span_lengths)
+
+    @cached_property
     def scored(self) -> Ints:
         """[n] scored tokens of each sequence."""
-        before = offsets(self.span_lengths)
-        scored: Ints = before[self.span_starts[1:]] - before[self.span_starts[:-1]]
+        starts = self.token_starts
+        scored: Ints = starts[self.span_starts[1:]] - starts[self.span_starts[:-1]]
         return scored
 
     def take(self, chosen: Ints) -> "TokenSequences":
@@ -140,6 +145,10 @@ class TokenSequences:
     def spans_of(self, chosen: Ints) -> Ints:
         """Places in `spans` of the spans of some sequences, sequence after sequence."""
         return ranges(self.span_starts[chosen], np.diff(self.span_starts)[chosen])
+
+    def tokens_of(self, spans: Ints) -> Ints:
+        """Places of the tokens of some spans among the scored tokens of all, span after span."""
+        return ranges(self.token_starts[spans], self.span_lengths[spans])
 
     def predictions(self, chosen: Ints, starts: Ints) -> "Predictions":
         """What a model has to predict in some of the sequences, sequence after sequence.

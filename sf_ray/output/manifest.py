@@ -29,6 +29,7 @@ MANIFEST_VERSION: Final = 1
 
 _SCORES_IN_WORDS: Final[Mapping[str | None, str]] = {
     "ifd": "IFD",
+    "s-ifd": "S-IFD",
     "loss-delta": "ln IFD",
     "ppl-direct": "perplexity of the answer alone",
     "ppl-conditioned": "perplexity behind the prompt",
@@ -124,7 +125,15 @@ class Diversity(Record):
     )
 
 
-_OPTIONAL_OF_SELECTION = ("keep_tokens", "by", "rank_by", "seed", "excluded", "excluded_rows")
+_OPTIONAL_OF_SELECTION = (
+    "keep_tokens",
+    "by",
+    "rank_by",
+    "seed",
+    "excluded",
+    "excluded_rows",
+    "s_ifd",
+)
 
 
 def _say_what_is_optional(schema: dict[str, Any]) -> None:
@@ -138,6 +147,20 @@ class ExcludedInput(Record):
     uri: str = Field(description="Where they lie.")
     fingerprint: str = Field(description="Hash of their paths, sizes and versions.")
     rows: Count = Field(description="Rows of all files.")
+
+
+class SelectiveIfdResult(Record):
+    """The tokens that S-IFD looks at."""
+
+    token_share: float = Field(description="The share of all tokens that was asked for.")
+    tokens: Count = Field(description="Answer tokens of the corpus that both passes score.")
+    threshold_nats: float = Field(
+        description="Those count whose losses differ by at least this in the two passes."
+    )
+    rows_without: Count = Field(
+        description="Rows within the bounds of which no token counts: they have no S-IFD and are "
+        "not ranked."
+    )
 
 
 class SelectionResult(Record):
@@ -189,6 +212,9 @@ class SelectionResult(Record):
     )
     seed: Count | None = Field(
         default=None, description="`--seed`, where `by` keeps rows at random; else null."
+    )
+    s_ifd: SelectiveIfdResult | SkipJsonSchema[None] = Field(
+        default=None, description="What `rank_by` s-ifd looks at."
     )
     order: str = Field(default="input", description="Order of the output: `input` or `ifd`.")
     wanted_rows: Count = Field(default=0, description="Rows that were asked for.")

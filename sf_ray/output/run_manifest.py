@@ -24,6 +24,7 @@ from sf_ray.output.manifest import (
     Manifest,
     OutputFiles,
     SelectionResult,
+    SelectiveIfdResult,
     SkippedInput,
     WrittenFile,
 )
@@ -44,6 +45,7 @@ from sf_ray.selection.diversity.partition import Diversified
 from sf_ray.selection.exact.bands import SAFETY_FACTOR
 from sf_ray.selection.exact.rescoring import EXACT_DTYPE, Rescoring
 from sf_ray.selection.ranking import Ranking
+from sf_ray.selection.selective_ifd import SelectedTokens
 from sf_ray.storage.files import now_utc
 
 
@@ -80,6 +82,7 @@ class RunResult:
         diversity: The rows chosen among those that the cut-offs keep; None where all are kept.
         shards: Filtered shards; those without rows have no file.
         export: The exported files; None without `--export`.
+        tokens: The tokens that count, where S-IFD ranks rows; else None.
     """
 
     scored: Scored
@@ -91,6 +94,7 @@ class RunResult:
     diversity: Diversified | None
     shards: Sequence[WrittenShard]
     export: Export | None
+    tokens: SelectedTokens | None = None
 
 
 def manifest_of(
@@ -204,6 +208,7 @@ def _selection(request: RunRequest, corpus: Corpus, result: RunResult) -> Select
         dropped_duplicates=result.dropped_duplicates,
         **_excluded(result),
         **_arm(options),
+        **_tokens(result),
         order=options.order,
         wanted_rows=ranking.wanted,
         eligible_rows=ranking.eligible,
@@ -238,6 +243,21 @@ def _excluded(result: RunResult) -> dict[str, Any]:
         for corpus in result.excluded
     )
     return {"excluded": files, "excluded_rows": result.excluded_rows}
+
+
+def _tokens(result: RunResult) -> dict[str, Any]:
+    """The key that says which tokens S-IFD looks at; none where it ranks no rows."""
+    tokens = result.tokens
+    if tokens is None:
+        return {}
+    return {
+        "s_ifd": SelectiveIfdResult(
+            token_share=tokens.share,
+            tokens=tokens.tokens,
+            threshold_nats=tokens.threshold_nats,
+            rows_without=result.ranking.valueless,
+        )
+    }
 
 
 def _groups(

@@ -1,4 +1,7 @@
-"""How an actor holds the model. The spec travels to workers; the model is loaded only there."""
+"""How an actor holds the model, and what it returns of a unit.
+
+The spec travels to workers; the model is loaded only there.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +24,7 @@ class EngineSpec:
         token_budget: Tokens in one batch, padding included; None lets the engine choose.
         compile: Whether to compile the model's layers on CUDA.
         threads: Threads on CPU; None until the size of the actor pool is known.
+        token_losses: Whether the differences of single tokens are kept.
     """
 
     model: ModelSpec
@@ -29,6 +33,7 @@ class EngineSpec:
     token_budget: int | None = None
     compile: bool = True
     threads: int | None = None
+    token_losses: bool = False
 
     @classmethod
     def of(
@@ -58,5 +63,6 @@ class EngineSpec:
                 threads=self.threads,
                 compile=self.compile,
                 trust_remote_code=self.model.trust_remote_code,
-            )
+            ),
+            self.token_losses,
         )

@@ -75,13 +75,7 @@ def read_piece(piece: Location, columns: Sequence[str]) -> pa.Table:
         SfRayError: The piece is missing, cannot be read, or holds no scores of ours.
     """
     try:
-        with pq.ParquetFile(
-            pa.BufferReader(read_bytes(piece)), page_checksum_verification=True
-        ) as parquet:
-            if not 0 <= parquet.metadata.num_rows <= _MOST_ROWS:
-                raise pa.ArrowInvalid("its footer promises more rows than a piece can have")
-            # No threads: callers read several pieces at a time.
-            table = parquet.read(list(columns), use_threads=False)
+        table = read_rows(piece, columns)
         _check(table, columns)
     except (pa.ArrowException, OSError) as error:
         raise SfRayError(
@@ -89,6 +83,22 @@ def read_piece(piece: Location, columns: Sequence[str]) -> pa.Table:
             "score again"
         ) from error
     return table
+
+
+def read_rows(where: Location, columns: Sequence[str]) -> pa.Table:
+    """Reads columns of a Parquet file that holds the rows of one unit, and checks its pages.
+
+    Raises:
+        pa.ArrowException: The file, or a page of it, is damaged.
+        SfRayError: It is not there, or storage failed.
+    """
+    with pq.ParquetFile(
+        pa.BufferReader(read_bytes(where)), page_checksum_verification=True
+    ) as parquet:
+        if not 0 <= parquet.metadata.num_rows <= _MOST_ROWS:
+            raise pa.ArrowInvalid("its footer promises more rows than a piece can have")
+        # No threads: callers read several pieces at a time.
+        return parquet.read(list(columns), use_threads=False)
 
 
 def _check(table: pa.Table, columns: Sequence[str]) -> None:

@@ -62,9 +62,11 @@ class Scoring:
     rows: RowSet | None = None
 
     def missing(self, corpus: Corpus) -> ShardUnits:
-        """The units with rows that are to have scores, and without a piece."""
+        """The units with rows that are to have scores, and without all of their files."""
         units = self.score_set.units(corpus)
-        return self.score_set.missing(units if self.rows is None else self.rows.units(units))
+        return self.score_set.missing(
+            units if self.rows is None else self.rows.units(units), self.engine.token_losses
+        )
 
     def count_rows(self, units: ShardUnits) -> int:
         """Rows of some units that are to have scores."""
@@ -112,7 +114,7 @@ def score_units(
         if options.on_bad_shard == "skip":
             corpus = _without_bad_shards(corpus, scoring.score_set)
         left = scoring.missing(corpus)
-        refuse_unseen(scoring.score_set, left, nodes)
+        refuse_unseen(scoring.score_set, left, nodes, scoring.engine.token_losses)
         return left
 
     def before_retry(units: int, problem: ClusterError) -> None:

@@ -2,6 +2,7 @@
 
     SCORES/<scoring id>/identity.json                        what decided the scores
     SCORES/<scoring id>/<shard>.<shard id>.<rows>.parquet    the piece of a unit
+    SCORES/<scoring id>/_token-losses/<as the piece>         its token losses, if asked for
     SCORES/<scoring id>/_bad/<shard>.<shard id>.json         a shard that cannot be read to its end
 
 Knows the names of pieces, not what is in them. No Ray, no model.
@@ -41,7 +42,7 @@ _SCORING_VERSION = 2
 SAMPLE = "sample"
 # The key of an identity that says which rows have scores of another type than all others.
 EXACT = "exact"
-_BAD, _IDENTITY = "_bad", "identity.json"
+_BAD, _IDENTITY, _TOKEN_LOSSES = "_bad", "identity.json", "_token-losses"
 # `<shard>.<shard id>.json`
 _MARK = re.compile(r".+\.(?P<shard_id>[^./]+)\.json", re.DOTALL)
 # Bytes that a description or a mark may have; ours have about a thousand.
@@ -102,10 +103,16 @@ class ScoreSet:
             raise SfRayError(f"{where}: says nothing of {key}; {_ADVICE}")
         return value
 
-    def missing(self, units: ShardUnits) -> ShardUnits:
-        """The units without a piece, by one listing of the folder."""
-        # An empty file is no piece: a piece has at least its footer.
-        pieces = {file.relative for file in list_files(self.pieces) if file.size}
+    def missing(self, units: ShardUnits, token_losses: bool = False) -> ShardUnits:
+        """The units without a piece, by one listing of the folder.
+
+        Args:
+            units: Some units.
+            token_losses: Units without token losses are missing too, by one more listing.
+        """
+        pieces = _names(self.pieces)
+        if token_losses:
+            pieces &= _names(token_losses_of(self.pieces))
         missing = [
             (shard, [unit for unit in shard_units if shard.piece(unit) not in pieces])
             for shard, shard_units in units
@@ -115,6 +122,28 @@ class ScoreSet:
     def bad_shards(self) -> dict[str, str]:
         """Shards that are marked bad: shard id -> what is wrong with the shard."""
         return bad_shards(self.marks)
+
+
+def token_losses_of(pieces: Location) -> Location:
+    """The folder of the token losses that belong to pieces; names are those of the pieces."""
+    return pieces.join(_TOKEN_LOSSES)
+
+
+def files_of(pieces: Location, piece: str, token_losses: bool) -> list[Location]:
+    """All files of a unit, in the order in which they are put: the piece says that all are there.
+
+    Args:
+        pieces: The folder of the pieces.
+        piece: Name of the unit's piece.
+        token_losses: Whether there are token losses beside it.
+    """
+    beside = [token_losses_of(pieces).join(piece)] if token_losses else []
+    return [*beside, pieces.join(piece)]
+
+
+def _names(folder: Location) -> set[str]:
+    # An empty file is no piece: a piece has at least its footer.
+    return {file.relative for file in list_files(folder) if file.size}
 
 
 def bad_shards(pieces: Location) -> dict[str, str]:

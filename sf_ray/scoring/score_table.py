@@ -3,12 +3,15 @@
 Knows neither files nor models.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sf_ray.corpus.status import Status
+from sf_ray.engine.sequences import Ints
 from sf_ray.scoring.ifd import TurnLosses, scores_of
 
 # A turn of a chat.
@@ -84,22 +87,46 @@ def score_table(shard: str, start: int, encoded: pa.Table, losses: NDArray[np.fl
     return pa.table(columns, schema=SCORE_SCHEMA)
 
 
-def _turn_losses(encoded: pa.Table, losses: NDArray[np.float64]) -> TurnLosses:
-    """The losses of all turns. A row with t turns has 2 t spans: t conditioned, then t direct."""
-    conditioned_tokens, direct_tokens = (
-        encoded[name].combine_chunks() for name in ("conditioned_tokens", "direct_tokens")
-    )
-    turns = conditioned_tokens.value_lengths().to_numpy()  # [n] of each row
-    row = np.repeat(np.arange(len(turns)), turns)  # [m] of each turn
+class TurnSpans(NamedTuple):
+    """The spans of m turns.
+
+    Attributes:
+        row: [m] index of the row that each turn belongs to, ascending.
+        conditioned: [m] its span behind the prompt.
+        direct: [m] its span on its own.
+    """
+
+    row: Ints
+    conditioned: Ints
+    direct: Ints
+
+
+def spans_of_turns(encoded: pa.Table) -> TurnSpans:
+    """The spans of all turns. A row with t turns has 2 t spans: t conditioned, then t direct.
+
+    Args:
+        encoded: Rows of `encoded_table`; spans are counted as `sequences_of` has them.
+    """
+    turns = encoded["conditioned_tokens"].combine_chunks().value_lengths().to_numpy()  # of each row
+    row = np.repeat(np.arange(len(turns)), turns)
     # Before the conditioned span of a turn stand one conditioned span for each turn before it, and
     # one direct span for each turn of the rows before its own.
     conditioned = np.arange(len(row)) + np.repeat(np.cumsum(turns) - turns, turns)
+    return TurnSpans(row, conditioned, conditioned + np.repeat(turns, turns))
+
+
+def _turn_losses(encoded: pa.Table, losses: NDArray[np.float64]) -> TurnLosses:
+    turns = spans_of_turns(encoded)
+    conditioned_tokens, direct_tokens = (
+        encoded[name].combine_chunks().flatten().to_numpy()
+        for name in ("conditioned_tokens", "direct_tokens")
+    )
     return TurnLosses(
-        row=row,
-        conditioned=losses[conditioned],
-        direct=losses[conditioned + np.repeat(turns, turns)],
-        conditioned_tokens=conditioned_tokens.flatten().to_numpy(),
-        direct_tokens=direct_tokens.flatten().to_numpy(),
+        row=turns.row,
+        conditioned=losses[turns.conditioned],
+        direct=losses[turns.direct],
+        conditioned_tokens=conditioned_tokens,
+        direct_tokens=direct_tokens,
     )
 
 

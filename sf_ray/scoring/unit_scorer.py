@@ -8,14 +8,22 @@ from sf_ray.encoding.encoded_table import sequences_of
 from sf_ray.engine.engine import Engine
 from sf_ray.engine.flops import Work
 from sf_ray.engine.pending import Pending
+from sf_ray.scoring.loss_differences import loss_differences
 from sf_ray.scoring.score_table import score_table
+from sf_ray.scoring.token_losses import DIFFERENCES
 
 
 class UnitScorer:
     """Scores units with one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, token_losses: bool = False) -> None:
+        """
+        Args:
+            engine: The engine.
+            token_losses: Whether score tables have the column `DIFFERENCES` beside their own.
+        """
         self._engine = engine
+        self._token_losses = token_losses
 
     @property
     def notes(self) -> Sequence[str]:
@@ -47,5 +55,18 @@ class UnitScorer:
         Raises:
             EngineFailedError: Raised by the result: the model cannot score one of the rows.
         """
-        losses = self._engine.begin(sequences_of(encoded), on_batch)
-        return Pending(lambda: score_table(shard, start, encoded, losses.result()), losses.usage)
+        sequences = sequences_of(encoded)
+        if not self._token_losses:
+            means = self._engine.begin(sequences, on_batch)
+            return Pending(lambda: score_table(shard, start, encoded, means.result()), means.usage)
+        pending = self._engine.begin_tokens(sequences, on_batch)
+
+        def result() -> pa.Table:
+            losses = pending.result()
+            assert losses.tokens is not None
+            scores = score_table(shard, start, encoded, losses.means)
+            has_score = scores["ifd"].is_valid().to_numpy()
+            differences = loss_differences(encoded, sequences, losses.tokens, has_score)
+            return scores.append_column(DIFFERENCES, differences)
+
+        return Pending(result, pending.usage)

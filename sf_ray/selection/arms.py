@@ -13,11 +13,11 @@
 Plain records: this module does not know how rows are found.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sf_ray.config.options import SelectionOptions
-from sf_ray.selection.criterion import AtRandom, ByScore, Criterion
+from sf_ray.selection.criterion import AtRandom, ByScore, BySelectiveIfd, Criterion
 from sf_ray.selection.cutoffs import Bounds, TokenBounds
 
 
@@ -41,10 +41,18 @@ class Arm:
     drawn_by: Criterion
 
 
-def arm_of(options: SelectionOptions) -> Arm:
-    """The arm that the options ask for."""
+def arm_of(options: SelectionOptions, selective: BySelectiveIfd | None = None) -> Arm:
+    """The arm that the options ask for.
+
+    Args:
+        options: Options of the run.
+        selective: Ranks by S-IFD, where the options ask for that.
+    """
     by, within = options.by, _bounds(options, options.kept_below)
-    score = ByScore(options.rank_by, lowest=by == "ifd-low")
+    lowest = by == "ifd-low"
+    score: Criterion = (
+        replace(selective, lowest=lowest) if selective else ByScore(options.rank_by, lowest)
+    )
     if by == "length-matched":
         # What is drawn at random is drawn of all rows, as `random` is.
         best = _bounds(options, options.best_below)

@@ -212,8 +212,12 @@ class Eligible:
         tables = chunk.known_scores() or read_tables(self.scores, chunk.places, self.columns)
         return self.rows_of(chunk, tables)
 
+    def with_own(self, chunk: Chunk, scores: pa.Table) -> pa.Table:
+        """The scores of a chunk, with what ranks its rows and would else be read again."""
+        return self.criterion.with_own(chunk.places, scores)
+
     def scores_of(self, chunk: Chunk) -> Sequence[pa.Table]:
-        """`SCORE_COLUMNS` of the rows of a chunk, in their order.
+        """`SCORE_COLUMNS` of the rows of a chunk, in their order; known scores may have more.
 
         Raises:
             SfRayError: A score piece cannot be read.

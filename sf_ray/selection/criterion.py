@@ -1,7 +1,7 @@
 """What rows are ranked by: one value of each row, of which higher is better.
 
-Plain arrays and tables: this module does not know how many rows are kept, or of which groups. No
-Ray, no model.
+This module does not know how many rows are kept, or of which groups. One criterion reads token
+losses beside the score pieces; the others are given all that they need. No Ray, no model.
 """
 
 import hashlib
@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 
 from sf_ray.config.options import Score
 from sf_ray.corpus.units import Place
+from sf_ray.scoring.token_losses import read_token_losses
+from sf_ray.selection.selective_ifd import selective_ifd
+from sf_ray.storage.location import Location
 
 Floats = NDArray[np.float64]
 
 # Score -> the column of the score table that has it. The difference of the losses is ln IFD.
+# S-IFD is in no column: its threshold depends on the whole corpus.
 _COLUMNS: dict[Score, str] = {
     "ifd": "ifd",
     "loss-delta": "ifd",
@@ -51,6 +55,10 @@ class Criterion(Protocol):
         Returns:
             [rows] NaN where a row has no value.
         """
+        ...
+
+    def with_own(self, places: Sequence[Place], table: pa.Table) -> pa.Table:
+        """The scores of some units, with what `values` would else read again for these rows."""
         ...
 
 
@@ -87,9 +95,63 @@ class ByScore:
                 values = np.log(values)
         return -values if self.lowest else values
 
+    def with_own(self, places: Sequence[Place], table: pa.Table) -> pa.Table:
+        """See `Criterion`."""
+        return table
+
 
 # What the method ranks by.
 BY_IFD = ByScore()
+
+_S_IFD = "s_ifd"
+
+
+@dataclass(frozen=True)
+class BySelectiveIfd:
+    """The highest S-IFD first, or the lowest: see `selective_ifd`.
+
+    Attributes:
+        scores: The folder of the score pieces; their token losses lie beside them.
+        threshold_nats: What the losses of a token must differ by for it to count.
+        lowest: Whether the lowest values are the best.
+    """
+
+    scores: Location
+    threshold_nats: float
+    lowest: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See `Criterion`."""
+        return ()
+
+    @property
+    def within(self) -> tuple[float, float]:
+        """See `Criterion`."""
+        return (-np.inf, np.inf) if self.lowest else (0.0, np.inf)
+
+    def values(self, places: Sequence[Place], table: pa.Table) -> Floats:
+        """See `Criterion`.
+
+        Raises:
+            SfRayError: Token losses are missing, or cannot be read.
+        """
+        if _S_IFD not in table.column_names:
+            table = self.with_own(places, table)
+        values: Floats = table[_S_IFD].to_numpy()
+        return -values if self.lowest else values
+
+    def with_own(self, places: Sequence[Place], table: pa.Table) -> pa.Table:
+        """See `Criterion`; reads the token losses of the units.
+
+        Raises:
+            SfRayError: Token losses are missing, or cannot be read.
+        """
+        of_units = [
+            selective_ifd(unit.counts, unit.nats, self.threshold_nats)
+            for unit in read_token_losses(self.scores, places)
+        ]
+        return table.append_column(_S_IFD, pa.array(np.concatenate(of_units)))
 
 
 @dataclass(frozen=True)
@@ -124,6 +186,10 @@ class AtRandom:
         # A double has 53 bits.
         numbers: Floats = (np.concatenate(hashes) >> np.uint64(11)).astype(np.float64)
         return numbers * 2.0**-53
+
+    def with_own(self, places: Sequence[Place], table: pa.Table) -> pa.Table:
+        """See `Criterion`."""
+        return table
 
     def _key(self, shard: str) -> np.uint64:
         name, seed = shard.encode("utf-8", "surrogatepass"), self.seed.to_bytes(8, "little")

@@ -62,15 +62,17 @@ def rank(
     status_counts: Counter[str] = Counter()
     bad: list[BadRow] = []
     counts = _no_counts(ranges)
+    valueless = 0
     for chunk_counts in _first_counts(corpus_pass, chunks, eligible, ranges, known):
         status_counts.update(chunk_counts.statuses)
+        valueless += chunk_counts.valueless
         # The first bad rows of the corpus, whichever task ends first.
         bad = sorted(bad + chunk_counts.bad)[:SHOWN]
         _add(counts, chunk_counts.rows)
     if known is not None:
         chunks = [known.for_chunk(chunk) for chunk in chunks]
     groups = _cut(corpus_pass, chunks, eligible, requests, ranges, counts)
-    return Ranking(dict(status_counts), tuple(bad), groups)
+    return Ranking(dict(status_counts), tuple(bad), groups, valueless)
 
 
 def rank_again(
@@ -238,6 +240,7 @@ class _ChunkCounts(NamedTuple):
         statuses: Rows by status.
         bad: Some bad rows.
         rows: Eligible rows in the bins of all ranges.
+        valueless: Rows within the bounds that have nothing to be ranked by.
     """
 
     start: int
@@ -245,6 +248,7 @@ class _ChunkCounts(NamedTuple):
     statuses: Counter[str]
     bad: list[BadRow]
     rows: SparseCounts
+    valueless: int
 
 
 def _no_counts(ranges: Sequence[GroupRange]) -> BinCounts:
@@ -293,7 +297,7 @@ def _first_counts(
 def _count_first(eligible: Eligible, ranges: Sequence[GroupRange], chunk: Chunk) -> _ChunkCounts:
     """Counts, and looks at the statuses too: one pass over the pieces is enough for both."""
     tables = list(read_checked(eligible.scores, chunk.places, eligible.columns))
-    return _counts_of(eligible, ranges, chunk, tables)
+    return _counts_of(eligible, ranges, chunk, tables, pa.concat_tables(tables))
 
 
 def _count_and_keep(
@@ -301,15 +305,20 @@ def _count_and_keep(
 ) -> tuple[_ChunkCounts, Sequence[pa.Table]]:
     """As `_count_first`; also returns the scores, in one table."""
     tables = list(read_checked(eligible.scores, chunk.places, None))
-    counts = _counts_of(eligible, ranges, chunk, tables)
-    return counts, [pa.concat_tables(tables).combine_chunks()]
+    whole = eligible.with_own(chunk, pa.concat_tables(tables).combine_chunks())
+    return _counts_of(eligible, ranges, chunk, tables, whole), [whole]
 
 
 def _counts_of(
-    eligible: Eligible, ranges: Sequence[GroupRange], chunk: Chunk, tables: Sequence[pa.Table]
+    eligible: Eligible,
+    ranges: Sequence[GroupRange],
+    chunk: Chunk,
+    tables: Sequence[pa.Table],
+    whole: pa.Table,
 ) -> _ChunkCounts:
-    """Counts the rows of a chunk, of which each unit is one table."""
-    rows = eligible.rows_of(chunk, tables)
+    """Counts the rows of a chunk, of which each unit is one table; `whole` has all of them."""
+    rows = eligible.rows_of(chunk, [whole])
+    valueless = int((np.isnan(rows.values) & ~np.isnan(rows.ifd)).sum())
     statuses: Counter[str] = Counter()
     bad: list[BadRow] = []
     for (shard, unit), table in zip(chunk.places, tables, strict=True):
@@ -317,7 +326,8 @@ def _counts_of(
         statuses.update(counts)
         if len(bad) < SHOWN and only_bad(counts):
             bad += bad_rows_of(shard.file.relative, range(unit.start, unit.stop), table["status"])
-    return _ChunkCounts(chunk.start, chunk.stop, statuses, bad, _count_in(rows, ranges))
+    counted = _count_in(rows, ranges)
+    return _ChunkCounts(chunk.start, chunk.stop, statuses, bad, counted, valueless)
 
 
 def _gather(reader: ChunkReader, ranges: Sequence[GroupRange], chunk: Chunk) -> dict[int, RankKeys]:

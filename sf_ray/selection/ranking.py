@@ -55,11 +55,13 @@ class Ranking:
         status_counts: Rows by status.
         bad: The first bad rows of the corpus, a few.
         groups: In the order of the groups' codes; one group where there is no quota.
+        valueless: Rows within the bounds that have a score and nothing to be ranked by.
     """
 
     status_counts: dict[str, int]
     bad: tuple[BadRow, ...]
     groups: tuple[GroupCutoff, ...]
+    valueless: int = 0
 
     @property
     def wanted(self) -> int:

@@ -19,6 +19,7 @@ from sf_ray.selection.arms import Arm, arm_of
 from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Eligible, Grouping, Kept
 from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
+from sf_ray.selection.criterion import BySelectiveIfd
 from sf_ray.selection.cutoff_tasks import (
     count_lengths,
     count_rows,
@@ -40,6 +41,7 @@ from sf_ray.selection.lengths import share_out
 from sf_ray.selection.ranking import GroupRequest, Ranking
 from sf_ray.selection.read_tables import ReadTables
 from sf_ray.selection.selection import Selection, either
+from sf_ray.selection.selective_ifd_tasks import select_tokens
 
 
 def select_rows(
@@ -64,7 +66,12 @@ def select_rows(
     corpus_pass = CorpusPass(score_set.marks, options.on_bad_shard == "skip", options.stall_s)
     units = score_set.units(corpus)
     chunks = chunks_of(units)
-    arm = arm_of(options)
+    tokens, by_tokens = None, None
+    if options.rank_by == "s-ifd":
+        to_read = corpus_pass.for_scores(units)
+        tokens = select_tokens(to_read, chunks, score_set.pieces, options.token_share)
+        by_tokens = BySelectiveIfd(score_set.pieces, tokens.threshold_nats)
+    arm = arm_of(options, by_tokens)
     if options.quota is None:
         grouping = None
         # Of so many tokens nobody knows how many rows they are: all, at first.
@@ -99,7 +106,9 @@ def select_rows(
         requests = [GroupRequest("", corpus.rows, ranking.kept)]
     if arm.by_length is not None:
         kept, ranking = _by_length(arm, to_rank, chunks, corpus.rows, kept, ranking, requests)
-    return Selection(corpus, corpus_pass, units, kept, ranking, duplicates, excluded, known=known)
+    return Selection(
+        corpus, corpus_pass, units, kept, ranking, duplicates, excluded, known=known, tokens=tokens
+    )
 
 
 def _with_tokens(

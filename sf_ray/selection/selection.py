@@ -14,6 +14,7 @@ from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
 from sf_ray.selection.diversity.partition import Diversified
 from sf_ray.selection.ranking import Ranking
 from sf_ray.selection.read_tables import ReadTables
+from sf_ray.selection.selective_ifd import SelectedTokens
 
 
 def either(one: Bitmap | None, other: Bitmap | None) -> Bitmap | None:
@@ -40,6 +41,7 @@ class Selection:
         diversity: The rows that were chosen among those that the cut-offs keep; None where all of
             those are kept.
         known: Scores that tasks need not read again; None where tasks read what they need.
+        tokens: The tokens that count, where S-IFD ranks rows; else None.
     """
 
     corpus: Corpus
@@ -51,6 +53,7 @@ class Selection:
     excluded: Bitmap | None = None
     diversity: Diversified | None = None
     known: ReadTables | None = None
+    tokens: SelectedTokens | None = None
 
     @property
     def ineligible(self) -> Bitmap | None:

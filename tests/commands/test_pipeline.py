@@ -70,18 +70,18 @@ def test_runs_that_only_select_share_whole_scores(planned: Corpus, whole: ScoreS
         runs.enter_context(_lease_to_score(whole, planned))
 
 
-@pytest.mark.parametrize("reason", ["a unit is missing", "exact"])
+@pytest.mark.parametrize("reason", ["a unit is missing", "exact", "no token losses"])
 def test_whoever_has_something_to_score_is_alone(
     planned: Corpus, whole: ScoreSet, reason: str
 ) -> None:
     if reason == "a unit is missing":
         next(Path(whole.pieces.path).rglob("*.parquet")).unlink()
-    exact = reason == "exact"
+    rules = {"exact": reason == "exact", "token_losses": reason == "no token losses"}
     with (
         lease(whole.pieces),
         pytest.raises(LeaseError, match="another run writes there"),
-        _lease_to_score(whole, planned, exact),
+        _lease_to_score(whole, planned, **rules),
     ):
         pass
-    with _lease_to_score(whole, planned, exact), pytest.raises(LeaseError):
+    with _lease_to_score(whole, planned, **rules), pytest.raises(LeaseError):
         lease(whole.pieces).__enter__()

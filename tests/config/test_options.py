@@ -26,6 +26,9 @@ GIVEN = {"input": "in", "output": "out", "model": "demo", "keep_fraction": "0.1"
         ({"columns": "prompt"}, "--columns: expected field=column"),
         ({"storage_options": "{"}, "--storage-options: expected a JSON object"),
         ({"input_storage_options": "{"}, "--input-storage-options: expected a JSON object"),
+        ({"rank_by": "s-ifd"}, "--rank-by s-ifd needs the losses of tokens: add --token-losses"),
+        ({"token_share": "0.5"}, "--token-share belongs to --rank-by s-ifd"),
+        ({"rank_by": "s-ifd", "token_losses": True, "exact": True}, "leave --by and --rank-by out"),
         ({"max_length": "many"}, "--max-length: input should be a valid integer"),
     ],
 )

@@ -24,6 +24,7 @@ from sf_ray.selection.diversity.partition import Diversified
 from sf_ray.selection.exact.bands import Bands, LengthErrors
 from sf_ray.selection.exact.rescoring import Rescoring
 from sf_ray.selection.ranking import GroupCutoff, Ranking
+from sf_ray.selection.selective_ifd import SelectedTokens
 from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location
 from tests.support.manifests import OLD
@@ -71,6 +72,27 @@ def result(*groups: GroupCutoff, diversity: Diversified | None = None) -> RunRes
 
 
 KEPT_6 = GroupCutoff("", 30, 6, 20, 6, Cutoff(0.75, 12))
+
+
+def test_the_tokens_that_count_are_written_where_s_ifd_ranks_rows(
+    corpus: Corpus, score_set: ScoreSet
+) -> None:
+    ranking = Ranking({"ok": 27, "bad_row": 3}, (), (KEPT_6,), valueless=4)
+    tokens = SelectedTokens(0.5, 900, 0.03125)
+    outcome = RunResult(**vars(result(KEPT_6)) | {"ranking": ranking, "tokens": tokens})
+    asked = request(keep_count=6, rank_by="s-ifd", token_share=0.5)
+    manifest = manifest_of(asked, corpus, score_set, outcome, {})
+    written = json.loads(manifest.to_json())["selection"]
+    assert written["s_ifd"] == {
+        "token_share": 0.5,
+        "tokens": 900,
+        "threshold_nats": 0.03125,
+        "rows_without": 4,
+    }
+    assert written["cutoff"] == {"ifd": None, "value": 0.75, "shard": "b.parquet", "row": 2}
+    assert (written["rank_by"], manifest.selection.ranked_by) == ("s-ifd", "S-IFD")
+    plain = manifest_of(request(keep_count=6), corpus, score_set, result(KEPT_6), {})
+    assert "s_ifd" not in json.loads(plain.to_json())["selection"]
 
 
 def test_what_was_scored_again_is_written_with_what_was_seen(

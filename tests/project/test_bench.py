@@ -61,6 +61,10 @@ def has_lines(printed: str, lines: list[str]) -> None:
             ["engine.py", "--as-cuda", "--rows=8", "--repeat=1", "--dtypes=float32"],
             [r"vllm", r"naive +1\.00 ", r"alone +\d", r"one-unit +\d", r"head TFLOP/s: \d"],
         ),
+        (
+            ["token_losses.py", "--rows=8", "--repeat=1"],
+            [r"ratio +\d\.\d", r"beside +0\.", r"sidecar_bytes_a_row +\d"],
+        ),
         pytest.param(
             ["feeding.py", "--rows=20", "--unit-rows=10", "--repeat=1", "--max-length=256"],
             [
@@ -70,7 +74,7 @@ def has_lines(printed: str, lines: list[str]) -> None:
             marks=pytest.mark.ray,  # which it imports
         ),
     ],
-    ids=["engine", "engine on a card", "feeding"],
+    ids=["engine", "engine on a card", "token losses", "feeding"],
 )
 def test_a_bench_prints_its_figures(
     command: list[str], lines: list[str], bench_here: Callable[..., str]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sf_ray.corpus.planning import plan_corpus
-from sf_ray.encoding.specs import EncodingSpec
+from sf_ray.encoding.specs import EncodingSpec, ModelSpec
 from sf_ray.errors import SfRayError
 from sf_ray.scoring.engine_spec import EngineSpec
 from sf_ray.scoring.partial_sets import RowSet
@@ -50,12 +50,15 @@ def test_scoring_of_some_rows_misses_only_units_that_have_them(corpus: Path) -> 
     rows = RowSet.of_flags(
         {shard.piece(unit): np.arange(unit.rows) < 2 for unit in (units[0], units[2])}
     )
-    scoring = Scoring(cast(EncodingSpec, None), cast(EngineSpec, None), score_set, rows)
+    engine = EngineSpec(ModelSpec("m", "hash"), "cpu", "float32")
+    scoring = Scoring(cast(EncodingSpec, None), engine, score_set, rows)
     todo = [(shard, [units[0], units[2]])]
     assert scoring.missing(plan) == todo
     assert scoring.count_rows(todo) == 4
     put_bytes(score_set.pieces.join(shard.piece(units[0])), b"a piece")
     assert scoring.missing(plan) == [(shard, [units[2]])]
+    with_tokens = replace(scoring, engine=replace(engine, token_losses=True))
+    assert with_tokens.missing(plan) == todo
     # No row at all is not the same as all rows.
     assert replace(scoring, rows=RowSet({})).missing(plan) == []
     whole = replace(scoring, rows=None)

@@ -232,7 +232,7 @@ def _in_this_process() -> Iterator[None]:
     seed=st.integers(0, 2**32 - 1),
     sizes=st.lists(st.integers(1, 60), min_size=1, max_size=3),
     by=st.sampled_from(get_args(By)),
-    rank_by=st.sampled_from(get_args(Score)),
+    rank_by=st.sampled_from(sorted({*get_args(Score)} - {"s-ifd"})),  # test_selective_ifd has that
     keep=st.sampled_from([0.05, 0.1, 0.3, 1.0]),
     more=st.sampled_from([{}, {"min_ifd": 0.6}, {"min_answer_tokens": 30}]),
     draw=st.sampled_from([0, 7]),

@@ -69,6 +69,12 @@ def print_manifest(manifest: Manifest, output: Location) -> None:
         _print_groups(console, column, selection.groups)
     elif note := _shortage(selection):
         _print_line(console, f"note     {note}")
+    if (s_ifd := selection.s_ifd) and s_ifd.rows_without:
+        _print_line(
+            console,
+            f"note     {s_ifd.rows_without:,} rows have no S-IFD and are not ranked: none of their "
+            f"tokens differs by {s_ifd.threshold_nats:.6g} nats",
+        )
     if manifest.scores.exact:
         _print_line(console, _exact_as_text(manifest.scores, manifest.input.rows))
     if selection.diversity:

@@ -18,6 +18,7 @@ from sf_ray.engine.pending import Pending, one_ahead
 from sf_ray.errors import EngineFailedError, SfRayError
 from sf_ray.runtime.log import say
 from sf_ray.scoring.engine_spec import EngineSpec
+from sf_ray.scoring.score_set import files_of
 from sf_ray.scoring.stages.failures import UnitState
 from sf_ray.scoring.stages.tally import UnitCounts
 from sf_ray.storage.files import is_there
@@ -66,6 +67,7 @@ class ScoreUnits:
             SfRayError: The model cannot be loaded, or loading it ended the process three times.
         """
         self._pieces, self._tally = pieces, tally
+        self._token_losses = engine.token_losses
         self._unreported: dict[str, UnitCounts] = {}
         self._reported_s = monotonic()
         context = ray.get_runtime_context()
@@ -101,9 +103,12 @@ class ScoreUnits:
         todo = (
             (unit, state)
             for unit, state in zip(units, states, strict=True)
-            if state is UnitState.NEW or not is_there(self._pieces.join(unit.piece))
+            if state is UnitState.NEW or not self._is_committed(unit)
         )
         return one_ahead(todo, self._begin, self._finish, lambda item: item[1] is not UnitState.NEW)
+
+    def _is_committed(self, unit: UnitRows) -> bool:
+        return all(map(is_there, files_of(self._pieces, unit.piece, self._token_losses)))
 
     def _begin(self, item: tuple[UnitRows, UnitState]) -> _BegunUnit:
         """Begins to score a unit, unless its bad rows are to be searched for."""

@@ -10,9 +10,10 @@ from ray.data import Datasink
 
 from sf_ray.corpus.bundles import UnitRows, units_of_bundle
 from sf_ray.errors import SfRayError
-from sf_ray.scoring.score_set import ScoreSet, ShardUnits
+from sf_ray.scoring.score_set import ScoreSet, ShardUnits, files_of
 from sf_ray.scoring.score_table import SCORE_ENCODING
-from sf_ray.storage.files import never_as_wanted, put_table
+from sf_ray.scoring.token_losses import DIFFERENCES, SIDECAR_ENCODING, sidecar_of
+from sf_ray.storage.files import never_as_wanted, put_table, size_or_none
 from sf_ray.storage.location import Location
 
 # Pieces of one task that wait for storage together.
@@ -58,16 +59,26 @@ class PieceSink(Datasink[_Put]):  # type: ignore[misc]
         return _Put([unit.piece for unit in units], ray.util.get_node_ip_address())
 
     def _put(self, unit: UnitRows) -> None:
-        put_table(self._pieces.join(unit.piece), unit.rows, SCORE_ENCODING)
+        scores = unit.rows
+        *beside, piece = files_of(self._pieces, unit.piece, DIFFERENCES in scores.column_names)
+        for token_losses in beside:
+            put_table(token_losses, sidecar_of(scores), SIDECAR_ENCODING)
+            if size_or_none(piece):  # only its token losses were missing: no score changes
+                return
+            scores = scores.drop_columns(DIFFERENCES)
+        put_table(piece, scores, SCORE_ENCODING)
 
 
-def refuse_unseen(score_set: ScoreSet, left: ShardUnits, nodes: Mapping[str, str]) -> None:
+def refuse_unseen(
+    score_set: ScoreSet, left: ShardUnits, nodes: Mapping[str, str], token_losses: bool = False
+) -> None:
     """Refuses to score units again whose pieces a task has written, and which are not there.
 
     Args:
         score_set: Where the pieces should be.
         left: The units that have no piece, by a listing.
         nodes: Name of a piece -> address of the node that says it wrote the piece.
+        token_losses: Whether the units were to have token losses, which are written with a piece.
 
     Raises:
         SfRayError: Names such a piece and its node.
@@ -75,9 +86,13 @@ def refuse_unseen(score_set: ScoreSet, left: ShardUnits, nodes: Mapping[str, str
     written = [
         piece for shard, units in left for unit in units if (piece := shard.piece(unit)) in nodes
     ]
-    unseen = never_as_wanted(
-        {piece: score_set.pieces.join(piece) for piece in written}, lambda _, size: size is not None
-    )
+    files = {
+        where.path: (piece, where)
+        for piece in written
+        for where in files_of(score_set.pieces, piece, token_losses)
+    }
+    places = {path: where for path, (_, where) in files.items()}
+    unseen = {files[path][0] for path in never_as_wanted(places, lambda _, size: size is not None)}
     if not unseen:
         return
     where = (
@@ -86,7 +101,7 @@ def refuse_unseen(score_set: ScoreSet, left: ShardUnits, nodes: Mapping[str, str
         else "that node has a disk of its own there, or another program removes files. Give SCORES "
         "a bucket, or a file system that all nodes share"
     )
-    piece = next(iter(unseen))
+    piece = min(unseen)
     raise SfRayError(
         f"{score_set.pieces.public_uri}: some units have no scores: this machine does not see "
         f"{len(unseen):,} pieces that were written, e.g. {piece}, which node "

@@ -92,9 +92,9 @@ def _score_again(options: RunOptions, corpus: Corpus, scoring: Scoring, rows: Ro
     """
     score_set = sample_set(scoring.score_set, rows, EXACT_DTYPE)
     describe(score_set, model_name(scoring.score_set))
-    again = replace(
-        scoring, engine=replace(scoring.engine, dtype=EXACT_DTYPE), score_set=score_set, rows=rows
-    )
+    # Token losses belong to the scores of all rows, which these few are mixed with.
+    engine = replace(scoring.engine, dtype=EXACT_DTYPE, token_losses=False)
+    again = replace(scoring, engine=engine, score_set=score_set, rows=rows)
     if todo := again.missing(corpus):
         left, _ = score_units(options, corpus, again, todo)
         if left.skipped != corpus.skipped:

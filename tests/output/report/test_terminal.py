@@ -60,6 +60,18 @@ def test_rows_are_counted_down_to_those_that_are_kept(of_manifest: Any) -> None:
     ]
 
 
+def test_rows_without_s_ifd_are_counted(of_manifest: Any) -> None:
+    tokens = {"token_share": 0.75, "tokens": 90, "threshold_nats": 0.03125, "rows_without": 1200}
+    keys = manifest_keys(1000, 800, 90)
+    keys["selection"] |= {"s_ifd": tokens}
+    assert (
+        "note 1,200 rows have no S-IFD and are not ranked: none of their tokens differs by "
+        "0.03125 nats"
+    ) in of_manifest(keys).lines
+    keys["selection"]["s_ifd"]["rows_without"] = 0
+    assert "S-IFD" not in of_manifest(keys).text
+
+
 def test_what_was_scored_again_is_said_with_the_set_that_was_selected_by(of_manifest: Any) -> None:
     keys = manifest_keys(1000, 800, 90)
     keys["scores"] |= {"exact": EXACT}
