@@ -113,7 +113,9 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
             _try_rights(options)
             _keep_plan(planned, corpus, score_set)
             corpus, scored = _score(options, corpus, scoring, wall_s)
-            exactly = partial(select_exactly, options, scoring, inputs.excluded) if exact else None
+            exactly = (
+                partial(select_exactly, options, scoring, files=inputs.excluded) if exact else None
+            )
             return select_and_write(
                 options, corpus, score_set, inputs, scored, wall_s, held, exactly
             ).printed()

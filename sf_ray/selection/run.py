@@ -107,7 +107,15 @@ def select_rows(
     if arm.by_length is not None:
         kept, ranking = _by_length(arm, to_rank, chunks, corpus.rows, kept, ranking, requests)
     return Selection(
-        corpus, corpus_pass, units, kept, ranking, duplicates, excluded, known=known, tokens=tokens
+        corpus,
+        corpus_pass,
+        units,
+        kept,
+        ranking,
+        duplicates,
+        excluded=excluded,
+        known=known,
+        tokens=tokens,
     )
 
 

@@ -36,10 +36,10 @@ class Selection:
         ranking: The cut-offs, and the counts that they were found by.
         duplicates: Rows that are dropped because an equal row is ranked higher; None where
             duplicates are not dropped.
-        excluded: Rows that are dropped because they stand in excluded files; None where no files
-            are excluded.
         diversity: The rows that were chosen among those that the cut-offs keep; None where all of
             those are kept.
+        excluded: Rows that are dropped because they stand in excluded files; None where no files
+            are excluded.
         known: Scores that tasks need not read again; None where tasks read what they need.
         tokens: The tokens that count, where S-IFD ranks rows; else None.
     """
@@ -50,8 +50,8 @@ class Selection:
     kept: Kept
     ranking: Ranking
     duplicates: Bitmap | None = None
-    excluded: Bitmap | None = None
     diversity: Diversified | None = None
+    excluded: Bitmap | None = None
     known: ReadTables | None = None
     tokens: SelectedTokens | None = None
 

@@ -38,7 +38,7 @@ class ExactSelection(NamedTuple):
 
 
 def select_exactly(
-    options: RunOptions, scoring: Scoring, files: Sequence[ExcludedFiles], corpus: Corpus
+    options: RunOptions, scoring: Scoring, corpus: Corpus, files: Sequence[ExcludedFiles] = ()
 ) -> ExactSelection:
     """Selects the rows that float32 would select.
 
@@ -47,8 +47,8 @@ def select_exactly(
     Args:
         options: Options of the run.
         scoring: In the fast type; all units have their scores.
-        files: Files whose examples may not be kept.
         corpus: The corpus.
+        files: Files whose examples may not be kept.
 
     Raises:
         MarkedBadError: Shards turned out to be bad.
