@@ -106,10 +106,13 @@ class Needs(NamedTuple):
 
     Attributes:
         cpus, gpus: How many.
+        own_process: Whether the process of a task ends with it: what a model took is then given
+            back for certain.
     """
 
     cpus: float = 1
     gpus: float = 0
+    own_process: bool = False
 
 
 class StoredResult(NamedTuple, Generic[Value]):
@@ -221,6 +224,7 @@ def _map_once(
         num_gpus=needs.gpus,
         scheduling_strategy="SPREAD",
         num_returns=1 + stored,
+        max_calls=int(needs.own_process),  # 0: as many as there are
     )(lambda item: call(item))
     # Futures, because a signal ends the wait for a future at once; `ray.wait` holds it back.
     waiting: dict[Future[Any], tuple[list[ray.ObjectRef], int]] = {}

@@ -13,7 +13,6 @@ import yaml
 
 from bench.support import free_scorer
 from bench.support.corpora import make_rows
-from bench.support.models import make_model
 from sf_ray.cli import main
 from tests.support.cli import Cli
 
@@ -126,9 +125,9 @@ def test_a_study_from_its_plan_to_a_verdict(
 
 
 def test_models_that_were_trained_elsewhere_are_compared(
-    scored: Path, tiny_model: Path, tmp_path: Path, sf_ray_cli: Cli
+    scored: Path, tiny_model: Path, tiny_bos_model: Path, tmp_path: Path, sf_ray_cli: Cli
 ) -> None:
-    study, other = tmp_path / "study", make_model(tmp_path / "other", seed=5)
+    study = tmp_path / "study"
     code, stdout, stderr = sf_ray_cli(
         *plan_of(scored, study, "--arms", "ifd:1,random:1,longest:1,all", "--seeds", "1")
     )
@@ -151,13 +150,53 @@ def test_models_that_were_trained_elsewhere_are_compared(
     assert code == 2
     assert "plan it again with --student" in stderr
 
-    models = f"ifd={tiny_model},random-0={other}"
+    models = f"ifd={tiny_model},random-0={tiny_bos_model}"
     code, stdout, stderr = sf_ray_cli("study", "report", study, "--models", models)
     assert code == 0, stderr
     assert "no verdict" in stdout
+    # The other tokenizer begins each text with a token of its own.
+    assert "losses are per byte of the answer" in stderr
+    outcome = json.loads((study / "report.json").read_text())
+    assert outcome["unit"] == "byte"
+    losses = {}
+    for place in (study / "scores").iterdir():
+        identity = json.loads((place / "identity.json").read_text())
+        pieces = ds.dataset(sorted(place.glob("*.parquet"))).to_table().to_pylist()
+        pieces.sort(key=lambda piece: (piece["shard"], piece["row"]))
+        losses[Path(identity["model_name"])] = pieces
+    answers = [answer for _, answer in texts(study / "held-out/data")]
+    whole = [not any(of[row]["truncated"] for of in losses.values()) for row in range(16)]
+    for arm, model in (("ifd", tiny_model), ("random", tiny_bos_model)):
+        a_byte = [
+            piece["loss_conditioned"] * piece["answer_tokens"] / len(answer.encode())
+            for piece, answer, counts in zip(losses[model], answers, whole, strict=True)
+            if counts
+        ]
+        assert outcome["means"][arm] == [pytest.approx(sum(a_byte) / len(a_byte))]
     assert "one model of ifd, random" in stderr
     assert "without a model yet: longest-0, all-0" in stderr
     shutil.rmtree(study / "scores")
     code, _, stderr = sf_ray_cli("study", "report", study)
     assert code == 1
     assert "no scores there" in stderr
+
+
+def test_arms_that_come_out_nearly_equal_are_named_before_anybody_trains(
+    scored: Path, tmp_path: Path, sf_ray_cli: Cli
+) -> None:
+    command = plan_of(scored, tmp_path / "study", "--arms", "ifd:1,random:1")
+    command[command.index("0.2")] = "0.95"
+    code, stdout, stderr = sf_ray_cli(*command)
+    assert code == 0, stderr
+    (pair,) = record(tmp_path / "study")["overlaps"]
+    assert pair["share"] > 0.9
+    assert f"note: ifd-0 and random-0 share {pair['share']:.0%} of their examples" in stdout
+    for wrong, said in (
+        (("--held-out", "0.001"), "comes to no row"),
+        (("--arms", "random,longest"), "--arms needs ifd"),
+        (("--arms", "ifd,ifd"), "names ifd twice"),
+        (("--train",), "--train needs --student"),
+    ):
+        code, _, stderr = sf_ray_cli(*command, *wrong)
+        assert code == 2, wrong
+        assert said in stderr

@@ -39,7 +39,12 @@ def report(options: StudyReportOptions, specs: Specs = Specs()) -> None:  # noqa
     print_tables(tables)
     page = study.location.join("report.html")
     put_bytes(page, render_page(study.record, outcome, notes_of(outcome)).encode())
-    written = json.dumps(asdict(outcome), indent=2).replace("NaN", "null")
+    # JSON has no NaN: what is not known is null there.
+    contrasts = [
+        {key: None if value != value else value for key, value in asdict(contrast).items()}
+        for contrast in outcome.contrasts
+    ]
+    written = json.dumps(asdict(outcome) | {"contrasts": contrasts}, indent=2, allow_nan=False)
     put_bytes(study.location.join("report.json"), written.encode())
     emit(f"\npage  {printable(page.public_uri)}")
 

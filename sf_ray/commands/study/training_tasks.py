@@ -73,11 +73,11 @@ def train_runs(runs: Sequence[TrainingRun], device: str) -> Iterator[Trained]:
         device: "cuda" for a GPU each; "cpu" for all CPUs of a node each.
     """
     if device == "cuda":
-        needs, threads = Needs(cpus=1, gpus=1), None
+        needs, threads = Needs(cpus=1, gpus=1, own_process=True), None
     else:
         cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
         threads = max(1, int(min(filter(None, cpus), default=1)))
-        needs = Needs(cpus=threads)
+        needs = Needs(cpus=threads, own_process=True)
 
     def train(run: TrainingRun) -> Trained:
         return _train(run, device, threads)
