@@ -159,7 +159,7 @@ def test_models_that_were_trained_elsewhere_are_compared(
     outcome = json.loads((study / "report.json").read_text())
     assert outcome["unit"] == "byte"
     losses = {}
-    for place in (study / "scores").iterdir():
+    for place in filter(Path.is_dir, (study / "scores").iterdir()):
         identity = json.loads((place / "identity.json").read_text())
         pieces = ds.dataset(sorted(place.glob("*.parquet"))).to_table().to_pylist()
         pieces.sort(key=lambda piece: (piece["shard"], piece["row"]))

@@ -14,14 +14,14 @@ def plan_tables(record: StudyRecord) -> list[TextTable]:
     runs = [(run.name, run.arm, str(run.seed), f"{run.rows:,}", run.data) for run in record.runs]
     tables = [
         TextTable(
-            "",
+            "The plan",
             ("", ""),
             [
                 ("held-out rows", f"{record.held_out_rows:,}"),
                 ("tokens of an arm", f"{record.token_budget:,}"),
             ],
         ),
-        TextTable("Runs", ("run", "arm", "seed", "rows", "data"), runs),
+        TextTable("Runs", ("run", "arm", "seed", "rows", "data"), runs, is_text=True),
     ]
     if record.overlaps:
         pairs = [(f"{pair.a}, {pair.b}", f"{pair.share:.0%}") for pair in record.overlaps]
