@@ -101,7 +101,7 @@ def _errors_seen(degrees: float, alpha: float) -> float:
     That is where the noncentral t distribution has `POWER` beyond what counts. Of few draws the
     error itself is known badly, and as often too small as too large. Therefore it is first taken
     to the upper end of what it may be (`_SURE`), by the chi-squared distribution: simulated studies
-    then saw such differences in 71 to 94 of 100 (docs/study.md).
+    then saw such differences in 69 to 94 of 100 (docs/study.md).
     """
     if np.isnan(degrees):
         return np.nan

@@ -65,13 +65,14 @@ def overlaps_of(study: Study, stall_s: float) -> tuple[Overlap, ...]:
 
     The driver holds 16 bytes of each example of every arm.
     """
-    first = {run.arm: run for run in reversed(study.record.runs) if run.arm != "all"}
+    runs = {run.arm: run for run in reversed(study.record.runs)}
+    first = {arm: runs[arm] for arm in study.record.arms if arm != "all"}
     examples = {
         arm: read_examples(files_of(study, study.data(run)), stall_s) for arm, run in first.items()
     }
     return tuple(
         Overlap(a=first[a].name, b=first[b].name, share=_share(examples[a], examples[b]))
-        for a, b in itertools.combinations(reversed(first), 2)
+        for a, b in itertools.combinations(first, 2)
     )
 
 

@@ -33,6 +33,7 @@ from sf_ray.config.options import CorpusOptions, SelectOptions
 from sf_ray.config.quotas import rows_to_keep
 from sf_ray.config.registry import command_line
 from sf_ray.config.study_options import StudyPlanOptions, StudyReportOptions, StudyTrainOptions
+from sf_ray.corpus.planning import SkippedShards
 from sf_ray.engine.model_files import resolve_model
 from sf_ray.errors import UsageError
 from sf_ray.output.report.text_table import print_tables
@@ -81,8 +82,15 @@ class _Selections:
         return selected(asked, self.specs)
 
 
-def plan(options: StudyPlanOptions, specs: Specs = Specs()) -> None:  # noqa: B008 - frozen
-    """Writes the arms, the held-out rows and what trainers need; with --train does all the rest."""
+def plan(
+    options: StudyPlanOptions,
+    specs: Specs = Specs(),  # noqa: B008 - frozen
+) -> SkippedShards:
+    """Writes the arms, the held-out rows and what trainers need; with --train does all the rest.
+
+    Returns:
+        The shards of the corpus that were left out.
+    """
     place = location_of(options, options.study)
     _check_places(options, place)
     if options.student is not None and options.train:
@@ -110,6 +118,7 @@ def plan(options: StudyPlanOptions, specs: Specs = Specs()) -> None:  # noqa: B0
         shared = options.model_dump(include=set(StudyReportOptions.model_fields))
         train(StudyTrainOptions(**shared, keep_models=options.keep_models), specs)
         report(StudyReportOptions(**shared), specs)
+    return held_out.skipped
 
 
 def _check_places(options: StudyPlanOptions, place: Location) -> None:
@@ -172,6 +181,15 @@ def _select(selections: _Selections) -> tuple[Done, dict[str, Done], int]:
     return held_out, outputs, budget
 
 
+def _anywhere(options: StudyPlanOptions) -> StudyPlanOptions:
+    """The options with absolute paths: right in any directory."""
+    places = {name: getattr(options, name) for name in ("input", "scores", "study")}
+    if options.student is not None and Path(options.student).exists():
+        places["student"] = options.student
+    whole: dict[str, Any] = {name: whole_path(place) for name, place in places.items()}
+    return options.model_copy(update=whole | {"exclude": list(map(whole_path, options.exclude))})
+
+
 def _draws(options: StudyPlanOptions, arm: Any) -> int:
     return options.arms[arm] or options.seeds
 
@@ -194,10 +212,8 @@ def _record(
         rows = outputs[data].manifest.selection.kept_rows
         runs.append(Run(name=name, arm=arm, seed=seed, data=data, rows=rows))
     names = Training.model_fields.keys() - {"student"}
-    student = options.student
-    if student is not None and Path(student).exists():
-        student = whole_path(student)
-    student = None if student is None else Location(student).public_uri
+    options = _anywhere(options)
+    student = None if options.student is None else Location(options.student).public_uri
     training = Training(student=student, **options.model_dump(include=set(names)))
     rendering = Rendering(
         **{

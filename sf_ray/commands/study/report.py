@@ -50,7 +50,7 @@ def report(options: StudyReportOptions, specs: Specs = Specs()) -> None:  # noqa
 
 
 def _runs_of(study: Study, models: list[tuple[str, str]]) -> dict[str, str]:
-    """Run -> its model; of an arm that is named, the next of its runs that has none yet.
+    """Run -> its model; an arm that is named several times stands for its runs, in their order.
 
     Raises:
         UsageError: There is no such arm or run, or more models of an arm than it has runs.

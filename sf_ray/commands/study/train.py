@@ -78,9 +78,11 @@ def _train(
         )
         for trained in train_runs(runs, device):
             say(f"study: {trained.name}: {trained.steps:,} steps, {trained.tokens:,} tokens")
+        # They lie in STUDY, wherever the student was fetched from.
+        here = options.model_copy(update={"model_storage_options": None})
         for run in left[at : at + at_once]:
             model = study.model(run)
-            score_held_out(study, run.name, study.uri(model), options, specs)
+            score_held_out(study, run.name, study.uri(model), here, specs)
             if not options.keep_models:
                 for file in list_files(study.location.join(model)):
                     remove(study.location.join(f"{model}/{file.relative}"))
