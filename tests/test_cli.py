@@ -12,7 +12,7 @@ from tests.support.cli import Cli
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_help_shows_every_option_of_the_one_definition(command: Command, sf_ray_cli: Cli) -> None:
-    code, out, _ = sf_ray_cli(command.name, "--help")
+    code, out, _ = sf_ray_cli(*command.name.split(), "--help")
     assert code == 0
     for name in command.options.model_fields:
         assert f"--{name.replace('_', '-')}" in out or name.upper() in out
