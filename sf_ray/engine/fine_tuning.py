@@ -6,7 +6,6 @@ and transformers; no Ray, no text, no tables, no files but the model's.
 
 import shutil
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from sf_ray.engine.recipe import Recipe
 from sf_ray.engine.sequences import TokenSequences
 from sf_ray.errors import SfRayError
+from sf_ray.runtime.libraries import require
 
 Ints = NDArray[np.int64]
 
@@ -79,7 +79,7 @@ def fine_tune(
     Raises:
         SfRayError: A library is missing, nothing can be learned, or the loss is not finite.
     """
-    _require("accelerate")
+    require("study", "accelerate", *(["peft"] if recipe.lora_rank else []))
     from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
     from transformers.utils.logging import disable_progress_bar
 
@@ -133,13 +133,7 @@ def fine_tune(
     return len(batches)
 
 
-def _require(library: str) -> None:
-    if find_spec(library) is None:
-        raise SfRayError(f"training needs {library}: pip install 'sf_ray[study]'")
-
-
 def _with_adapters(model: Any, rank: int, seed: int) -> Any:
-    _require("peft")
     from peft import LoraConfig, TaskType, get_peft_model
 
     torch.manual_seed(seed)

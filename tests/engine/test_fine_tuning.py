@@ -1,4 +1,3 @@
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -6,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.engine import fine_tuning
 from sf_ray.engine.engine import Engine
 from sf_ray.engine.fine_tuning import batches_of, fine_tune
 from sf_ray.engine.recipe import Recipe
 from sf_ray.engine.sequences import TokenSequence, TokenSequences
 from sf_ray.errors import SfRayError
+from sf_ray.runtime import libraries
 
 RECIPE = Recipe(epochs=4, learning_rate=3e-3, batch_tokens=64)
 
@@ -102,8 +101,7 @@ def test_what_cannot_be_trained_is_said(
     wild = Recipe(20, 1e30, 64)
     with pytest.raises(SfRayError, match="lower --learning-rate"):
         fine_tune(tiny_model, sequences(), wild, 0, "cpu", tmp_path)
-    monkeypatch.setattr(
-        fine_tuning, "find_spec", lambda name: None if name == "accelerate" else find_spec(name)
-    )
-    with pytest.raises(SfRayError, match=r"needs accelerate: pip install 'sf_ray\[study\]'"):
-        fine_tune(tiny_model, sequences(), RECIPE, 0, "cpu", tmp_path)
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None)
+    adapters = Recipe(1, 1e-3, 64, lora_rank=4)
+    with pytest.raises(SfRayError, match=r"accelerate and peft, .* pip install 'sf_ray\[study\]'"):
+        fine_tune(tiny_model, sequences(), adapters, 0, "cpu", tmp_path)

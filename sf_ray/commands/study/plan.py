@@ -35,9 +35,10 @@ from sf_ray.config.registry import command_line
 from sf_ray.config.study_options import StudyPlanOptions, StudyReportOptions, StudyTrainOptions
 from sf_ray.corpus.planning import SkippedShards
 from sf_ray.engine.model_files import resolve_model
-from sf_ray.errors import UsageError
+from sf_ray.errors import SfRayError, UsageError
 from sf_ray.output.report.text_table import print_tables
 from sf_ray.runtime.console import emit
+from sf_ray.runtime.libraries import require
 from sf_ray.runtime.log import say
 from sf_ray.scoring.score_set import ScoreSet, digest, find_score_set
 from sf_ray.storage.listing import overlap
@@ -94,6 +95,7 @@ def plan(
     place = location_of(options, options.study)
     _check_places(options, place)
     if options.student is not None and options.train:
+        require("study", "accelerate", "scipy", *(["peft"] if options.lora_rank else []))
         resolve_model(options.student, options.model_storage_options or options.storage_options)
     score_set = find_score_set(location_of(options, options.scores), options.scoring_id)
     selections = _Selections(options, specs)
@@ -166,6 +168,8 @@ def _select(selections: _Selections) -> tuple[Done, dict[str, Done], int]:
             f"--keep-fraction {options.keep_fraction} of {rest:,} rows is less than one row"
         )
     budget = tokens_of_selection(arm("arms/ifd", keep_count=best))
+    if not budget:
+        raise SfRayError("no row that is not held out has an IFD below 1: the arm ifd is empty")
     outputs = {}
     for name in options.arms:
         for seed in range(_draws(options, name) if name in _DRAWN else 1):

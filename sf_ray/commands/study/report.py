@@ -16,6 +16,7 @@ from sf_ray.errors import SfRayError, UsageError
 from sf_ray.output.report.text_table import print_tables
 from sf_ray.runtime.cluster import start_ray
 from sf_ray.runtime.console import emit
+from sf_ray.runtime.libraries import require
 from sf_ray.runtime.log import say
 from sf_ray.runtime.signals import stoppable
 from sf_ray.storage.files import put_bytes
@@ -24,6 +25,7 @@ from sf_ray.text.printable import printable
 
 def report(options: StudyReportOptions, specs: Specs = Specs()) -> None:  # noqa: B008 - frozen
     """Scores the held-out rows with each model that is given, and compares all that are known."""
+    require("study", "scipy")
     study = read_study(location_of(options, options.study))
     models = _runs_of(study, options.models)
     with stoppable():

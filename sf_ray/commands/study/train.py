@@ -19,6 +19,7 @@ from sf_ray.corpus.plan_cache import sample_of
 from sf_ray.engine.recipe import Recipe
 from sf_ray.errors import UsageError
 from sf_ray.runtime.cluster import resolve_device, start_ray
+from sf_ray.runtime.libraries import require
 from sf_ray.runtime.log import say
 from sf_ray.runtime.signals import stoppable
 from sf_ray.storage.files import remove
@@ -35,6 +36,7 @@ def train(options: StudyTrainOptions, specs: Specs = Specs()) -> None:  # noqa: 
             "the study names no model to train: plan it again with --student, or train the arms "
             "elsewhere and give `sf-ray study report` --models"
         )
+    require("study", "accelerate", *(["peft"] if study.record.training.lora_rank else []))
     left = [run for run in study.record.runs if study.result(run.name) is None]
     if not left and study.result(UNTRAINED) is not None:
         say("nothing to do: every run has its held-out losses")
