@@ -370,9 +370,10 @@ class SelectionOptions(CorpusOptions):
 
     @model_validator(mode="after")
     def _some_row_can_lie_within_the_bounds(self) -> "SelectionOptions":
-        if self.min_ifd >= self.best_below:
+        below = self.best_below if self.by == "length-matched" else self.kept_below
+        if self.min_ifd >= below:
             raise ValueError(
-                f"--min-ifd {self.min_ifd} must be below --max-ifd {self.best_below}: "
+                f"--min-ifd {self.min_ifd} must be below --max-ifd {below}: "
                 "no row can lie between them"
             )
         for what in ("prompt", "answer"):

@@ -23,6 +23,7 @@ GIVEN = {"input": "in", "output": "out", "model": "demo", "keep_fraction": "0.1"
         ({"input": None}, "INPUT is missing"),
         ({"dtype": "float8"}, "--dtype: input should be 'auto', 'float32'"),
         ({"min_ifd": "1.0"}, "--min-ifd 1.0 must be below --max-ifd 1.0"),
+        ({"by": "length-matched", "min_ifd": "1.0"}, "--min-ifd 1.0 must be below --max-ifd 1.0"),
         ({"columns": "prompt"}, "--columns: expected field=column"),
         ({"storage_options": "{"}, "--storage-options: expected a JSON object"),
         ({"input_storage_options": "{"}, "--input-storage-options: expected a JSON object"),
@@ -38,3 +39,8 @@ def test_wrong_values_are_named_in_the_words_of_the_command_line(
     with pytest.raises(UsageError) as error:
         load(RUN, {**GIVEN, **changes}, None)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize("by", ["random", "longest", "ifd-low"])
+def test_a_lower_bound_may_be_above_1_where_there_is_no_upper_one(by: str) -> None:
+    assert load(RUN, GIVEN | {"by": by, "min_ifd": "1.0"}, None)
