@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sf_ray.config.value_types import (
     Actors,
+    By,
     ColumnQuota,
     Columns,
     Fraction,
@@ -19,15 +20,13 @@ from sf_ray.config.value_types import (
     JsonObject,
     Names,
     Places,
+    Score,
     Share,
     ShownRows,
 )
 
 # Options that say how much to keep; a selection takes exactly one of them.
 HOW_MUCH = ("keep_fraction", "keep_count", "keep_tokens", "quota")
-# The ways to say which rows are the best, and the scores that they may look at.
-By = Literal["ifd", "ifd-low", "random", "longest", "length-normalised", "length-matched"]
-Score = Literal["ifd", "s-ifd", "loss-delta", "ppl-direct", "ppl-conditioned", "answer-tokens"]
 # Scores of the method, which keeps no row whose prompt does not help at all (IFD of 1 and more).
 _OF_THE_METHOD = ("ifd", "s-ifd", "loss-delta")
 

@@ -6,7 +6,17 @@ from sf_ray.config.options import ClusterOptions, CorpusOptions
 from sf_ray.config.value_types import ArmDraws, Fraction, Places, Share, TrainedModels
 
 
-class StudyPlanOptions(CorpusOptions):
+class TrainedModelOptions(ClusterOptions):
+    """What becomes of the models that a study trains."""
+
+    keep_models: bool = Field(
+        default=False,
+        description="Keep the trained models in STUDY/models. Default: a model goes once the "
+        "held-out rows have its losses.",
+    )
+
+
+class StudyPlanOptions(CorpusOptions, TrainedModelOptions):
     """Options of `sf-ray study plan`."""
 
     scores: str = Field(description="Where score pieces lie.")
@@ -74,11 +84,6 @@ class StudyPlanOptions(CorpusOptions):
         description="Train all models on this cluster, a GPU each or one after the other on CPU, "
         "and write the report. Needs sf_ray[study].",
     )
-    keep_models: bool = Field(
-        default=False,
-        description="Keep the trained models in STUDY/models. Default: a model goes once the "
-        "held-out rows have its losses.",
-    )
 
     @model_validator(mode="after")
     def _arms_can_be_compared(self) -> "StudyPlanOptions":
@@ -89,15 +94,10 @@ class StudyPlanOptions(CorpusOptions):
         return self
 
 
-class StudyTrainOptions(ClusterOptions):
+class StudyTrainOptions(TrainedModelOptions):
     """Options of `sf-ray study train`."""
 
     study: str = Field(description="A planned study.")
-    keep_models: bool = Field(
-        default=False,
-        description="Keep the trained models in STUDY/models. Default: a model goes once the "
-        "held-out rows have its losses.",
-    )
 
 
 class StudyReportOptions(ClusterOptions):

@@ -86,8 +86,8 @@ Places = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_l
 ShownRows = Annotated[int, Field(ge=1, le=10)]
 Share = Annotated[int | float, BeforeValidator(share_from), Field(gt=0)]
 ColumnQuota = Annotated[Quota, BeforeValidator(quota_from)]
-StudyArm = Literal[
-    "ifd", "ifd-low", "random", "longest", "length-normalised", "length-matched", "all"
-]
-ArmDraws = Annotated[dict[StudyArm, NonNegativeInt], BeforeValidator(_draws_from_text)]
+# The ways to say which rows are the best, and the scores that they may look at.
+By = Literal["ifd", "ifd-low", "random", "longest", "length-normalised", "length-matched"]
+Score = Literal["ifd", "s-ifd", "loss-delta", "ppl-direct", "ppl-conditioned", "answer-tokens"]
+ArmDraws = Annotated[dict[Literal[By, "all"], NonNegativeInt], BeforeValidator(_draws_from_text)]
 TrainedModels = Annotated[list[tuple[str, str]], BeforeValidator(_models_from_text)]

@@ -80,7 +80,7 @@ def fine_tune(
         SfRayError: A library is missing, nothing can be learned, or the loss is not finite.
     """
     require("study", "accelerate", *(["peft"] if recipe.lora_rank else []))
-    from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainingArguments
+    from transformers import PrinterCallback, Trainer
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
@@ -89,16 +89,43 @@ def fine_tune(
         raise SfRayError("no row has an answer to train on")
     if threads:
         torch.set_num_threads(threads)
+    model = _loaded(model_dir, recipe, seed)
+    batches = batches_of(sequences.lengths, recipe, seed)
+    trainer = Trainer(
+        model=model,
+        args=_arguments(recipe, seed, device, out),
+        train_dataset=batches,
+        data_collator=lambda items: _padded(sequences, items[0]),
+    )
+    trainer.remove_callback(PrinterCallback)  # what it prints is in Ray's log, and for nobody
+    trained = trainer.train()
+    if not np.isfinite(trained.training_loss):
+        raise SfRayError(
+            f"the training loss is {trained.training_loss}: lower --learning-rate and train again"
+        )
+    if recipe.lora_rank:
+        model = model.merge_and_unload()
+    _save(model, model_dir, out)
+    return len(batches)
+
+
+def _loaded(model_dir: Path, recipe: Recipe, seed: int) -> Any:
+    """The model in float32, with those weights to be trained that the recipe says."""
+    from transformers import AutoModelForCausalLM
+
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     model.config.use_cache = False
     if recipe.freeze_embeddings:
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
             layer.requires_grad_(False)
-    if recipe.lora_rank:
-        model = _with_adapters(model, recipe.lora_rank, seed)
-    batches = batches_of(sequences.lengths, recipe, seed)
+    return _with_adapters(model, recipe.lora_rank, seed) if recipe.lora_rank else model
+
+
+def _arguments(recipe: Recipe, seed: int, device: str, out: Path) -> Any:
+    from transformers import TrainingArguments
+
     on_gpu = device == "cuda"
-    arguments = TrainingArguments(
+    return TrainingArguments(
         output_dir=str(out),
         per_device_train_batch_size=1,  # an item of the data is a whole batch
         num_train_epochs=1,  # the batches are those of all epochs
@@ -115,22 +142,6 @@ def fine_tune(
         disable_tqdm=True,
         remove_unused_columns=False,
     )
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=batches,
-        data_collator=lambda items: _padded(sequences, items[0]),
-    )
-    trainer.remove_callback(PrinterCallback)  # what it prints is in Ray's log, and for nobody
-    trained = trainer.train()
-    if not np.isfinite(trained.training_loss):
-        raise SfRayError(
-            f"the training loss is {trained.training_loss}: lower --learning-rate and train again"
-        )
-    if recipe.lora_rank:
-        model = model.merge_and_unload()
-    _save(model, model_dir, out)
-    return len(batches)
 
 
 def _with_adapters(model: Any, rank: int, seed: int) -> Any:

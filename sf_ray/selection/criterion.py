@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sf_ray.config.options import Score
+from sf_ray.config.value_types import Score
 from sf_ray.corpus.units import Place
 from sf_ray.scoring.token_losses import read_token_losses
 from sf_ray.selection.selective_ifd import selective_ifd

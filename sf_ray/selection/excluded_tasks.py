@@ -79,16 +79,19 @@ def equal_rows_of_shard(
 ) -> tuple[str, list[int]]:
     """Name of a shard of some files, and the numbers of its rows that are among the examples."""
     known = set(examples.digests.to_pylist())
-    digests = (each for table in _tables(files, shard) for each in digests_of(files.format, table))
+    digests = (
+        each for table in tables_of_shard(files, shard) for each in digests_of(files.format, table)
+    )
     found = [row for row, digest in enumerate(digests) if digest in known]
     return shard.file.relative, found
 
 
 def _examples_of_shard(files: ExcludedFiles, shard: Shard) -> DigestSet:
-    return DigestSet.of(files.format, _tables(files, shard))
+    return DigestSet.of(files.format, tables_of_shard(files, shard))
 
 
-def _tables(files: ExcludedFiles, shard: Shard) -> Iterator[pa.Table]:
+def tables_of_shard(files: ExcludedFiles, shard: Shard) -> Iterator[pa.Table]:
+    """The columns of a shard that hold examples, a part after the other."""
     for plan in group_reads(shard, units_of(shard.row_groups, _UNIT_ROWS)):
         yield from read_units(files.corpus.location, plan, files.format.top_columns)
 

@@ -82,13 +82,12 @@ def select_rows(
     excluded, duplicates = None, None
     if files:
         excluded = find_excluded(corpus_pass, units, corpus.rows, score_set.pieces, files)
-        chunks = [chunk.without(excluded) for chunk in chunks]
     if options.drop_duplicates:
         eligible = Eligible(score_set.pieces, arm.bounds, arm.ranked_by)
         duplicates = find_duplicates(corpus_pass, units, corpus.rows, eligible)
         if excluded is not None:  # with which all of their copies are excluded
             duplicates = duplicates.without(excluded)
-        chunks = [chunk.without(either(duplicates, excluded)) for chunk in chunks]
+    chunks = [chunk.without(either(duplicates, excluded)) for chunk in chunks]
     eligible = Eligible(score_set.pieces, arm.ranked_within, arm.ranked_by, grouping)
     known = ReadTables.with_room(corpus.rows)
     to_rank = corpus_pass if grouping else corpus_pass.for_scores(units)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -14,20 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.config.options import By, Score, SelectOptions
+from sf_ray.config.options import SelectOptions
 from sf_ray.config.quotas import rows_to_keep
+from sf_ray.config.value_types import By, Score
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.units import Place, Unit, units_of
 from sf_ray.scoring.score_set import ScoreSet, describe, score_set_of
 from sf_ray.selection import corpus_pass
-from sf_ray.selection import run as selection_run
-from sf_ray.selection.corpus_pass import CorpusPass
 from sf_ray.selection.criterion import AtRandom
 from sf_ray.selection.lengths import length_of, share_out
-from sf_ray.selection.read_tables import ReadTables
 from sf_ray.selection.run import select_rows
 from sf_ray.storage.location import Location
-from tests.support.scored import InThisProcess, shards_of, write_pieces
+from tests.support.scored import selected_in_this_process, shards_of, write_pieces
 
 UNIT_ROWS = 16
 IDENTITY: dict[str, Any] = {
@@ -219,12 +217,7 @@ def defined(options: SelectOptions, rows: Sequence[ScoredRow]) -> list[int]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _in_this_process() -> Iterator[None]:
-    def here(pieces: Location, skip_bad: bool, stall_s: float) -> CorpusPass:
-        return cast(CorpusPass, InThisProcess(pieces, skip_bad, stall_s))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection_run, "CorpusPass", here)
-        patch.setattr(ReadTables, "with_room", lambda rows: None)
+    with selected_in_this_process():
         yield
 
 

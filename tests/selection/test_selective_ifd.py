@@ -17,9 +17,7 @@ from sf_ray.corpus.planning import Corpus
 from sf_ray.errors import SfRayError
 from sf_ray.scoring.score_set import ScoreSet, token_losses_of
 from sf_ray.scoring.token_losses import DIFFERENCES, SIDECAR_ENCODING, SIDECAR_SCHEMA
-from sf_ray.selection import run as selection_run
 from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
-from sf_ray.selection.read_tables import ReadTables
 from sf_ray.selection.run import select_rows
 from sf_ray.selection.score_range import ScoreRange
 from sf_ray.selection.selective_ifd import (
@@ -30,9 +28,8 @@ from sf_ray.selection.selective_ifd import (
 )
 from sf_ray.selection.selective_ifd_tasks import select_tokens
 from sf_ray.storage.files import put_table
-from sf_ray.storage.location import Location
 from tests.selection.test_arms import UNIT_ROWS, ScoredRow, kept, made, options_of, put
-from tests.support.scored import InThisProcess
+from tests.support.scored import InThisProcess, selected_in_this_process
 
 Tokens = list[NDArray[np.float32] | None]  # of each row
 SIZES = (40, 30)
@@ -86,12 +83,7 @@ def written(rows: list[ScoredRow], tokens: Tokens) -> tuple[Corpus, ScoreSet]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _in_this_process() -> Iterator[None]:
-    def here(pieces: Location, skip_bad: bool, stall_s: float) -> CorpusPass:
-        return cast(CorpusPass, InThisProcess(pieces, skip_bad, stall_s))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection_run, "CorpusPass", here)
-        patch.setattr(ReadTables, "with_room", lambda rows: None)
+    with selected_in_this_process():
         yield
 
 

@@ -3,17 +3,22 @@
 import itertools
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from sf_ray.corpus.units import Shard, Unit
 from sf_ray.runtime.tasks import StoredResult
 from sf_ray.scoring.score_set import ShardUnits
 from sf_ray.scoring.score_table import SCORE_SCHEMA
+from sf_ray.selection import run
 from sf_ray.selection.chunks import Chunk
+from sf_ray.selection.corpus_pass import CorpusPass
+from sf_ray.selection.read_tables import ReadTables
 from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location
 
@@ -70,3 +75,16 @@ class InThisProcess:
         for value, values in self.over(function, chunks):
             assert len(values) == stored
             yield StoredResult(value, tuple(values))
+
+
+@contextmanager
+def selected_in_this_process() -> Iterator[None]:
+    """Within the block `select_rows` starts no Ray, and reads every piece each time."""
+
+    def here(pieces: Location, skip_bad: bool, stall_s: float) -> CorpusPass:
+        return cast(CorpusPass, InThisProcess(pieces, skip_bad, stall_s))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "CorpusPass", here)
+        patch.setattr(ReadTables, "with_room", lambda rows: None)
+        yield

@@ -15,12 +15,13 @@ from sf_ray.commands.study.record import Result, Study
 from sf_ray.config.options import ClusterOptions, ScoreOptions
 from sf_ray.corpus.contained import contained
 from sf_ray.corpus.examples import Example
-from sf_ray.corpus.rows import BadLine, read_units, rows_of
-from sf_ray.corpus.units import Place, group_reads, units_of
+from sf_ray.corpus.rows import BadLine, rows_of
+from sf_ray.corpus.units import Place
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.log import say
 from sf_ray.scoring.score_set import find_score_set
 from sf_ray.selection.eligible_scores import read_checked
+from sf_ray.selection.excluded_tasks import tables_of_shard
 from sf_ray.storage.location import Location
 
 Floats = NDArray[np.float64]
@@ -114,18 +115,16 @@ def _table(study: Study, run: str) -> pa.Table:
 
 def _answer_bytes(study: Study) -> NDArray[np.int64]:
     """[n] bytes of the scored answers of each held-out row; 0 where there is no answer."""
-    files, sizes = files_of(study, study.held_out), []
+    files, turns = files_of(study, study.held_out), study.record.rendering.turns
+    sizes = []
     for shard in files.corpus.shards:
-        for plan in group_reads(shard, units_of(shard.row_groups, 4096)):
-            for table in read_units(files.corpus.location, plan, files.format.top_columns):
-                for row in rows_of(table):
-                    example = row if isinstance(row, BadLine) else files.format.render(row)
-                    size = (
-                        contained(_bytes_of, example, study.record.rendering.turns)
-                        if isinstance(example, Example)
-                        else 0
-                    )
-                    sizes.append(size if isinstance(size, int) else 0)
+        for table in tables_of_shard(files, shard):
+            for row in rows_of(table):
+                example = row if isinstance(row, BadLine) else files.format.render(row)
+                size: object = 0
+                if isinstance(example, Example):
+                    size = contained(_bytes_of, example, turns)
+                sizes.append(size if isinstance(size, int) else 0)
     return np.array(sizes, np.int64)
 
 

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from sf_ray.config.options import By
+from sf_ray.config.value_types import By
 from sf_ray.corpus.status import Status
 from sf_ray.output.manifest import Manifest
 from sf_ray.output.report.page import render_page
