@@ -99,7 +99,7 @@ def test_a_study_from_its_plan_to_a_verdict(
     assert contrast["p"] is None
     means = {arm: sum(of) / len(of) for arm, of in outcome["means"].items()}
     assert contrast["difference"] == pytest.approx(means["ifd"] - means["random"])
-    assert "ifd against random" in stdout
+    assert "ifd - random" in stdout
     assert contrast["verdict"] in stdout
     page = (study / "report.html").read_text()
     assert f"<b>{contrast['verdict']}</b>" in page

@@ -115,7 +115,11 @@ def plan(
                 f"note: {pair.a} and {pair.b} share {pair.share:.0%} of their examples: a study "
                 "can hardly tell them apart"
             )
-    emit(f"\nstudy  {printable(place.public_uri)}")
+    where = printable(place.public_uri)
+    emit(f"\nstudy  {where}")
+    if not options.train:
+        emit(f"next   train what is in {where}/trainers, or with sf-ray study train {where};")
+        emit(f"       then sf-ray study report {where}")
     if options.train:
         shared = options.model_dump(include=set(StudyReportOptions.model_fields))
         train(StudyTrainOptions(**shared, keep_models=options.keep_models), specs)

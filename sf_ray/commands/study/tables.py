@@ -38,7 +38,7 @@ def outcome_tables(outcome: Outcome) -> list[TextTable]:
     ]
     contrasts = [
         (
-            f"{contrast.arm} against {contrast.other}",
+            f"{contrast.arm} - {contrast.other}",
             f"{contrast.difference:+.4f}",
             _figure(contrast.error),
             _figure(contrast.p),
@@ -52,7 +52,7 @@ def outcome_tables(outcome: Outcome) -> list[TextTable]:
             f"Held-out loss, nats per {unit} of the answer", ("arm", "models", "mean", "each"), arms
         ),
         TextTable(
-            "Below 0 the first arm is better",
+            "Difference of two arms: below 0 the first one is better",
             ("contrast", "difference", "error", "p", f"seen with {POWER:.0%}", "verdict"),
             contrasts,
         ),
