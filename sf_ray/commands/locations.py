@@ -10,6 +10,7 @@ from typing import Any
 from sf_ray.config.options import CorpusOptions, StorageOptions
 from sf_ray.errors import UsageError
 from sf_ray.storage.location import Location, whole_path
+from sf_ray.storage.table_names import parse_table
 
 # Where Ray unpacks the working directory of a job, below the folder of its session.
 _UPLOADED = "/runtime_resources/"
@@ -24,10 +25,25 @@ def location_of(options: StorageOptions, uri: str) -> Location:
 
 
 def input_of(options: CorpusOptions) -> Location:
-    """INPUT, which may need other storage options than the places that are written to."""
+    """INPUT, where it is no table."""
+    return Location(
+        whole_path(options.input), input_storage_options(options), options.storage_retry_s
+    )
+
+
+def input_storage_options(options: CorpusOptions) -> dict[str, Any]:
+    """The storage options of INPUT, which may need other ones than the places written to."""
     own = options.input_storage_options
-    asked = options.storage_options if own is None else own
-    return Location(whole_path(options.input), asked, options.storage_retry_s)
+    return options.storage_options if own is None else own
+
+
+def whole_input(text: str) -> str:
+    """INPUT in words that are right in any directory, as `whole_path` makes those of a place."""
+    table = parse_table(text)
+    if table is None or not table.uri:
+        return whole_path(text)
+    version = "" if table.ref is None else f"@{table.ref}"
+    return f"{table.kind}://{whole_path(table.uri)}{version}"
 
 
 def model_storage_options(options: CorpusOptions) -> dict[str, Any]:

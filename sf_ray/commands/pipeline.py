@@ -295,7 +295,7 @@ def _refuse_missing_scores(corpus: Corpus, score_set: ScoreSet) -> None:
     if missing := count_units(score_set.missing(units)):
         raise SfRayError(
             f"{score_set.pieces.public_uri}: {missing} of {count_units(units)} units of "
-            f"{corpus.location.public_uri} have no scores; finish them with `sf-ray score` first"
+            f"{corpus.name} have no scores; finish them with `sf-ray score` first"
         )
 
 
@@ -305,7 +305,7 @@ def _refuse_missing_token_losses(corpus: Corpus, score_set: ScoreSet) -> None:
         shard, (unit, *_) = missing[0]
         raise SfRayError(
             f"{score_set.pieces.public_uri}: {count_units(missing)} of {count_units(units)} units "
-            f"of {corpus.location.public_uri} have no token losses, which --rank-by s-ifd needs, "
+            f"of {corpus.name} have no token losses, which --rank-by s-ifd needs, "
             f"e.g. rows {unit.start} to {unit.stop} of {printable(shard.file.relative)}; make them "
             "with the `sf-ray score` that made the scores, and --token-losses"
         )

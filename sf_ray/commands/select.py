@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sf_ray.commands.locations import location_of
+from sf_ray.commands.locations import location_of, whole_input
 from sf_ray.config.options import CorpusOptions, SelectionOptions
 from sf_ray.config.registry import command_line
 from sf_ray.corpus.columns import unused_text
@@ -230,8 +230,9 @@ def _request(
 
 def _anywhere(options: SelectionOptions) -> SelectionOptions:
     """The options with absolute paths of input, scores and output: right in any directory."""
-    places = {name: getattr(options, name, None) for name in ("input", "scores", "output")}
+    places = {name: getattr(options, name, None) for name in ("scores", "output")}
     whole: dict[str, Any] = {name: whole_path(place) for name, place in places.items() if place}
+    whole["input"] = whole_input(options.input)
     return options.model_copy(update=whole | {"exclude": list(map(whole_path, options.exclude))})
 
 

@@ -4,15 +4,18 @@ Writes no file and reads no scores. Beside the corpus and the model it reads wha
 left beside its score pieces: footers, and marks of bad shards.
 """
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sf_ray.commands.locations import (
     input_of,
+    input_storage_options,
     location_of,
     model_storage_options,
     refuse_unwritable,
+    whole_input,
 )
 from sf_ray.config.options import CorpusOptions, ScoringOptions, SelectionOptions
 from sf_ray.corpus.columns import as_in_json, in_words, unused_text
@@ -22,6 +25,8 @@ from sf_ray.corpus.plan_cache import Sample, read_footers, sample_of
 from sf_ray.corpus.planning import Corpus, passed_over_text, plan_corpus, say_skipped
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.corpus.sampling import field_names
+from sf_ray.corpus.tables.read import former_columns_named, read_table
+from sf_ray.corpus.tables.snapshot import TableSnapshot
 from sf_ray.corpus.units import Footer
 from sf_ray.encoding.specs import EncodingSpec, ModelSpec
 from sf_ray.encoding.template_process import PROCESS
@@ -48,6 +53,7 @@ from sf_ray.storage.files import read_bytes
 from sf_ray.storage.listing import overlap
 from sf_ray.storage.location import Location
 from sf_ray.storage.names import as_text
+from sf_ray.storage.table_names import parse_table
 
 # Shard id -> the footer that an earlier run has read.
 KnownFooters = dict[str, Footer]
@@ -87,7 +93,6 @@ def check_places(options: CorpusOptions, scores: str | None, output: str | None)
     Raises:
         UsageError: Names the place, or both that lie inside each other.
     """
-    corpus = input_of(options)
     for flag, place in (("INPUT", options.input), ("OUTPUT", output), ("--scores", scores)):
         if place and as_text(place) != place:
             raise UsageError(
@@ -96,18 +101,24 @@ def check_places(options: CorpusOptions, scores: str | None, output: str | None)
     for flag, place in (("OUTPUT", output), ("--scores", scores)):
         if place:
             refuse_unwritable(flag, place)
-    for other in (location_of(options, place) for place in (output, scores) if place):
-        if overlap(corpus, other, one_is_input=True):
-            raise UsageError(
-                f"INPUT {corpus.public_uri} and {other.public_uri} lie inside each "
-                "other; the input is never written to: choose another place for the output"
-            )
+    if parse_table(options.input) is None:  # where a table's files lie, only the table knows
+        written = [location_of(options, place) for place in (output, scores) if place]
+        _refuse_overlap(input_of(options), written)
     if output and scores:
         data = Output(location_of(options, output)).data
         if overlap(data, location_of(options, scores)):
             raise UsageError(
                 f"--scores {location_of(options, scores).public_uri} lies in {data.public_uri}, "
                 "where only filtered shards go: choose another place for the scores"
+            )
+
+
+def _refuse_overlap(corpus: Location, written: Iterable[Location]) -> None:
+    for other in written:
+        if overlap(corpus, other, one_is_input=True):
+            raise UsageError(
+                f"INPUT {corpus.public_uri} and {other.public_uri} lie inside each "
+                "other; the input is never written to: choose another place for the output"
             )
 
 
@@ -126,17 +137,31 @@ def list_corpus(
 
     Raises:
         SfRayError: There are no shards, or some that cannot be used.
+        UsageError: Results would go among the files of a table.
     """
     with timed("plan", wall_s):
         known = read_footers(scores) if scores else {}
-        place = replace(input_of(options), max_row_bytes=options.max_row_bytes)
-        corpus = plan_corpus(place, known, options.on_bad_shard == "skip")
+        corpus = plan_corpus(_source_of(options, scores), known, options.on_bad_shard == "skip")
         size_mb = corpus.bytes / 1e6
         say(f"plan: {len(corpus.shards):,} shards, {corpus.rows:,} rows, {size_mb:,.1f} MB")
         if corpus.passed_over:
             say(f"note: {passed_over_text(corpus.passed_over)}")
         say_skipped(corpus.skipped)
     return corpus, known
+
+
+def _source_of(options: CorpusOptions, scores: Location | None) -> Location | TableSnapshot:
+    """The place of the corpus, or the files that a table has now."""
+    name = parse_table(whole_input(options.input))
+    if name is None:
+        return replace(input_of(options), max_row_bytes=options.max_row_bytes)
+    table = read_table(name, input_storage_options(options), options.storage_retry_s)
+    say(f"table {name}: snapshot {table.snapshot}")
+    location = replace(table.location, max_row_bytes=options.max_row_bytes)
+    output = getattr(options, "output", None)
+    written = [location_of(options, output)] if output else []
+    _refuse_overlap(location, [*written, scores] if scores else written)
+    return replace(table, location=location)
 
 
 def without_bad(options: CorpusOptions, corpus: Corpus, score_set: ScoreSet) -> Corpus:
@@ -279,7 +304,8 @@ def scoring_spec_of(options: ScoringOptions, encoding: EncodingSpec, specs: Spec
 
 def _row_format(options: ScoringOptions, corpus: Corpus, sample: Sample) -> Format:
     names = field_names(corpus, sample.rows)
-    row_format = resolve_format(names, options.format, options.columns, sample.rows)
+    with former_columns_named(corpus.table):
+        row_format = resolve_format(names, options.format, options.columns, sample.rows)
     if corpus.file_type is FileType.JSON:
         row_format = as_in_json(row_format, sample.rows)
     unused = unused_text(row_format, sample.rows)

@@ -17,6 +17,7 @@ from sf_ray.corpus.planning import Corpus, bad_shards, say_skipped
 from sf_ray.corpus.rows import read_units, refuse_bad_lines
 from sf_ray.corpus.sampling import Segment, spread_segments
 from sf_ray.corpus.status import BAD, Status
+from sf_ray.corpus.tables.read import former_columns_named
 from sf_ray.corpus.units import Shard, Unit, group_reads
 from sf_ray.corpus.used_columns import different_columns, text_problem
 from sf_ray.errors import BadShardError, SfRayError
@@ -62,10 +63,11 @@ def usable_shards(options: CorpusOptions, corpus: Corpus, row_format: Format) ->
         others = (
             f"; the other {len(bad) - 1:,} shards cannot be used either" if len(bad) > 1 else ""
         )
-        raise SfRayError(
-            f"shard {printable(shard.file.relative)}: {problem}{others}. Choose another column "
-            "with --columns, or convert or rename it"
-        )
+        with former_columns_named(corpus.table):
+            raise SfRayError(
+                f"shard {printable(shard.file.relative)}: {problem}{others}. Choose another column "
+                "with --columns, or convert or rename it"
+            )
     if bad and options.on_bad_shard == "fail":
         named = {shard.file.relative: problem for shard, problem in bad.items()}
         raise bad_shards(corpus.location, named, len(corpus.shards), skip_bad=False)

@@ -92,7 +92,11 @@ class ClusterOptions(StorageOptions):
 class CorpusOptions(ClusterOptions):
     """Where the corpus lies, and what may be wrong with it."""
 
-    input: str = Field(description="The corpus: a directory, a file or a glob, as path or URI.")
+    input: str = Field(
+        description="The corpus: a directory, a file or a glob, as path or URI; or a table: "
+        "iceberg://CATALOG/NAMESPACE.TABLE, delta://URI or lance://URI, with @SNAPSHOT for an "
+        "earlier state."
+    )
     input_storage_options: JsonObject | None = Field(
         default=None,
         repr=False,

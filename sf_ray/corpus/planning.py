@@ -19,6 +19,7 @@ from sf_ray.corpus.readers.file_types import (
     why_not_read,
 )
 from sf_ray.corpus.readers.shard import read_footer
+from sf_ray.corpus.tables.snapshot import TableSnapshot, TableState
 from sf_ray.corpus.units import Footer, Shard, shard_id
 from sf_ray.errors import BadShardError, SfRayError
 from sf_ray.runtime.log import say
@@ -76,6 +77,8 @@ class Corpus:
             Equal ones are one object, so that a million shards take no more room than one.
         skipped: Shards that cannot be used, sorted by relative path.
         passed_over: What lies beside the shards: relative path -> why it is not read.
+        table: The state of a table whose files the shards are; None where nobody but the storage
+            lists them.
     """
 
     location: Location
@@ -83,6 +86,12 @@ class Corpus:
     schemas: tuple[pa.Schema, ...]
     skipped: SkippedShards = ()
     passed_over: Mapping[str, str] = field(default_factory=dict, hash=False)
+    table: TableState | None = None
+
+    @property
+    def name(self) -> str:
+        """What the user calls the corpus: a place or a table; without secrets."""
+        return self.location.public_uri if self.table is None else self.table.name
 
     @property
     def schema(self) -> pa.Schema:
@@ -150,7 +159,9 @@ class Corpus:
 
 
 def plan_corpus(
-    location: Location, known: Mapping[str, Footer] | None = None, skip_bad: bool = False
+    source: Location | TableSnapshot,
+    known: Mapping[str, Footer] | None = None,
+    skip_bad: bool = False,
 ) -> Corpus:
     """Lists a corpus once and reads, in parallel, the footers that are not known yet.
 
@@ -158,7 +169,7 @@ def plan_corpus(
     them will do depends on the columns that are used, see `used_columns`.
 
     Args:
-        location: The corpus.
+        source: The corpus: a place, or a snapshot of a table, which is a listing already.
         known: Shard id -> footer, from an earlier run.
         skip_bad: Leave out shards that cannot be used, instead of failing.
 
@@ -167,8 +178,13 @@ def plan_corpus(
         SfRayError: There are no shards, shards of several file types, or several shards that cannot
             be used.
     """
-    listing = list_input(location)
+    if isinstance(source, TableSnapshot):
+        location, listing = source.location, Listing(list(source.files), {})
+    else:
+        location, listing = source, list_input(source)
     shard_files = [file for file in listing.files if file_type_of(file.relative)]
+    if not shard_files and isinstance(source, TableSnapshot):
+        raise SfRayError(f"{source.name}: no rows: snapshot {source.snapshot} has no data files")
     if not shard_files:
         others = [*(file.relative for file in listing.files), *listing.left_out]
         there = f"{len(others)} other files, e.g. {others[0]}" if others else "no files"
@@ -179,6 +195,8 @@ def plan_corpus(
     footers, bad = _read_footers(location, shard_files, known or {})
     if bad and (not skip_bad or len(bad) == len(shard_files)):
         raise bad_shards(location, bad, len(shard_files), skip_bad)
+    if isinstance(source, TableSnapshot):  # whatever a file is like, its rows come out as these
+        footers = {file: replace(footer, schema=source.schema) for file, footer in footers.items()}
     schemas, number_of = _distinct(footers.values())
     shards, position = [], 0
     for file, footer in footers.items():
@@ -186,7 +204,8 @@ def plan_corpus(
         shards.append(Shard(file, footer.row_groups, position, footer.starts, number))
         position += sum(footer.row_groups)
     skipped = tuple(SkippedShard(name, reason) for name, reason in sorted(bad.items()))
-    return Corpus(location, *_ranked(shards, schemas), skipped, _passed_over(listing))
+    table = source.state if isinstance(source, TableSnapshot) else None
+    return Corpus(location, *_ranked(shards, schemas), skipped, _passed_over(listing), table)
 
 
 def _passed_over(listing: Listing) -> dict[str, str]:

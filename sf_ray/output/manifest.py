@@ -44,10 +44,24 @@ class SkippedInput(Record):
     reason: str = Field(description="What is wrong with the shard.")
 
 
+class InputTable(Record):
+    """The state of a table whose data files are the shards."""
+
+    format: str = Field(description="`iceberg`, `delta` or `lance`.")
+    snapshot: str = Field(description="Id of the snapshot, or number of the version.")
+
+
 class Input(Record):
     """The corpus that a run read."""
 
-    uri: str = Field(default="", description="Path or URI, without user name and password.")
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("table"))
+
+    uri: str = Field(
+        default="", description="Path or URI, or a table; without user name and password."
+    )
+    table: InputTable | SkipJsonSchema[None] = Field(
+        default=None, description="Missing where INPUT is no table."
+    )
     fingerprint: str = Field(
         default="", description="Changes when a shard is added, changed, removed or skipped."
     )

@@ -20,6 +20,7 @@ from sf_ray.output.manifest import (
     ExportedFiles,
     GroupResult,
     Input,
+    InputTable,
     LastKept,
     Manifest,
     OutputFiles,
@@ -140,8 +141,9 @@ def manifest_of(
 
 
 def _input(corpus: Corpus) -> Input:
-    return Input(
-        uri=corpus.location.public_uri,
+    filled = functools.partial(
+        Input,
+        uri=corpus.name,
         fingerprint=corpus.fingerprint,
         shards=len(corpus.shards),
         rows=corpus.rows,
@@ -150,6 +152,10 @@ def _input(corpus: Corpus) -> Input:
             SkippedInput(path=shard.relative, reason=shard.reason) for shard in corpus.skipped
         ),
     )
+    table = corpus.table
+    if table is None:
+        return filled()  # a key that is not given is not written
+    return filled(table=InputTable(format=table.format, snapshot=table.snapshot))
 
 
 def _scores(corpus: Corpus, score_set: ScoreSet, result: RunResult) -> Scores:
@@ -237,9 +243,7 @@ def _excluded(result: RunResult) -> dict[str, Any]:
     if not result.excluded:
         return {}
     files = tuple(
-        ExcludedInput(
-            uri=corpus.location.public_uri, fingerprint=corpus.fingerprint, rows=corpus.rows
-        )
+        ExcludedInput(uri=corpus.name, fingerprint=corpus.fingerprint, rows=corpus.rows)
         for corpus in result.excluded
     )
     return {"excluded": files, "excluded_rows": result.excluded_rows}

@@ -24,7 +24,7 @@ from sf_ray.output.writers.arrow_rows import filter_rows
 from sf_ray.output.writers.arrow_writer import arrow_writer
 from sf_ray.output.writers.column_descriptions import with_double_column
 from sf_ray.output.writers.json_writer import json_writer
-from sf_ray.output.writers.parquet_writer import parquet_writer
+from sf_ray.output.writers.parquet_writer import parquet_writer, plain_parquet_writer
 from sf_ray.output.writers.shard_form import ShardForm, form_of
 from sf_ray.storage.files import put_whole
 from sf_ray.storage.location import Location
@@ -183,7 +183,8 @@ def writer_for(
         writer = json_writer(path, schema, codec_of(name), form.is_array)
     elif file_type is FileType.ARROW:
         writer = arrow_writer(path, schema, form.ipc)
+    elif form.columns is None:
+        writer = plain_parquet_writer(path, schema)
     else:
-        assert form.columns is not None, "Parquet rows are copied as they are stored"
         writer = parquet_writer(path, schema, form.columns)
     return writer

@@ -99,7 +99,7 @@ def score_units(
     """
     metrics = RunMetrics(
         printable(Location(options.model).public_uri),
-        printable(corpus.location.public_uri),
+        printable(corpus.name),
         scoring.count_rows(todo),
         count_units(todo),
     )
@@ -140,7 +140,7 @@ def _without_bad_shards(corpus: Corpus, score_set: ScoreSet) -> Corpus:
     say_skipped(left.skipped, corpus.skipped, stage="score")
     if not left.shards:
         raise SfRayError(
-            f"{corpus.location.public_uri}: no shard can be read to its end, e.g. "
+            f"{corpus.name}: no shard can be read to its end, e.g. "
             f"{printable(left.skipped[0].relative)}: {left.skipped[0].reason}"
         )
     return left

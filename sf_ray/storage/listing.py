@@ -33,6 +33,10 @@ class File:
     size: int
     version: str
 
+    def is_version(self, info: Mapping[str, Any]) -> bool:
+        """Whether fsspec's details of the file, asked for later, are of the listed version."""
+        return version_of(info) == self.version
+
 
 # Where file systems tell the version of a file. Score pieces are named after versions, so a key
 # keeps its place before those that the same file system also has; content goes before times.

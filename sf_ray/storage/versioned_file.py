@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sf_ray.errors import BadShardError, SfRayError, first_line
 from sf_ray.storage.failures import is_missing
-from sf_ray.storage.listing import File, version_of
+from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location
 
 
@@ -61,7 +61,7 @@ def read_range(location: Location, file: File, start: int, end: int) -> bytes:
 
 def _check_version(location: Location, file: File) -> None:
     with _gone_is_bad(file):
-        if version_of(location.call("info", file.path)) != file.version:
+        if not file.is_version(location.call("info", file.path)):
             raise BadShardError(file.relative, "changed while the job ran")
 
 

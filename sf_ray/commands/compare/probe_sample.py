@@ -59,7 +59,7 @@ def read_segments(
     segments = [segment for segment in map_requests(corpus.location, read, places) if segment]
     if not segments:
         raise SfRayError(
-            f"{corpus.location.public_uri}: not one row of the sample can be read; take another "
+            f"{corpus.name}: not one row of the sample can be read; take another "
             "--seed, or mend the corpus"
         )
     return segments

@@ -118,7 +118,7 @@ def _work_to_do(
         missing = score_set.missing(units)
     todo = [Place(shard, unit) for shard, shard_units in missing for unit in shard_units]
     progress = CorpusProgress(
-        input=corpus.location.public_uri,
+        input=corpus.name,
         shards=len(corpus.shards),
         skipped_shards=len(corpus.skipped),
         rows=corpus.rows,

@@ -53,7 +53,7 @@ def refuse_held_out(study: Study, stall_s: float) -> None:
         ]
         if rows:
             shown = ", ".join(rows[:_SHOWN]) + ", ..." * (len(rows) > _SHOWN)
-            where = files.corpus.location.public_uri
+            where = files.corpus.name
             raise SfRayError(
                 f"{where}: {len(rows):,} rows are held out, or copies of held-out rows: {shown}. "
                 "A model that has seen them cannot be judged by them: plan the study again"

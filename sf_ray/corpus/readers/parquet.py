@@ -53,7 +53,7 @@ def read_parquet_footer(location: Location, file: File) -> Footer:
         with _unreadable_footer_is_bad(file):
             if is_encrypted(footer):
                 raise _encrypted(file)
-    rows = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    rows = _rows_of(metadata)
     if problem := rows_problem(rows, file.size):
         raise BadShardError(file.relative, problem)
     try:
@@ -70,7 +70,12 @@ def read_parquet_footer(location: Location, file: File) -> Footer:
 
 
 class ParquetReader:
-    """The rows of a Parquet file; a `ShardReader`."""
+    """The rows of a Parquet file; a `ShardReader`.
+
+    Attributes:
+        schema: Columns and types.
+        row_groups: Rows of each row group.
+    """
 
     def __init__(
         self, file: File, handle: io.RawIOBase, max_row_bytes: int = MAX_ROW_BYTES
@@ -80,6 +85,7 @@ class ParquetReader:
             footer = _footer_bytes(file, lambda start, end: _read_at(handle, start, end))
         metadata = _metadata(file, footer)
         chunks = _located(file, footer, metadata)
+        self.row_groups = _rows_of(metadata)
         self._rows = ParquetRows(file, handle, metadata, chunks, _MEANING, max_row_bytes)
         with (
             unreadable_is_bad(file),
@@ -220,6 +226,11 @@ def _as_file(footer: bytes) -> bytes:
 def _metadata(file: File, footer: bytes) -> pq.FileMetaData:
     with _unreadable_footer_is_bad(file):
         return pq.read_metadata(pa.BufferReader(_as_file(footer)))
+
+
+def _rows_of(metadata: pq.FileMetaData) -> tuple[int, ...]:
+    """Rows of each row group."""
+    return tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
 
 
 # A task opens a shard once for each row group that it reads, and to find the chunks of all of them

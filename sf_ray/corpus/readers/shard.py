@@ -18,6 +18,9 @@ from sf_ray.corpus.readers.parquet import (
     StoredParquetReader,
     read_parquet_footer,
 )
+from sf_ray.corpus.tables.columns import TableReader, live_footer
+from sf_ray.corpus.tables.lance import Fragment, LanceReader, read_fragment
+from sf_ray.corpus.tables.snapshot import DataFile
 from sf_ray.corpus.units import Footer
 from sf_ray.errors import BadShardError
 from sf_ray.storage.listing import File
@@ -63,13 +66,16 @@ def read_footer(location: Location, file: File) -> Footer:
         BadShardError: The content is not of the file type, is incomplete, changed, or is gone.
         SfRayError: Storage failed.
     """
+    if isinstance(file, Fragment):
+        return read_fragment(location, file)
     file_type = file_type_of(file.relative)
     if file_type is FileType.JSON:
         with open_bytes(location, file) as handle:
             return JsonReader(file, handle, location.max_row_bytes).footer()
     try:
         if file_type is FileType.PARQUET:
-            return read_parquet_footer(location, file)
+            footer = read_parquet_footer(location, file)
+            return live_footer(file, footer) if isinstance(file, DataFile) else footer
         with open_bytes(location, file) as handle:
             return ArrowReader(file, handle, location.max_row_bytes).footer()
     except BadShardError as error:
@@ -101,15 +107,21 @@ def open_shard(location: Location, file: File, to_copy: bool = False) -> Iterato
         location: The corpus.
         file: The shard.
         to_copy: The rows will be written again, not understood: a Parquet shard is opened as a
-            `StoredParquetReader`, which reads stored values without their meaning.
+            `StoredParquetReader`, which reads stored values without their meaning. Files of a table
+            are not copied: what their columns mean, only the table knows.
 
     Raises:
         BadShardError: The shard changed, is gone, or its content is not of its file type.
         SfRayError: Storage failed.
     """
+    if isinstance(file, Fragment):
+        yield LanceReader(location, file)
+        return
     file_type = file_type_of(file.relative)
     with open_bytes(location, file) as handle:
-        if file_type is FileType.PARQUET:
+        if isinstance(file, DataFile):
+            yield TableReader(file, ParquetReader(file, handle, location.max_row_bytes))
+        elif file_type is FileType.PARQUET:
             reader = StoredParquetReader if to_copy else ParquetReader
             yield reader(file, handle, location.max_row_bytes)
         elif file_type is FileType.ARROW:

@@ -50,12 +50,8 @@ def parquet_writer(path: Path, schema: pa.Schema, stored: StoredColumns) -> Iter
         store_schema=False,
         write_statistics=_paths_with_statistics(schema, stored),
     )
-
-    def put(batches: Sequence[pa.RecordBatch]) -> None:
-        writer.write_table(pa.Table.from_batches(batches).combine_chunks())
-
     with writer:
-        rows = HeldRows(put)
+        rows = HeldRows(lambda batches: _put(writer, batches))
         yield rows
         rows.finish()
     with path.open("r+b") as file:
@@ -66,6 +62,24 @@ def parquet_writer(path: Path, schema: pa.Schema, stored: StoredColumns) -> Iter
         file.seek(start)
         file.write(footer + len(footer).to_bytes(4, "little") + _MAGIC)
         file.truncate()
+
+
+@contextmanager
+def plain_parquet_writer(path: Path, schema: pa.Schema) -> Iterator[HeldRows]:
+    """Opens a writer of rows that mean what their types say: those of a table.
+
+    Args:
+        path: The local file to write.
+        schema: The columns.
+    """
+    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
+        rows = HeldRows(lambda batches: _put(writer, batches))
+        yield rows
+        rows.finish()
+
+
+def _put(writer: pq.ParquetWriter, batches: Sequence[pa.RecordBatch]) -> None:
+    writer.write_table(pa.Table.from_batches(batches).combine_chunks())
 
 
 def _paths_with_statistics(schema: pa.Schema, stored: StoredColumns) -> list[str]:

@@ -1,0 +1,260 @@
+"""A snapshot of an Iceberg table: its data files, and what they call its columns.
+
+The catalogue is found as pyiceberg finds it: by its own configuration file or environment. Metadata
+is read by pyiceberg, rows by our own reader, which knows the limits of a row. No Ray.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from sf_ray.corpus.tables.columns import DEFAULT, FIELD_ID, OTHER_NAMES, without_keys
+from sf_ray.corpus.tables.snapshot import (
+    DataFile,
+    TableColumns,
+    TableSnapshot,
+    file_at,
+    refuse,
+    table_errors,
+    version_from,
+)
+from sf_ray.errors import SfRayError
+from sf_ray.runtime.libraries import require
+from sf_ray.storage.location import Location
+from sf_ray.storage.table_names import TableName
+
+if TYPE_CHECKING:
+    from pyiceberg.manifest import DataFile as IcebergFile
+    from pyiceberg.schema import Schema
+    from pyiceberg.table import Table
+    from pyiceberg.table.name_mapping import NameMapping
+    from pyiceberg.table.snapshots import Snapshot
+
+# Snapshots that an error names.
+_SHOWN = 3
+_NAME_MAPPING = "schema.name-mapping.default"
+
+
+def read_snapshot(name: TableName, options: Mapping[str, Any], retry_s: float) -> TableSnapshot:
+    """Reads which files a snapshot has.
+
+    Args:
+        name: The table.
+        options: fsspec options of its files.
+        retry_s: See `Location`.
+
+    Raises:
+        SfRayError: The catalogue, the table or the snapshot is not there, or the snapshot has files
+            that would give wrong rows.
+    """
+    table = load_table(name, options)
+    snapshot = _snapshot(table, name)
+    if snapshot is None:
+        raise SfRayError(f"{name}: the table is empty: nothing was ever written to it")
+    reading = "its files could not be listed; look whether its metadata can be read from here"
+    with table_errors(name, reading):
+        schema_id = snapshot.schema_id
+        schema = table.schemas()[table.schema().schema_id if schema_id is None else schema_id]
+        if name.ref is None:  # a column may have been added since the last row was
+            schema = table.schema()
+        tasks = list(table.scan(snapshot_id=snapshot.snapshot_id).plan_files())
+        mapping = table.name_mapping()
+        renamed = _renamed(schema, table.schemas().values())
+        columns = _columns(schema, mapping)
+    refuse(
+        name,
+        (task.file.file_path for task in tasks if task.delete_files),
+        "have rows that a delete file removes",
+        "write them anew, e.g. with Spark's `CALL CATALOG.system.rewrite_data_files(table => "
+        "'TABLE', options => map('delete-file-threshold', '1'))`",
+    )
+    refuse(
+        name,
+        (task.file.file_path for task in tasks if task.file.file_format.value != "PARQUET"),
+        "are no Parquet",
+        "write them anew with the table property write.format.default=parquet",
+    )
+    refuse(
+        name,
+        (task.file.file_path for task in tasks if task.file.key_metadata is not None),
+        "are encrypted",
+        "sf-ray has no keys: copy the rows to a table without encryption",
+    )
+    root = Location(table.location(), options or _options_of(table.io.properties), retry_s)
+    without_ids = (
+        ""
+        if mapping
+        else "its columns have no field ids, so that nobody can tell which is which once one was "
+        f"renamed; give the table the property {_NAME_MAPPING}"
+    )
+    files = [
+        file_at(
+            root,
+            task.file.file_path,
+            size=task.file.file_size_in_bytes,
+            version=version_from(task.file.record_count, renamed),
+            rows=task.file.record_count,
+            columns=TableColumns(
+                columns, _partition(table, schema, task.file), refuse_without_ids=without_ids
+            ),
+        )
+        for task in tasks
+    ]
+    return TableSnapshot(
+        name,
+        str(snapshot.snapshot_id),
+        root,
+        without_keys(columns),
+        _sorted(files),
+        _former(schema, table.schemas().values()),
+    )
+
+
+def load_table(name: TableName, options: Mapping[str, Any]) -> "Table":
+    """Loads a table's metadata from its catalogue.
+
+    Args:
+        name: The table.
+        options: fsspec options of its files, which go before those of the catalogue.
+
+    Raises:
+        SfRayError: There is no such catalogue or table, or the catalogue does not answer.
+    """
+    require("iceberg", "pyiceberg")
+    from pyiceberg.catalog import load_catalog
+    from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+
+    try:
+        with table_errors(
+            name,
+            f"the catalogue {name.catalog} did not answer; look at its section in .pyiceberg.yaml "
+            f"or at PYICEBERG_CATALOG__{name.catalog.upper()}__URI, and whether it is up",
+        ):
+            return load_catalog(name.catalog, **_properties(options)).load_table(name.name)
+    except SfRayError as error:
+        if isinstance(error.__cause__, NoSuchTableError | NoSuchNamespaceError):
+            raise SfRayError(
+                f"{name}: the catalogue {name.catalog} has no table {name.name}"
+            ) from None
+        raise
+
+
+def _snapshot(table: "Table", name: TableName) -> "Snapshot | None":
+    """The snapshot that a name asks for; None where the table has none yet.
+
+    Raises:
+        SfRayError: It is not there any more, or never was.
+    """
+    ref = name.ref
+    if ref is None:
+        return table.current_snapshot()
+    found = table.snapshot_by_name(ref)
+    if found is None and ref.isdigit():
+        found = table.snapshot_by_id(int(ref))
+    if found is None:
+        last = [str(snapshot.snapshot_id) for snapshot in table.snapshots()][-_SHOWN:]
+        refs = sorted(table.refs())
+        raise SfRayError(
+            f"{name}: the table has no snapshot, branch or tag {ref}: it may have expired. The "
+            f"last snapshots are {', '.join(last) or 'none'}; branches and tags: "
+            f"{', '.join(refs) or 'none'}"
+        )
+    return found
+
+
+def _columns(schema: "Schema", mapping: "NameMapping | None") -> pa.Schema:
+    """The columns as Arrow has them, with ids, other names and defaults in the metadata."""
+    from pyiceberg.io.pyarrow import schema_to_pyarrow
+
+    names = {} if mapping is None else {field.field_id: field for field in mapping}
+    columns = []
+    for column, field in zip(schema_to_pyarrow(schema), schema.fields, strict=True):
+        known = {FIELD_ID: str(field.field_id)}
+        if field.field_id in names:
+            known[OTHER_NAMES] = json.dumps(sorted(names[field.field_id].names))
+        if field.initial_default is not None:
+            known[DEFAULT] = json.dumps(field.initial_default, default=str)
+        columns.append(column.with_metadata(known))
+    return pa.schema(columns)
+
+
+def _renamed(schema: "Schema", schemas: Iterable["Schema"]) -> list[tuple[int, str]]:
+    """The columns whose name was another one's, or that had another name; part of a fingerprint.
+
+    A file's scores hold as long as its columns are called the same. A column that was only added
+    changes nothing of older files.
+    """
+    names, ids = defaultdict(set), defaultdict(set)
+    for other in schemas:
+        for field_id, column in _names_of(other).items():
+            names[field_id].add(column)
+            ids[column].add(field_id)
+    return [
+        (field_id, column)
+        for field_id, column in sorted(_names_of(schema).items())
+        if len(names[field_id]) > 1 or len(ids[column]) > 1
+    ]
+
+
+def _names_of(schema: "Schema") -> dict[int, str]:
+    """Id -> the name of the column, with those of the columns that it lies in."""
+    return {
+        field_id: column
+        for field_id in schema.field_ids
+        if (column := schema.find_column_name(field_id)) is not None
+    }
+
+
+def _former(schema: "Schema", schemas: Iterable["Schema"]) -> tuple[str, ...]:
+    now = set(schema.column_names)
+    return tuple(sorted({name for other in schemas for name in other.column_names} - now))
+
+
+def _partition(table: "Table", schema: "Schema", file: "IcebergFile") -> dict[str, Any]:
+    """Column -> value, of the columns by whose values the file's rows were put together.
+
+    Files that came from Hive have such values in their paths only.
+    """
+    from pyiceberg.transforms import IdentityTransform
+
+    spec, values = table.specs()[file.spec_id], file.partition
+    return {
+        column: values[place]
+        for place, field in enumerate(spec.fields)
+        if isinstance(field.transform, IdentityTransform)
+        and (column := schema.find_column_name(field.source_id)) is not None
+    }
+
+
+def _properties(options: Mapping[str, Any]) -> dict[str, str]:
+    """Options of fsspec for S3 in the words of pyiceberg; the environment needs no translation."""
+    client = options.get("client_kwargs") or {}
+    known = {
+        "s3.endpoint": options.get("endpoint_url") or client.get("endpoint_url"),
+        "s3.access-key-id": options.get("key"),
+        "s3.secret-access-key": options.get("secret"),
+        "s3.session-token": options.get("token"),
+        "s3.region": client.get("region_name"),
+    }
+    return {name: str(value) for name, value in known.items() if value}
+
+
+def _options_of(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The other way round: what a catalogue gives out for a table is needed for its files too."""
+    known = {
+        "endpoint_url": properties.get("s3.endpoint"),
+        "key": properties.get("s3.access-key-id"),
+        "secret": properties.get("s3.secret-access-key"),
+        "token": properties.get("s3.session-token"),
+    }
+    options: dict[str, Any] = {name: value for name, value in known.items() if value}
+    if region := properties.get("s3.region"):
+        options["client_kwargs"] = {"region_name": region}
+    return options
+
+
+def _sorted(files: Iterable[DataFile]) -> tuple[DataFile, ...]:
+    return tuple(sorted(files, key=lambda file: file.relative))
