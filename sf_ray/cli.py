@@ -184,7 +184,7 @@ def metavar(annotation: Any) -> str:
     if origin is list and get_origin(arguments[0]) is tuple:
         return "ARM=MODEL,..."
     if origin is tuple:
-        return "N|MIN:MAX"
+        return "ROWS|SIZE" if get_origin(arguments[0]) is Literal else "N|MIN:MAX"
     if value_type is Quota:
         return "COLUMN=QUOTA"
     if value_type is int:

@@ -197,7 +197,10 @@ def _plan(
         refuse_if_held(location_of(options, output))
     scores_location = location_of(options, scores)
     corpus, known = list_corpus(options, scores_location, wall_s)
-    if isinstance(options, SelectionOptions) and output and options.order == "input":
+    keeps_names = isinstance(options, SelectionOptions) and (
+        options.order == "input" and options.file_size is None
+    )
+    if output and keeps_names:
         data = Output(location_of(options, output)).data
         refuse_names(data, [shard.written_name for shard in corpus.shards])
     return PlannedCorpus(corpus, sample_of(scores_location, corpus), scores_location, known)

@@ -248,8 +248,9 @@ def _request_id(
     names = SelectionOptions.model_fields.keys() - CorpusOptions.model_fields.keys() - {"output"}
     values = options.model_dump(include=set(names)) | {"max_ifd": options.kept_below}
     # Left out where they change nothing: outputs of older versions keep their id.
-    for name, default in (("by", "ifd"), ("rank_by", "ifd"), ("keep_tokens", None)):
-        if values[name] == default:
+    unchanged = {"by": "ifd", "rank_by": "ifd"}
+    for name in ("by", "rank_by", "keep_tokens", "file_size", "compression", "row_group_size"):
+        if values[name] == unchanged.get(name):
             del values[name]
     if options.by not in ("random", "length-matched"):
         del values["seed"]

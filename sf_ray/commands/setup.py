@@ -55,6 +55,12 @@ from sf_ray.storage.location import Location
 from sf_ray.storage.names import as_text
 from sf_ray.storage.table_names import parse_table
 
+_COMPRESSIONS = {
+    FileType.PARQUET: ("zstd", "snappy", "gzip", "lz4", "none"),
+    FileType.ARROW: ("zstd", "lz4", "none"),
+    FileType.JSON: ("zstd", "gzip", "lz4", "none"),
+}
+
 # Shard id -> the footer that an earlier run has read.
 KnownFooters = dict[str, Footer]
 
@@ -185,6 +191,7 @@ def check_columns(options: SelectionOptions, corpus: Corpus, sample: Sample) -> 
         )
     if corpus.file_type is FileType.ARROW and (bad := uncopyable(corpus.schema)):
         raise UsageError(bad[0])
+    _refuse_compression(options, corpus.file_type)
     asked = {
         "--report-by": options.report_by,
         "--quota": options.quota.column if options.quota else None,
@@ -199,6 +206,24 @@ def check_columns(options: SelectionOptions, corpus: Corpus, sample: Sample) -> 
             raise UsageError(
                 f"{flag}: no row of a sample has the field {column!r}; they have {list(names)}"
             )
+
+
+def _refuse_compression(options: SelectionOptions, file_type: FileType) -> None:
+    """Refuses a compression that files of this type cannot have."""
+    asked = options.compression
+    if asked is None:
+        return
+    possible = _COMPRESSIONS[file_type]
+    if asked not in possible:
+        raise UsageError(
+            f"--compression {asked}: {file_type} files cannot have it; choose one of "
+            f"{', '.join(possible)}"
+        )
+    if file_type is FileType.JSON and options.order == "input" and options.file_size is None:
+        raise UsageError(
+            "--compression: the name of a JSON file says how it is compressed, and filtered shards "
+            "keep the names of the input; give --file-size too, which makes names of its own"
+        )
 
 
 def excluded_files(options: SelectionOptions, row_format: Format) -> tuple[ExcludedFiles, ...]:

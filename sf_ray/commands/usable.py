@@ -73,8 +73,11 @@ def usable_shards(options: CorpusOptions, corpus: Corpus, row_format: Format) ->
         raise bad_shards(corpus.location, named, len(corpus.shards), skip_bad=False)
     left = corpus.without({shard.shard_id: problem for shard, problem in bad.items()})
     say_skipped(left.skipped, corpus.skipped)
-    if isinstance(options, SelectionOptions) and options.order == "ifd":
-        _refuse_different(left)
+    if isinstance(options, SelectionOptions):
+        if options.order == "ifd":
+            _refuse_different(left, "--order ifd")
+        elif options.file_size is not None:
+            _refuse_different(left, "--file-size")
     return left
 
 
@@ -86,11 +89,11 @@ def _group_problem(options: CorpusOptions, schema: pa.Schema) -> str:
     return next(filter(None, (group_problem(schema, name) for name in columns if name)), "")
 
 
-def _refuse_different(corpus: Corpus) -> None:
+def _refuse_different(corpus: Corpus, flag: str) -> None:
     if different := different_columns(corpus):
         raise SfRayError(
-            f"--order ifd puts rows of several shards into one file, but {different}. Use --order "
-            "input, which writes a file for each shard, or convert the shards"
+            f"{flag} puts rows of several shards into one file, but {different}. Use --order "
+            "input without --file-size, which writes a file for each shard, or convert the shards"
         )
 
 

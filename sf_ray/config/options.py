@@ -20,9 +20,11 @@ from sf_ray.config.value_types import (
     JsonObject,
     Names,
     Places,
+    RowsOrBytes,
     Score,
     Share,
     ShownRows,
+    Size,
 )
 
 # Options that say how much to keep; a selection takes exactly one of them.
@@ -325,7 +327,23 @@ class SelectionOptions(CorpusOptions):
         default="input",
         description="input: one filtered shard for each input shard, rows in input order; ifd: "
         "highest IFD first, whatever --by keeps, in files data/part-00000.parquet, ... of about "
-        "128 MB or a million rows, whichever is less.",
+        "128 MB (or --file-size) or a million rows, whichever is less.",
+    )
+    file_size: Size | None = Field(
+        default=None,
+        description="Write files data/part-00000.parquet, ... of about this size, e.g. 256MB, "
+        "instead of one for each input shard; their rows follow each other as in the input, or by "
+        "--order ifd.",
+    )
+    compression: Literal["zstd", "snappy", "gzip", "lz4", "none"] | None = Field(
+        default=None,
+        description="Compression of the files written. Default: zstd for Parquet; for other shards "
+        "that of the input.",
+    )
+    row_group_size: RowsOrBytes | None = Field(
+        default=None,
+        description="Size of a row group of Parquet, or a batch of Arrow: rows (100000), or bytes "
+        "in memory (64MB), which is the default.",
     )
     ifd_column: str = Field(
         default="ifd", min_length=1, description="Name of the column added to filtered shards."

@@ -5,6 +5,7 @@ know which option has which type.
 """
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt
@@ -65,11 +66,39 @@ def _models_from_text(value: object) -> object:
     return [(arm.strip(), model.strip()) for arm, _, model in pairs]
 
 
+def _bytes_from_text(value: object) -> object:
+    """Parses `256MB` or `1 GiB` to bytes; a number without a unit is bytes too."""
+    if not isinstance(value, str):
+        return value
+    found = _SIZE.fullmatch(value.strip())
+    if found is None:
+        raise ValueError("expected a size as 256MB or 1GiB")
+    number, unit = found.groups()
+    return int(float(number) * _UNITS[unit.lower()])
+
+
+def _rows_or_bytes_from_text(value: object) -> object:
+    """Parses `100000` to rows and `64MB` to bytes; a pair (YAML) passes unchanged."""
+    if isinstance(value, int):
+        return ("rows", value)
+    if not isinstance(value, str):
+        return value
+    if value.strip().isdecimal():
+        return ("rows", int(value))
+    return ("bytes", _bytes_from_text(value))
+
+
 def _list_from_text(value: object) -> object:
     """Splits `a,b` at commas; a list (YAML) passes unchanged."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?b)", re.IGNORECASE)
+_UNITS = {"b": 1} | {
+    f"{prefix}{binary}b": (1024 if binary else 1000) ** power
+    for power, prefix in enumerate("kmgt", 1)
+    for binary in ("", "i")
+}
 Columns = Annotated[dict[str, str], BeforeValidator(_columns_from_text)]
 JsonObject = Annotated[dict[str, Any], BeforeValidator(_json_object_from_text)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -82,6 +111,10 @@ Names = Annotated[
     Field(min_length=2),
 ]
 Places = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_list_from_text)]
+Size = Annotated[int, BeforeValidator(_bytes_from_text), Field(ge=1)]
+RowsOrBytes = Annotated[
+    tuple[Literal["rows", "bytes"], PositiveInt], BeforeValidator(_rows_or_bytes_from_text)
+]
 # At most 10, because a run keeps the texts of 10 rows of each kind (PICKS in output/report).
 ShownRows = Annotated[int, Field(ge=1, le=10)]
 Share = Annotated[int | float, BeforeValidator(share_from), Field(gt=0)]

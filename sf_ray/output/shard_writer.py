@@ -7,7 +7,7 @@ shuffle. Does not know why a row is kept.
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -25,12 +25,13 @@ from sf_ray.output.writers.arrow_writer import arrow_writer
 from sf_ray.output.writers.column_descriptions import with_double_column
 from sf_ray.output.writers.json_writer import json_writer
 from sf_ray.output.writers.parquet_writer import parquet_writer, plain_parquet_writer
-from sf_ray.output.writers.shard_form import ShardForm, form_of
+from sf_ray.output.writers.shard_form import AskedForm, ShardForm, form_of
 from sf_ray.storage.files import put_whole
 from sf_ray.storage.location import Location
 from sf_ray.text.printable import printable
 
 _BATCH_ROWS = 65536
+_PARQUET_COMPRESSION = "zstd"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def write_shard(
     keep: NDArray[np.bool_],
     data: Location,
     ifd_column: str,
+    asked: AskedForm = AskedForm(),  # noqa: B008 - frozen
 ) -> WrittenShard:
     """Writes the kept rows of one shard, in their order, with their IFD as one more column.
 
@@ -72,6 +74,7 @@ def write_shard(
         keep: [shard.rows] which rows are kept.
         data: The folder that the filtered shard goes to, under the name that is its own there.
         ifd_column: Name of the added column.
+        asked: What of the file is not to be as in the input.
 
     Returns:
         What was written; where nothing is kept, no file is.
@@ -88,7 +91,7 @@ def write_shard(
     with put_whole(data.join(name)) as path:
         with open_shard(corpus, shard.file, to_copy=True) as reader:
             schema = kept_schema(reader.schema, ifd_column)
-            with writer_for(name, path, schema, form_of(reader)) as writer:
+            with writer_for(name, path, schema, asked.of(form_of(reader))) as writer:
                 for batch in kept_batches(reader, shard, ifd, keep, ifd_column):
                     writer.write(batch)
                     kept_rows += batch.num_rows
@@ -178,13 +181,14 @@ def writer_for(
         form: How the rows are to be stored. The last column of `schema` is added to it.
     """
     file_type = file_type_of(name)
-    writer: AbstractContextManager[Writer]
-    if file_type is FileType.JSON:
-        writer = json_writer(path, schema, codec_of(name), form.is_array)
-    elif file_type is FileType.ARROW:
-        writer = arrow_writer(path, schema, form.ipc)
-    elif form.columns is None:
-        writer = plain_parquet_writer(path, schema)
-    else:
-        writer = parquet_writer(path, schema, form.columns)
-    return writer
+    if file_type is FileType.JSON:  # its compression is in its name
+        return json_writer(path, schema, codec_of(name), form.is_array)
+    if file_type is FileType.ARROW:
+        ipc = form.ipc
+        if form.compression is not None:
+            ipc = replace(ipc, codec=None if form.compression == "none" else form.compression)
+        return arrow_writer(path, schema, ipc, form.row_group)
+    compression = form.compression or _PARQUET_COMPRESSION
+    if form.columns is None:
+        return plain_parquet_writer(path, schema, compression, form.row_group)
+    return parquet_writer(path, schema, form.columns, compression, form.row_group)

@@ -6,7 +6,7 @@ how many parts there are to be, nor where the cuts come from.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,8 +20,7 @@ from sf_ray.errors import SfRayError, first_line
 from sf_ray.output.shard_writer import WrittenShard, kept_schema, refuse_field, writer_for
 from sf_ray.output.writers.arrow_dictionaries import join_batches, with_one_dictionary
 from sf_ray.output.writers.arrow_rows import filter_table, take_rows
-from sf_ray.output.writers.held_rows import ROW_GROUP_BYTES
-from sf_ray.output.writers.shard_form import ShardForm, form_of
+from sf_ray.output.writers.shard_form import AskedForm, ShardForm, form_of
 from sf_ray.selection.chunks import Chunk, ChunkRows, Kept
 from sf_ray.selection.cutoffs import Cutoff, parts_of
 from sf_ray.storage.files import put_whole
@@ -29,19 +28,28 @@ from sf_ray.storage.location import Location
 from sf_ray.text.printable import printable
 
 
-def part_names(file_type: FileType, parts: int) -> list[str]:
-    """The names of `parts` output files, in their order."""
+def part_names(file_type: FileType, parts: int, compression: str | None = None) -> list[str]:
+    """The names of `parts` output files, in their order; those of JSON say the compression."""
     suffix = {FileType.PARQUET: "parquet", FileType.ARROW: "arrow", FileType.JSON: "jsonl"}
-    return [f"part-{number:05d}.{suffix[file_type]}" for number in range(parts)]
+    packed = ""
+    if file_type is FileType.JSON and compression not in (None, "none"):
+        packed = {"zstd": ".zst", "gzip": ".gz", "lz4": ".lz4"}[str(compression)]
+    return [f"part-{number:05d}.{suffix[file_type]}{packed}" for number in range(parts)]
 
 
-def output_columns(corpus: Location, first: Shard, ifd_column: str) -> tuple[pa.Schema, ShardForm]:
+def output_columns(
+    corpus: Location,
+    first: Shard,
+    ifd_column: str,
+    asked: AskedForm = AskedForm(),  # noqa: B008 - frozen
+) -> tuple[pa.Schema, ShardForm]:
     """(the schema of an output file, how it is stored).
 
     Args:
         corpus: The folder of the shards.
         first: The first shard, whose columns and form the output has.
         ifd_column: Name of the added column.
+        asked: What of the file is not to be as in the input.
 
     Raises:
         BadShardError: The shard changed, is gone, or cannot be read.
@@ -49,7 +57,7 @@ def output_columns(corpus: Location, first: Shard, ifd_column: str) -> tuple[pa.
     """
     with open_shard(corpus, first.file, to_copy=True) as reader:
         # A file of JSON rows has lines, whatever the shards are.
-        form = replace(form_of(reader), is_array=False)
+        form = asked.of(replace(form_of(reader), is_array=False))
         return kept_schema(reader.schema, ifd_column), form
 
 
@@ -71,7 +79,7 @@ def read_parts(
             columns otherwise than the first, or storage failed.
     """
     schema = schema.append(pa.field("position", pa.int64(), nullable=False))
-    tables = _kept_tables(corpus, schema, kept.read(chunk), chunk)
+    tables = kept_tables(corpus, schema, kept.read(chunk), chunk)
     # In one piece: taking rows of a part out of one large chunk is far faster than out of a small
     # one for each unit.
     batches = join_batches([batch for table in tables for batch in table.to_batches()])
@@ -80,12 +88,24 @@ def read_parts(
     return [filter_table(table, part == number) for number in range(len(cuts) + 1)]
 
 
-def _kept_tables(
+def kept_tables(
     corpus: Location, schema: pa.Schema, kept_rows: ChunkRows, chunk: Chunk
-) -> list[pa.Table]:
-    """The kept rows of each unit that has any; `schema` has IFD and position at its end."""
+) -> Iterator[pa.Table]:
+    """The kept rows of each unit that has any, in the order of the corpus.
+
+    Args:
+        corpus: The folder of the shards.
+        schema: The columns of an output file, then the position.
+        kept_rows: Which rows of the chunk are kept.
+        chunk: The chunk.
+
+    Raises:
+        BadShardError: A shard changed, is gone, or cannot be read.
+        SfRayError: A JSON row has a field of the added column's name already, a shard stores its
+            columns otherwise than the first, or storage failed.
+    """
     ifd_column = schema.names[-2]
-    tables, at = [], 0
+    at = 0
     for shard, places in itertools.groupby(chunk.places, key=lambda place: place.shard):
         for plan in group_reads(shard, [unit for _, unit in places]):
             for rows in read_units(corpus, plan, columns=None):
@@ -100,8 +120,7 @@ def _kept_tables(
                 refuse_field(shard, kept, positions - shard.position, ifd_column)
                 kept = _stored_as(shard, kept, schema)
                 columns = [*kept.columns, pa.array(ifd[keep]), pa.array(positions)]
-                tables.append(pa.Table.from_arrays(columns, schema=schema))
-    return tables
+                yield pa.Table.from_arrays(columns, schema=schema)
 
 
 def _stored_as(shard: Shard, kept: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -115,7 +134,8 @@ def _stored_as(shard: Shard, kept: pa.Table, schema: pa.Schema) -> pa.Table:
         raise SfRayError(
             f"{printable(shard.file.relative)}: its columns are not stored as those of the first "
             "shard, so "
-            f"their rows cannot go into one file ({first_line(error)}); use --order input"
+            f"their rows cannot go into one file ({first_line(error)}); use --order input without "
+            "--file-size"
         ) from error
 
 
@@ -141,7 +161,8 @@ def write_part(
     table = with_one_dictionary(pa.concat_tables(tables))
     order = np.lexsort((table[-1].to_numpy(), -table[-2].to_numpy()))
     table = pa.Table.from_arrays(table.columns[:-1], schema=schema)
-    rows = max(1, ROW_GROUP_BYTES * len(order) // max(1, table.nbytes))
+    enough = form.row_group
+    rows = enough.rows or max(1, enough.bytes * len(order) // max(1, table.nbytes))
     with put_whole(data.join(name)) as path:
         with writer_for(name, path, schema, form) as writer:
             for start in range(0, len(order), rows):

@@ -15,7 +15,7 @@ import ray
 from sf_ray.corpus.units import Place
 from sf_ray.output.shard_writer import WrittenShard
 from sf_ray.output.sorted_parts import output_columns, read_parts, write_part
-from sf_ray.output.writers.shard_form import ShardForm
+from sf_ray.output.writers.shard_form import AskedForm, ShardForm
 from sf_ray.runtime.tasks import parallel_map
 from sf_ray.selection.chunks import Chunk, ChunkRows, Kept
 from sf_ray.selection.cutoff_tasks import count_rows, gather_rows
@@ -45,11 +45,16 @@ class _ByIfd:
         return replace(rows, values=rows.ifd)
 
 
-def count_parts(selection: Selection) -> int:
-    """How many files the kept rows make; none where nothing is kept."""
+def count_parts(selection: Selection, part_bytes: int | None = None) -> int:
+    """How many files the kept rows make; none where nothing is kept.
+
+    Args:
+        selection: The kept rows.
+        part_bytes: What a file holds, about. Default: `PART_BYTES`.
+    """
     corpus, kept_rows = selection.corpus, selection.rows
     kept_bytes = corpus.bytes * kept_rows // max(1, corpus.rows)
-    parts = max(-(-kept_bytes // PART_BYTES), -(-kept_rows // PART_ROWS))
+    parts = max(-(-kept_bytes // (part_bytes or PART_BYTES)), -(-kept_rows // PART_ROWS))
     return min(kept_rows, max(1, parts))
 
 
@@ -83,6 +88,7 @@ def write_in_order(
     names: Sequence[str],
     data: Location,
     ifd_column: str,
+    asked: AskedForm = AskedForm(),  # noqa: B008 - frozen
 ) -> list[WrittenShard]:
     """Writes the kept rows of a corpus, the highest IFD first.
 
@@ -92,6 +98,7 @@ def write_in_order(
         names: File names of the parts.
         data: The folder that the files go to.
         ifd_column: Name of the added column.
+        asked: What of the files is not to be as in the input.
 
     Raises:
         MarkedBadError: Shards turned out to be bad.
@@ -100,7 +107,7 @@ def write_in_order(
     if not names:
         return []
     corpus, corpus_pass = selection.corpus, selection.corpus_pass
-    schema, form = output_columns(corpus.location, corpus.shards[0], ifd_column)
+    schema, form = output_columns(corpus.location, corpus.shards[0], ifd_column, asked)
     split = functools.partial(_split, corpus.location, schema, selection.kept, cuts)
     chunks = _chunks_to_write(selection, len(names))
     # Sorted into the order of the corpus: what is written must not depend on which task ends first.

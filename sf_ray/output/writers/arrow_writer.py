@@ -8,17 +8,20 @@ import pyarrow as pa
 
 from sf_ray.corpus.readers.arrow import IpcForm
 from sf_ray.output.writers.arrow_dictionaries import join_batches
-from sf_ray.output.writers.held_rows import HeldRows
+from sf_ray.output.writers.held_rows import HeldRows, RowGroupSize
 
 
 @contextmanager
-def arrow_writer(path: Path, schema: pa.Schema, form: IpcForm) -> Iterator[HeldRows]:
+def arrow_writer(
+    path: Path, schema: pa.Schema, form: IpcForm, enough: RowGroupSize
+) -> Iterator[HeldRows]:
     """Opens a writer for an Arrow shard.
 
     Args:
         path: The local file to write.
         schema: Schema of the batches.
         form: How the shard is stored.
+        enough: When rows are enough for a batch.
     """
     options = pa.ipc.IpcWriteOptions(compression=form.codec)
     writer = (
@@ -32,6 +35,6 @@ def arrow_writer(path: Path, schema: pa.Schema, form: IpcForm) -> Iterator[HeldR
             writer.write_batch(batch)
 
     with writer:
-        rows = HeldRows(put)
+        rows = HeldRows(put, enough)
         yield rows
         rows.finish()

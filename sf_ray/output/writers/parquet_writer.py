@@ -27,31 +27,39 @@ from sf_ray.corpus.readers.parquet_footer import (
 )
 from sf_ray.corpus.readers.thrift_compact import BINARY, I32, LIST, STRUCT, Struct, encode
 from sf_ray.output.writers.column_descriptions import describe_double_column
-from sf_ray.output.writers.held_rows import HeldRows
+from sf_ray.output.writers.held_rows import HeldRows, RowGroupSize
 
 _KEY, _VALUE = 1, 2  # fields of `KeyValue`
 _MAGIC = b"PAR1"
 
 
 @contextmanager
-def parquet_writer(path: Path, schema: pa.Schema, stored: StoredColumns) -> Iterator[HeldRows]:
+def parquet_writer(
+    path: Path,
+    schema: pa.Schema,
+    stored: StoredColumns,
+    compression: str,
+    enough: RowGroupSize,
+) -> Iterator[HeldRows]:
     """Opens a writer of stored values.
 
     Args:
         path: The local file to write.
         schema: The columns of a `StoredParquetReader`, then the added one, of doubles.
         stored: What the values of the first columns mean.
+        compression: Of all columns.
+        enough: When rows are enough for a row group.
     """
     writer = pq.ParquetWriter(
         path,
         schema,
-        compression="zstd",
+        compression=compression,
         write_page_checksum=True,
         store_schema=False,
         write_statistics=_paths_with_statistics(schema, stored),
     )
     with writer:
-        rows = HeldRows(lambda batches: _put(writer, batches))
+        rows = HeldRows(lambda batches: _put(writer, batches), enough)
         yield rows
         rows.finish()
     with path.open("r+b") as file:
@@ -65,21 +73,28 @@ def parquet_writer(path: Path, schema: pa.Schema, stored: StoredColumns) -> Iter
 
 
 @contextmanager
-def plain_parquet_writer(path: Path, schema: pa.Schema) -> Iterator[HeldRows]:
+def plain_parquet_writer(
+    path: Path, schema: pa.Schema, compression: str, enough: RowGroupSize
+) -> Iterator[HeldRows]:
     """Opens a writer of rows that mean what their types say: those of a table.
 
     Args:
         path: The local file to write.
         schema: The columns.
+        compression: Of all columns.
+        enough: When rows are enough for a row group.
     """
-    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
-        rows = HeldRows(lambda batches: _put(writer, batches))
+    with pq.ParquetWriter(
+        path, schema, compression=compression, write_page_checksum=True
+    ) as writer:
+        rows = HeldRows(lambda batches: _put(writer, batches), enough)
         yield rows
         rows.finish()
 
 
 def _put(writer: pq.ParquetWriter, batches: Sequence[pa.RecordBatch]) -> None:
-    writer.write_table(pa.Table.from_batches(batches).combine_chunks())
+    table = pa.Table.from_batches(batches).combine_chunks()
+    writer.write_table(table, row_group_size=table.num_rows)
 
 
 def _paths_with_statistics(schema: pa.Schema, stored: StoredColumns) -> list[str]:
