@@ -92,7 +92,8 @@ def count_kept(kept: Kept, chunk: Chunk) -> NDArray[np.int64]:
     is_kept = ~np.isnan(kept.read(chunk).ifd)
     ends = np.cumsum([unit.rows for _, unit in chunk.places])
     counted = np.concatenate([[0], np.cumsum(is_kept)])[np.concatenate([[0], ends])]
-    return np.diff(counted).astype(np.int64)
+    rows: NDArray[np.int64] = np.diff(counted)
+    return rows
 
 
 def bytes_in_corpus(places: Sequence[Place], rows: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -168,15 +168,19 @@ def _fragment(dataset: "LanceDataset", file: Fragment) -> "LanceFragment":
 def _dataset(location: Location, version: int | None) -> "LanceDataset":
     uri = location.uri if location.is_remote else location.path
     options = object_store_options(uri, location.storage_options)
-    return _opened(uri, version, json.dumps(options, sort_keys=True))
+    # A version never changes, and a task opens its fragments again and again. The newest is asked
+    # for each time.
+    opened = _opened if version is None else _opened_again
+    return opened(uri, version, json.dumps(options))
 
 
-@functools.lru_cache(maxsize=4)
 def _opened(uri: str, version: int | None, options: str) -> "LanceDataset":
-    """A dataset, opened once a process: a task opens its shards again and again."""
     import lance
 
     return lance.dataset(uri, version=version, storage_options=json.loads(options) or None)
+
+
+_opened_again = functools.lru_cache(maxsize=4)(_opened)
 
 
 @contextmanager
