@@ -162,7 +162,7 @@ def _source_of(options: CorpusOptions, scores: Location | None) -> Location | Ta
     if name is None:
         return replace(input_of(options), max_row_bytes=options.max_row_bytes)
     table = read_table(name, input_storage_options(options), options.storage_retry_s)
-    say(f"table {name}: snapshot {table.snapshot}")
+    say(f"table {name.public_name}: snapshot {table.snapshot}")
     location = replace(table.location, max_row_bytes=options.max_row_bytes)
     output = getattr(options, "output", None)
     written = [location_of(options, output)] if output else []

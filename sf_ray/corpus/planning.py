@@ -184,7 +184,9 @@ def plan_corpus(
         location, listing = source, list_input(source)
     shard_files = [file for file in listing.files if file_type_of(file.relative)]
     if not shard_files and isinstance(source, TableSnapshot):
-        raise SfRayError(f"{source.name}: no rows: snapshot {source.snapshot} has no data files")
+        raise SfRayError(
+            f"{source.name.public_name}: no rows: snapshot {source.snapshot} has no data files"
+        )
     if not shard_files:
         others = [*(file.relative for file in listing.files), *listing.left_out]
         there = f"{len(others)} other files, e.g. {others[0]}" if others else "no files"

@@ -89,7 +89,7 @@ def load_table(name: TableName, options: Mapping[str, Any]) -> "DeltaTable":
             table = DeltaTable(uri, storage_options=object_store_options(uri, options))
     except SfRayError as error:
         if isinstance(error.__cause__, TableNotFoundError):
-            raise SfRayError(f"{name}: no Delta table there (no _delta_log)") from None
+            raise SfRayError(f"{name.public_name}: no Delta table there (no _delta_log)") from None
         raise
     if name.ref is not None:
         newest = table.version()

@@ -53,7 +53,7 @@ def read_snapshot(name: TableName, options: Mapping[str, Any], retry_s: float) -
     table = load_table(name, options)
     snapshot = _snapshot(table, name)
     if snapshot is None:
-        raise SfRayError(f"{name}: the table is empty: nothing was ever written to it")
+        raise SfRayError(f"{name.public_name}: the table is empty: nothing was ever written to it")
     reading = "its files could not be listed; look whether its metadata can be read from here"
     with table_errors(name, reading):
         schema_id = snapshot.schema_id
@@ -137,7 +137,7 @@ def load_table(name: TableName, options: Mapping[str, Any]) -> "Table":
     except SfRayError as error:
         if isinstance(error.__cause__, NoSuchTableError | NoSuchNamespaceError):
             raise SfRayError(
-                f"{name}: the catalogue {name.catalog} has no table {name.name}"
+                f"{name.public_name}: the catalogue {name.catalog} has no table {name.name}"
             ) from None
         raise
 
@@ -158,7 +158,7 @@ def _snapshot(table: "Table", name: TableName) -> "Snapshot | None":
         last = [str(snapshot.snapshot_id) for snapshot in table.snapshots()][-_SHOWN:]
         refs = sorted(table.refs())
         raise SfRayError(
-            f"{name}: the table has no snapshot, branch or tag {ref}: it may have expired. The "
+            f"{name.public_name}: the table has no snapshot, branch or tag {ref}: it may have expired. The "
             f"last snapshots are {', '.join(last) or 'none'}; branches and tags: "
             f"{', '.join(refs) or 'none'}"
         )

@@ -99,7 +99,7 @@ class TableSnapshot:
     @property
     def state(self) -> TableState:
         """What is kept of it once its files are shards."""
-        return TableState(str(self.name), self.name.kind, self.snapshot, self.former_columns)
+        return TableState(self.name.public_name, self.name.kind, self.snapshot, self.former_columns)
 
 
 def file_at(root: Location, uri: str, **details: Any) -> DataFile:
@@ -151,7 +151,7 @@ def table_errors(name: TableName, what: str) -> Iterator[None]:
         raise
     # Libraries of tables raise errors of many other libraries: of databases, HTTP, Rust.
     except Exception as error:
-        raise SfRayError(f"{name}: {what} ({first_line(error)})") from error
+        raise SfRayError(f"{name.public_name}: {what} ({first_line(error)})") from error
 
 
 def refuse(name: TableName, files: Iterable[str], why: str, advice: str) -> None:
@@ -169,7 +169,7 @@ def refuse(name: TableName, files: Iterable[str], why: str, advice: str) -> None
     bad = sorted(files)
     if bad:
         count = f"{len(bad):,} of its data files" if len(bad) > 1 else "a data file of it"
-        raise SfRayError(f"{name}: {count} {why}, e.g. {bad[0]}; {advice}")
+        raise SfRayError(f"{name.public_name}: {count} {why}, e.g. {bad[0]}; {advice}")
 
 
 def _plain(uri: str) -> str:
