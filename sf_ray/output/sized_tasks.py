@@ -19,8 +19,9 @@ from sf_ray.selection.chunks import Chunk, Kept
 from sf_ray.selection.selection import Selection
 from sf_ray.storage.location import Location
 
-# Units whose kept rows are written for a trial, spread over the corpus.
-_TRIAL_UNITS = 16
+# Where units are written for a trial, and how many follow each other there: few would make little
+# more than the beginning and the end of a file.
+_TRIALS, _UNITS_A_TRIAL = 8, 4
 
 
 def rows_to_file(selection: Selection, ifd_column: str, asked: AskedForm) -> FileOfRows:
@@ -55,12 +56,12 @@ def plan_files(
     filled = np.flatnonzero(rows)
     if not len(filled):
         return []
-    at = np.unique(np.linspace(0, len(filled) - 1, _TRIAL_UNITS).round().astype(np.int64))
-    trial = filled[at]
-    chunks = [_chunk(selection, [places[number]]) for number in trial]
+    starts = np.unique(np.linspace(0, len(filled) - 1, _TRIALS).round().astype(np.int64))
+    trials = [slice(at, at + _UNITS_A_TRIAL) for at in filled[starts].tolist()]
     size = functools.partial(_size, file_of_rows, name)
+    chunks = [_chunk(selection, places[trial]) for trial in trials]
     written = sum(selection.corpus_pass.over(size, chunks))
-    unit_bytes *= written / unit_bytes[trial].sum()
+    unit_bytes *= written / sum(unit_bytes[trial].sum() for trial in trials)
     return [_chunk(selection, places[units]) for units in cut(unit_bytes, file_bytes)]
 
 

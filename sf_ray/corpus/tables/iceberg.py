@@ -158,8 +158,8 @@ def _snapshot(table: "Table", name: TableName) -> "Snapshot | None":
         last = [str(snapshot.snapshot_id) for snapshot in table.snapshots()][-_SHOWN:]
         refs = sorted(table.refs())
         raise SfRayError(
-            f"{name.public_name}: the table has no snapshot, branch or tag {ref}: it may have expired. The "
-            f"last snapshots are {', '.join(last) or 'none'}; branches and tags: "
+            f"{name.public_name}: the table has no snapshot, branch or tag {ref}: it may have "
+            f"expired. The last snapshots are {', '.join(last) or 'none'}; branches and tags: "
             f"{', '.join(refs) or 'none'}"
         )
     return found

@@ -56,7 +56,6 @@ def read_snapshot(name: TableName, options: Mapping[str, Any], retry_s: float) -
     Raises:
         SfRayError: The dataset or the version is not there, or storage does not answer.
     """
-    require("lance", "lance")
     root = Location(name.uri, options, retry_s)
     version = None if name.ref is None else int(name.ref)
     missing = (
@@ -175,6 +174,7 @@ def _dataset(location: Location, version: int | None) -> "LanceDataset":
 
 
 def _opened(uri: str, version: int | None, options: str) -> "LanceDataset":
+    require("lance", "lance")
     import lance
 
     return lance.dataset(uri, version=version, storage_options=json.loads(options) or None)
