@@ -221,6 +221,18 @@ def test_a_column_whose_rows_cannot_be_written_is_refused(tmp_path: Path) -> Non
         check_columns(options(), listed, sample_of_rows())
 
 
+def test_a_compression_that_the_files_cannot_have_is_refused(corpus: Path, tmp_path: Path) -> None:
+    parquet = plan_corpus(Location(str(corpus)))
+    check_columns(options(compression="snappy"), parquet, sample_of(None, parquet))
+    row = {"prompt": "a", "completion": "b"}
+    lines, sample = json_corpus(tmp_path / "json", row), sample_of_rows(row)
+    with pytest.raises(UsageError, match="snappy: JSON files cannot.*zstd, gzip, lz4, none"):
+        check_columns(options(compression="snappy"), lines, sample)
+    with pytest.raises(UsageError, match="keep the names of the input; give --file-size too"):
+        check_columns(options(compression="gzip"), lines, sample)
+    check_columns(options(compression="gzip", file_size="1MB"), lines, sample)
+
+
 def test_a_field_of_json_is_looked_for_in_sampled_rows(tmp_path: Path) -> None:
     rows = {"instruction": "a", "output": "b", "meta": {"source": "web"}}
     listed = json_corpus(tmp_path / "corpus", rows)

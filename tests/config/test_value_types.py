@@ -12,8 +12,10 @@ from sf_ray.config.value_types import (
     Fractions,
     JsonObject,
     Names,
+    RowsOrBytes,
     Share,
     ShownRows,
+    Size,
 )
 
 RUN = COMMANDS["run"]
@@ -42,6 +44,12 @@ def test_flags_are_text_and_become_typed_values() -> None:
         (Share, "5000", 5000, None),
         (Share, "0.25", 0.25, None),
         (ShownRows, "10", 10, None),
+        (Size, "256MB", 256_000_000, None),
+        (Size, "1.5 GiB", 3 << 29, None),
+        (Size, "900kb", 900_000, None),
+        (Size, "7B", 7, None),
+        (RowsOrBytes, "100000", 100_000, ("rows", 100_000)),
+        (RowsOrBytes, "64MiB", ["bytes", 64 << 20], ("bytes", 64 << 20)),
     ],
 )
 def test_text_of_a_flag_and_a_value_of_yaml_mean_the_same(
@@ -58,6 +66,11 @@ def test_text_of_a_flag_and_a_value_of_yaml_mean_the_same(
     [
         (Columns, "prompt=", "expected field=column"),
         (JsonObject, "{half", "expected a JSON object"),
+        (Size, "256", "expected a size as 256MB"),
+        (Size, "0MB", "greater than or equal to 1"),
+        (Size, "many", "expected a size as 256MB"),
+        (RowsOrBytes, "0", "greater than or equal to 1"),
+        (RowsOrBytes, "64XB", "expected a size as 256MB"),
         (Actors, "0", "greater than or equal to 1"),
         (Fractions, "0.1,2", "less than or equal to 1"),
         (Names, "only", "at least 2 items"),

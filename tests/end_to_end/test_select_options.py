@@ -249,6 +249,27 @@ def test_the_best_come_first_in_files_that_are_the_same_on_every_run(
     assert {row["output"] for row in read(tmp_path / "two/data")} == {""}
 
 
+def test_files_are_as_large_and_packed_as_was_asked_for_in_the_order_of_the_input(
+    scored: list[Row], corpus: Path, tmp_path: Path, sf_ray_cli: Cli
+) -> None:
+    command = ("select", corpus, tmp_path / "scores", tmp_path / "out", "--keep-fraction", "0.5")
+    asked = (*command, "--file-size", "3kB", "--compression", "gzip", "--row-group-size", "7")
+    code, _, stderr = sf_ray_cli(*asked)
+    assert code == 0, stderr
+    best = ids(best_first(scored)[:100])
+    expected = [row for row in scored if row["id"] in best]
+    data = tmp_path / "out/data"
+    assert read(data) == [{name: row[name] for name in [*SCHEMA.names, "ifd"]} for row in expected]
+    paths = sorted(data.iterdir())
+    assert [path.name for path in paths] == [f"part-{n:05d}.parquet" for n in range(len(paths))]
+    assert len(paths) > 1
+    files = [pq.read_metadata(path) for path in paths]
+    assert max(file.row_group(0).num_rows for file in files) == 7
+    assert {file.row_group(0).column(0).compression for file in files} == {"GZIP"}
+    assert "nothing to do" in sf_ray_cli(*asked)[2]
+    assert "nothing to do" not in sf_ray_cli(*command)[2]
+
+
 def test_a_shard_that_cannot_be_read_is_skipped_whichever_pass_meets_it(
     scored: list[Row], corpus: Path, tmp_path: Path, sf_ray_cli: Cli
 ) -> None:
