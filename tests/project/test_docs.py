@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray.cloudpickle
 import s3fs
+from pyiceberg.utils.config import Config
 
 from bench.support import free_scorer
 from bench.support.corpora import WORDS, make_rows
@@ -191,6 +192,7 @@ def test_what_a_page_says_works(
     for block in blocks:
         if block.file:
             Path(block.file).write_text(block.text)
+    monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())  # read when it is imported
     names: dict[str, object] = {}
     for number, block in enumerate(blocks):
         if block.kind == "python":

@@ -5,6 +5,7 @@ is read by pyiceberg, rows by our own reader, which knows the limits of a row. N
 """
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -133,7 +134,10 @@ def load_table(name: TableName, options: Mapping[str, Any]) -> "Table":
             f"the catalogue {name.catalog} did not answer; look at its section in .pyiceberg.yaml "
             f"or at PYICEBERG_CATALOG__{name.catalog.upper()}__URI, and whether it is up",
         ):
-            return load_catalog(name.catalog, **_properties(options)).load_table(name.name)
+            catalog = load_catalog(name.catalog, **_properties(options))
+            if endpoint := os.environ.get("AWS_ENDPOINT_URL"):  # of which Arrow knows nothing
+                catalog.properties.setdefault("s3.endpoint", endpoint)
+            return catalog.load_table(name.name)
     except SfRayError as error:
         if isinstance(error.__cause__, NoSuchTableError | NoSuchNamespaceError):
             raise SfRayError(
@@ -230,7 +234,7 @@ def _partition(table: "Table", schema: "Schema", file: "IcebergFile") -> dict[st
 
 
 def _properties(options: Mapping[str, Any]) -> dict[str, str]:
-    """Options of fsspec for S3 in the words of pyiceberg; the environment needs no translation."""
+    """Options of fsspec for S3 in the words of pyiceberg."""
     client = options.get("client_kwargs") or {}
     known = {
         "s3.endpoint": options.get("endpoint_url") or client.get("endpoint_url"),
