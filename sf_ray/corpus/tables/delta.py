@@ -22,7 +22,7 @@ from sf_ray.corpus.tables.snapshot import (
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.libraries import require
 from sf_ray.storage.location import Location
-from sf_ray.storage.object_store import object_store_options
+from sf_ray.storage.object_store import object_store_options, object_store_uri
 from sf_ray.storage.table_names import TableName
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ def load_table(name: TableName, options: Mapping[str, Any]) -> "DeltaTable":
     from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
 
-    where = Location(name.uri, options)
-    uri = where.uri if where.is_remote else where.path
+    uri = object_store_uri(name.uri)
     try:
         with table_errors(name, "its log could not be read; look at the storage and its options"):
             table = DeltaTable(uri, storage_options=object_store_options(uri, options))

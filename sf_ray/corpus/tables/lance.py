@@ -20,7 +20,7 @@ from sf_ray.errors import BadShardError, SfRayError, first_line
 from sf_ray.runtime.libraries import require
 from sf_ray.storage.listing import File
 from sf_ray.storage.location import Location
-from sf_ray.storage.object_store import object_store_options
+from sf_ray.storage.object_store import object_store_options, object_store_uri
 from sf_ray.storage.table_names import TableName
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _fragment(dataset: "LanceDataset", file: Fragment) -> "LanceFragment":
 
 
 def _dataset(location: Location, version: int | None) -> "LanceDataset":
-    uri = location.uri if location.is_remote else location.path
+    uri = object_store_uri(location.uri)
     options = object_store_options(uri, location.storage_options)
     # A version never changes, and a task opens its fragments again and again. The newest is asked
     # for each time.
