@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from sf_ray.corpus.tables.columns import DEFAULT, FIELD_ID, OTHER_NAMES, without_keys
 from sf_ray.corpus.tables.snapshot import (
-    DataFile,
     TableColumns,
     TableSnapshot,
     file_at,
@@ -36,6 +35,10 @@ if TYPE_CHECKING:
 
 # Snapshots that an error names.
 _SHOWN = 3
+_REWRITE = (
+    "write its files anew, e.g. with Spark's `CALL CATALOG.system.rewrite_data_files(table => "
+    "'TABLE', options => map('delete-file-threshold', '1'))`"
+)
 _NAME_MAPPING = "schema.name-mapping.default"
 
 
@@ -55,35 +58,13 @@ def read_snapshot(name: TableName, options: Mapping[str, Any], retry_s: float) -
     snapshot = _snapshot(table, name)
     if snapshot is None:
         raise SfRayError(f"{name.public_name}: the table is empty: nothing was ever written to it")
-    reading = "its files could not be listed; look whether its metadata can be read from here"
-    with table_errors(name, reading):
-        schema_id = snapshot.schema_id
-        schema = table.schemas()[table.schema().schema_id if schema_id is None else schema_id]
-        if name.ref is None:  # a column may have been added since the last row was
-            schema = table.schema()
-        tasks = list(table.scan(snapshot_id=snapshot.snapshot_id).plan_files())
-        mapping = table.name_mapping()
-        renamed = _renamed(schema, table.schemas().values())
-        columns = _columns(schema, mapping)
-    refuse(
-        name,
-        (task.file.file_path for task in tasks if task.delete_files),
-        "have rows that a delete file removes",
-        "write them anew, e.g. with Spark's `CALL CATALOG.system.rewrite_data_files(table => "
-        "'TABLE', options => map('delete-file-threshold', '1'))`",
-    )
-    refuse(
-        name,
-        (task.file.file_path for task in tasks if task.file.file_format.value != "PARQUET"),
-        "are no Parquet",
-        "write them anew with the table property write.format.default=parquet",
-    )
-    refuse(
-        name,
-        (task.file.file_path for task in tasks if task.file.key_metadata is not None),
-        "are encrypted",
-        "sf-ray has no keys: copy the rows to a table without encryption",
-    )
+    with table_errors(
+        name, "its files could not be listed; look whether its metadata can be read from here"
+    ):
+        schema = _schema(table, snapshot, name)
+        mapping, schemas = table.name_mapping(), list(table.schemas().values())
+        columns, renamed = _columns(schema, mapping), _renamed(schema, schemas)
+        files = _readable_files(table, snapshot, name)
     root = Location(table.location(), options or _options_of(table.io.properties), retry_s)
     without_ids = (
         ""
@@ -91,27 +72,69 @@ def read_snapshot(name: TableName, options: Mapping[str, Any], retry_s: float) -
         else "its columns have no field ids, so that nobody can tell which is which once one was "
         f"renamed; give the table the property {_NAME_MAPPING}"
     )
-    files = [
+    shards = [
         file_at(
             root,
-            task.file.file_path,
-            size=task.file.file_size_in_bytes,
-            version=version_from(task.file.record_count, renamed),
-            rows=task.file.record_count,
+            file.file_path,
+            size=file.file_size_in_bytes,
+            version=version_from(file.record_count, renamed),
+            rows=file.record_count,
             columns=TableColumns(
-                columns, _partition(table, schema, task.file), refuse_without_ids=without_ids
+                columns, _partition(table, schema, file), refuse_without_ids=without_ids
             ),
         )
-        for task in tasks
+        for file in files
     ]
     return TableSnapshot(
         name,
         str(snapshot.snapshot_id),
         root,
         without_keys(columns),
-        _sorted(files),
-        _former(schema, table.schemas().values()),
+        tuple(sorted(shards, key=lambda shard: shard.relative)),
+        _former(schema, schemas),
     )
+
+
+def _schema(table: "Table", snapshot: "Snapshot", name: TableName) -> "Schema":
+    """The columns of a snapshot; of the newest state those that the table has now.
+
+    Then a column may have been changed since the last row was written.
+    """
+    if name.ref is None or snapshot.schema_id is None:
+        return table.schema()
+    return table.schemas()[snapshot.schema_id]
+
+
+def _readable_files(table: "Table", snapshot: "Snapshot", name: TableName) -> list["IcebergFile"]:
+    """The data files of a snapshot.
+
+    Raises:
+        SfRayError: Some would give wrong rows.
+    """
+    summary = {} if snapshot.summary is None else snapshot.summary.additional_properties
+    if int(summary.get("total-equality-deletes") or 0):  # of which pyiceberg plans nothing
+        raise SfRayError(f"{name.public_name}: rows of it are removed by equality; {_REWRITE}")
+    tasks = list(table.scan(snapshot_id=snapshot.snapshot_id).plan_files())
+    files = [task.file for task in tasks]
+    refuse(
+        name,
+        (task.file.file_path for task in tasks if task.delete_files),
+        "have rows that a delete file removes",
+        _REWRITE,
+    )
+    refuse(
+        name,
+        (file.file_path for file in files if file.file_format.value != "PARQUET"),
+        "are no Parquet",
+        "write them anew with the table property write.format.default=parquet",
+    )
+    refuse(
+        name,
+        (file.file_path for file in files if file.key_metadata is not None),
+        "are encrypted",
+        "sf-ray has no keys: copy the rows to a table without encryption",
+    )
+    return files
 
 
 def load_table(name: TableName, options: Mapping[str, Any]) -> "Table":
@@ -258,7 +281,3 @@ def _options_of(properties: Mapping[str, Any]) -> dict[str, Any]:
     if region := properties.get("s3.region"):
         options["client_kwargs"] = {"region_name": region}
     return options
-
-
-def _sorted(files: Iterable[DataFile]) -> tuple[DataFile, ...]:
-    return tuple(sorted(files, key=lambda file: file.relative))

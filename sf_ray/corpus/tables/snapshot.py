@@ -168,8 +168,9 @@ def refuse(name: TableName, files: Iterable[str], why: str, advice: str) -> None
     """
     bad = sorted(files)
     if bad:
-        count = f"{len(bad):,} of its data files" if len(bad) > 1 else "a data file of it"
-        raise SfRayError(f"{name.public_name}: {count} {why}, e.g. {bad[0]}; {advice}")
+        raise SfRayError(
+            f"{name.public_name}: {len(bad):,} of its data files {why}, e.g. {bad[0]}; {advice}"
+        )
 
 
 def _plain(uri: str) -> str:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import PropertyMock, patch
 
 import deltalake
 import lance
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import DataScan, FileScanTask
+from pyiceberg.table.snapshots import Summary
 from pyiceberg.types import LongType, StringType
 
 from sf_ray.corpus.planning import Corpus, plan_corpus
@@ -229,7 +230,7 @@ def test_rows_that_a_deletion_vector_removes_are_not_there(tmp_path: Path) -> No
     ("change", "says"),
     [
         ({"delete_files": {"x"}}, "rows that a delete file removes.*rewrite_data_files"),
-        ({"file_format": "ORC"}, "are no Parquet|is no Parquet"),
+        ({"file_format": "ORC"}, "1 of its data files are no Parquet, e.g. .*parquet; write them"),
         ({"key_metadata": b"k"}, "encrypted"),
     ],
 )
@@ -251,6 +252,17 @@ def test_files_that_would_give_wrong_rows_are_refused_by_name(
         return [task]
 
     with patch.object(DataScan, "plan_files", planned), pytest.raises(SfRayError, match=says):
+        corpus_of(table.name)
+
+
+def test_rows_that_are_removed_by_equality_are_refused(catalog: Catalog) -> None:
+    table = IcebergTable(catalog)
+    table.append([row(1)])
+    summary = {"total-equality-deletes": "1"}  # as Flink's writer leaves it
+    counted = patch.object(
+        Summary, "additional_properties", new_callable=PropertyMock, return_value=summary
+    )
+    with counted, pytest.raises(SfRayError, match="removed by equality.*rewrite_data_files"):
         corpus_of(table.name)
 
 
