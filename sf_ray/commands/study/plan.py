@@ -43,6 +43,7 @@ from sf_ray.runtime.log import say
 from sf_ray.scoring.score_set import ScoreSet, digest, find_score_set
 from sf_ray.storage.listing import overlap
 from sf_ray.storage.location import Location, whole_path
+from sf_ray.storage.table_names import parse_table
 from sf_ray.text.printable import printable
 
 # Arms whose rows another seed changes, and where the seeds of their draws begin: two arms must not
@@ -129,7 +130,10 @@ def plan(
 
 def _check_places(options: StudyPlanOptions, place: Location) -> None:
     refuse_unwritable("STUDY", options.study)
-    for flag, uri in (("INPUT", options.input), ("SCORES", options.scores)):
+    read = {"INPUT": options.input, "SCORES": options.scores}
+    if parse_table(options.input) is not None:
+        del read["INPUT"]  # each selection asks the table where its files lie
+    for flag, uri in read.items():
         other = location_of(options, uri)
         if overlap(other, place, one_is_input=flag == "INPUT"):
             raise UsageError(
