@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
+from sf_ray.commands.lineage import Lineage, facts_of
 from sf_ray.commands.locations import location_of, model_storage_options
 from sf_ray.commands.select import Done, SelectionInputs, done_before, select_and_write
 from sf_ray.commands.setup import (
@@ -107,17 +108,19 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
             return done.printed()
         _check_shared(options, corpus, score_set, inputs)
         with (
+            Lineage() as lineage,
             lease(location_of(options, options.output)) as held,
             _lease_to_score(score_set, corpus, exact, options.token_losses),
         ):
             _try_rights(options)
+            lineage.start(facts_of(options, corpus, planned.sample.rows, inputs.excluded))
             _keep_plan(planned, corpus, score_set)
             corpus, scored = _score(options, corpus, scoring, wall_s)
             exactly = (
                 partial(select_exactly, options, scoring, files=inputs.excluded) if exact else None
             )
             return select_and_write(
-                options, corpus, score_set, inputs, scored, wall_s, held, exactly
+                options, corpus, score_set, inputs, scored, wall_s, held, lineage, exactly
             ).printed()
 
 
@@ -163,10 +166,13 @@ def selected(options: SelectOptions, specs: Specs) -> Done:
             _refuse_missing_token_losses(corpus, score_set)
         start_ray(options.ray_address)
         _check_shared(options, corpus, score_set, inputs)
-        with lease(location_of(options, options.output)) as held:
+        with Lineage() as lineage, lease(location_of(options, options.output)) as held:
             _try_rights(options)
+            lineage.start(facts_of(options, corpus, planned.sample.rows, inputs.excluded))
             _keep_plan(planned, corpus, score_set)
-            return select_and_write(options, corpus, score_set, inputs, Scored(), wall_s, held)
+            return select_and_write(
+                options, corpus, score_set, inputs, Scored(), wall_s, held, lineage
+            )
 
 
 def tokens_of_selection(options: SelectOptions) -> int:

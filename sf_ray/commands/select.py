@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sf_ray.commands.lineage import Lineage
 from sf_ray.commands.locations import location_of, whole_input
 from sf_ray.config.options import CorpusOptions, SelectionOptions
 from sf_ray.config.registry import command_line
@@ -102,6 +103,7 @@ def select_and_write(
     scored: Scored,
     wall_s: WallTimes,
     held: HeldLease,
+    lineage: Lineage,
     exactly: Exactly | None = None,
 ) -> Done:
     """Selects rows, writes the filtered shards and, last of all, the manifest.
@@ -114,6 +116,7 @@ def select_and_write(
         scored: What this run scored, for the manifest.
         wall_s: Gets the seconds of each step.
         held: The lease on OUTPUT, which is checked before anything final is overwritten.
+        lineage: Reports what was written.
         exactly: How to select as float32 would; None to select by the scores as they are.
 
     Raises:
@@ -160,7 +163,9 @@ def select_and_write(
     )
     output.check_written(manifest)
     write_report(output, manifest, summary)
+    lineage.keep(output, selection.corpus, manifest)
     output.finish(manifest)
+    lineage.complete()
     return Done(manifest, output.location, selection.corpus.skipped)
 
 

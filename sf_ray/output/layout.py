@@ -48,6 +48,7 @@ class Output:
         self.page = location.join("report.html")
         self.card = location.join("README.md")
         self.summary = location.join("summary.json")
+        self._lineage = location.join("lineage.json")
         self._writing = location.join("_writing.json")
 
     def manifest(self) -> Manifest | None:
@@ -99,6 +100,8 @@ class Output:
         # In this order: were the run killed between two steps, the next one still knows all files.
         put_bytes(self._writing, json.dumps({"names": sorted(owned | names)}).encode())
         remove(self.manifest_location)
+        # A run without the library writes none, and the old one would be of another output.
+        remove(self._lineage)
         places = map(self._place, sorted(present))
         for _ in map_requests(self.location, remove, places):
             pass  # an error of a thread is raised when its result is taken
@@ -153,6 +156,10 @@ class Output:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise SfRayError(f"{self._writing.public_uri}: no list of names; {advice}")
         return {*names}
+
+    def keep_lineage(self, event: bytes) -> None:
+        """Writes the OpenLineage event of this run, before the manifest that it is of."""
+        put_bytes(self._lineage, event)
 
     def finish(self, manifest: Manifest) -> None:
         """Writes the manifest, after all other files."""

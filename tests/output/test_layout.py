@@ -50,6 +50,15 @@ def test_a_killed_run_can_be_gone_on_with_even_for_another_corpus(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["manifest.json"]
 
 
+def test_the_lineage_of_an_older_run_is_gone_when_a_run_begins(tmp_path: Path) -> None:
+    output = write(tmp_path, ["a"])
+    output.keep_lineage(b"{}")
+    output.finish(manifest(["a"], tmp_path))
+    assert (tmp_path / "lineage.json").read_bytes() == b"{}"
+    write(tmp_path, ["a"])
+    assert not (tmp_path / "lineage.json").exists()
+
+
 @pytest.mark.parametrize("name", ["a", "somebody.elses"])
 def test_files_of_others_are_neither_overwritten_nor_deleted(tmp_path: Path, name: str) -> None:
     (tmp_path / "data").mkdir()
