@@ -21,6 +21,7 @@ from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.output.dataset_names import DatasetName, dataset_of
 from sf_ray.output.manifest import Manifest, WrittenFile
 from sf_ray.storage.location import Location
+from sf_ray.storage.table_names import parse_table
 from sf_ray.text.printable import printable_json
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def _inputs(facts: LineageFacts) -> "list[InputDataset]":
 
     inputs = []
     for corpus in (facts.corpus, *facts.excluded):
-        facets = {"version": _version(corpus.fingerprint)}
+        facets = {"version": _version(corpus.fingerprint), **_table(corpus)}
         if corpus is facts.corpus:
             facets["schema"] = _schema(_columns(corpus, facts.fields))
         read = _facets().input_statistics_input_dataset.InputStatisticsInputDatasetFacet(
@@ -204,6 +205,19 @@ def _inputs(facts: LineageFacts) -> "list[InputDataset]":
         name = _name(corpus.location, facts)
         inputs.append(InputDataset(*name, facets=facets, inputFacets={"inputStatistics": read}))
     return inputs
+
+
+def _table(corpus: Corpus) -> dict[str, Any]:
+    """The state of a table, and beside its place the name that it has in a catalogue."""
+    if corpus.table is None:
+        return {}
+    facets: dict[str, Any] = {"version": _version(corpus.table.snapshot)}
+    table = parse_table(corpus.table.name)
+    if table is not None and table.kind == "iceberg":
+        symlinks = _facets().symlinks_dataset
+        name = symlinks.Identifier(f"iceberg://{table.catalog}", table.name, "TABLE")
+        facets["symlinks"] = symlinks.SymlinksDatasetFacet([name])
+    return facets
 
 
 def _outputs(facts: LineageFacts, manifest: Manifest | None) -> "list[OutputDataset]":

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sf_ray.corpus.planning import plan_corpus
+from sf_ray.corpus.tables.snapshot import TableState
 from sf_ray.output.lineage import (
     LineageFacts,
     completed,
@@ -94,6 +95,18 @@ def test_what_is_nested_in_a_column_is_named_too(facts: LineageFacts) -> None:
         ("key", "string"),
         ("value", "double"),
     ]
+
+
+def test_a_table_is_its_place_in_a_state_and_its_name_in_the_catalogue(
+    facts: LineageFacts,
+) -> None:
+    state = TableState("iceberg://lake/chat.answers@77", "iceberg", "77")
+    table = replace(facts, corpus=replace(facts.corpus, table=state))
+    (read,) = as_read(started(table, RUN))["inputs"]
+    assert (read["namespace"], read["name"]) == ("file", facts.corpus.location.uri)
+    assert read["facets"]["version"]["datasetVersion"] == "77"
+    (name,) = read["facets"]["symlinks"]["identifiers"]
+    assert name == {"namespace": "iceberg://lake", "name": "chat.answers", "type": "TABLE"}
 
 
 def test_fields_of_json_have_names_without_types(facts: LineageFacts, tmp_path: Path) -> None:
