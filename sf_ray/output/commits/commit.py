@@ -146,7 +146,7 @@ def target_of(place: str, mode: Mode, storage_options: Mapping[str, Any], retry_
     Args:
         place: The option.
         mode: `--commit-mode`.
-        storage_options: For a Delta table and the hub. An Iceberg catalogue has its own.
+        storage_options: For a Delta table. Iceberg catalogues and the hub have their own.
         retry_s: For how long a failing request is repeated.
 
     Raises:
@@ -157,7 +157,7 @@ def target_of(place: str, mode: Mode, storage_options: Mapping[str, Any], retry_
     if place.startswith(_HUB):
         from sf_ray.output.commits.hub import HubTarget
 
-        return HubTarget.of(place, mode, storage_options, retry_s)
+        return HubTarget.of(place, mode, retry_s)
     table = parse_table(place)
     if table is None or table.kind == "lance":
         raise UsageError(

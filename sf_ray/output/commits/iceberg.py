@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pyarrow as pa
@@ -179,7 +179,7 @@ class IcebergTarget:
         from pyiceberg.utils.config import Config
 
         name = self._table.catalog
-        config = Config().get_catalog_config(name)
+        config: dict[str, Any] | None = Config().get_catalog_config(name)
         if not config:
             raise UsageError(
                 f"{self.name}: PyIceberg has no catalogue {name!r}; name it in .pyiceberg.yaml, or "
