@@ -26,7 +26,7 @@ from sf_ray.output.commits.commit import (
 from sf_ray.runtime.libraries import require
 from sf_ray.runtime.log import say
 from sf_ray.storage.lease.files import try_rights
-from sf_ray.storage.location import Location, whole_path
+from sf_ray.storage.location import Location
 from sf_ray.storage.object_store import object_store_options, object_store_uri
 from sf_ray.storage.table_names import TableName
 from sf_ray.text.printable import printable
@@ -48,6 +48,7 @@ class DeltaTarget:
         self, table: TableName, mode: Mode, storage_options: Mapping[str, Any], retry_s: float
     ) -> None:
         require("delta", "deltalake")
+        table = table.absolute()
         self.name = table.public_name
         if table.ref is not None:
             raise UsageError(
@@ -56,7 +57,7 @@ class DeltaTarget:
             )
         self._uri = object_store_uri(table.uri)
         self._options = object_store_options(table.uri, storage_options)
-        self._folder = Location(whole_path(table.uri), storage_options, retry_s)
+        self._folder = Location(table.uri, storage_options, retry_s)
         self._mode = mode
         self._columns = pa.schema([])
         self._version: int | None = None
