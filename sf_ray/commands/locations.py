@@ -12,6 +12,9 @@ from sf_ray.errors import UsageError
 from sf_ray.storage.location import Location, whole_path
 from sf_ray.storage.table_names import parse_table
 
+_TABLES = ("iceberg://", "delta://", "lance://")
+# Where `--commit-to` puts rows.
+_COMMITTED_TO = ("iceberg://", "delta://", "hf://datasets/")
 # Where Ray unpacks the working directory of a job, below the folder of its session.
 _UPLOADED = "/runtime_resources/"
 
@@ -40,10 +43,7 @@ def input_storage_options(options: CorpusOptions) -> dict[str, Any]:
 def whole_input(text: str) -> str:
     """INPUT in words that are right in any directory, as `whole_path` makes those of a place."""
     table = parse_table(text)
-    if table is None or not table.uri:
-        return whole_path(text)
-    version = "" if table.ref is None else f"@{table.ref}"
-    return f"{table.kind}://{whole_path(table.uri)}{version}"
+    return whole_path(text) if table is None else table.absolute().text
 
 
 def model_storage_options(options: CorpusOptions) -> dict[str, Any]:
@@ -62,11 +62,18 @@ def refuse_unwritable(flag: str, uri: str) -> None:
     Raises:
         UsageError: Says why.
     """
+    if uri.startswith(_TABLES):
+        table = uri if (named := parse_table(uri)) is None else named.public_name
+        raise UsageError(
+            f"{flag} {table}: a table holds rows, and no other file of a run: choose a directory "
+            "or a bucket" + _commit_to(flag, table)
+        )
     place = Location(whole_path(uri))
     if place.is_read_only:
         raise UsageError(
-            f"{flag} {place.public_uri}: sf-ray reads from there, but cannot write: "
-            "choose a directory or a bucket, and upload the result when it is whole"
+            f"{flag} {place.public_uri}: sf-ray reads from there, but cannot write: choose a "
+            "directory or a bucket"
+            + (_commit_to(flag, place.public_uri) or ", and upload the result when it is whole")
         )
     if place.uri.startswith("memory://"):
         raise UsageError(
@@ -79,3 +86,10 @@ def refuse_unwritable(flag: str, uri: str) -> None:
             "working directory, on this node only, and Ray removes it after the job; give a bucket "
             "or the absolute path of a file system that all nodes share"
         )
+
+
+def _commit_to(flag: str, place: str) -> str:
+    """How the kept rows get to a place where files cannot; "" where they do not."""
+    if flag != "OUTPUT" or not place.startswith(_COMMITTED_TO):
+        return ""
+    return f" as OUTPUT, and commit its rows with --commit-to {place}"

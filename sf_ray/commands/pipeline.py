@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
+from sf_ray.commands.commit import commit_target, committed, committed_before
 from sf_ray.commands.lineage import Lineage, facts_of
 from sf_ray.commands.locations import location_of, model_storage_options
 from sf_ray.commands.select import Done, SelectionInputs, done_before, select_and_write
@@ -99,13 +100,14 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
         embedder = _embedder(options, specs)
         planned = _plan(options, scores, options.output, wall_s)
         check_columns(options, planned.corpus, planned.sample)
+        target = commit_target(options, planned.corpus)
         scoring, corpus = _prepare(options, planned, specs, wall_s)
         score_set = scoring.score_set
         exact = _needs_float32(options, score_set)
         inputs = SelectionInputs(embedder, excluded_files(options, scoring.encoding.format))
         sample = options.exact_sample if exact else None
         if done := done_before(options, corpus, score_set, inputs, sample):
-            return done.printed()
+            return committed_before(options, target, done).printed()
         _check_shared(options, corpus, score_set, inputs)
         with (
             Lineage() as lineage,
@@ -119,9 +121,10 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
             exactly = (
                 partial(select_exactly, options, scoring, files=inputs.excluded) if exact else None
             )
-            return select_and_write(
+            done = select_and_write(
                 options, corpus, score_set, inputs, scored, wall_s, held, lineage, exactly
-            ).printed()
+            )
+            return committed(target, done, held).printed()
 
 
 def score(options: ScoreOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: B008 - frozen
@@ -158,9 +161,10 @@ def selected(options: SelectOptions, specs: Specs) -> Done:
         embedder = _embedder(options, specs)
         planned = _plan(options, options.scores, options.output, wall_s)
         score_set, corpus = _scored(options, planned)
+        target = commit_target(options, corpus)
         inputs = SelectionInputs(embedder, excluded_files(options, format_of(score_set)))
         if done := done_before(options, corpus, score_set, inputs):
-            return done
+            return committed_before(options, target, done)
         _refuse_missing_scores(corpus, score_set)
         if options.rank_by == "s-ifd":
             _refuse_missing_token_losses(corpus, score_set)
@@ -170,9 +174,10 @@ def selected(options: SelectOptions, specs: Specs) -> Done:
             _try_rights(options)
             lineage.start(facts_of(options, corpus, planned.sample.rows, inputs.excluded))
             _keep_plan(planned, corpus, score_set)
-            return select_and_write(
+            done = select_and_write(
                 options, corpus, score_set, inputs, Scored(), wall_s, held, lineage
             )
+            return committed(target, done, held)
 
 
 def tokens_of_selection(options: SelectOptions) -> int:

@@ -14,6 +14,7 @@ from sf_ray.corpus.plan_cache import sample_of
 from sf_ray.corpus.planning import Corpus, SkippedShards, say_skipped
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.errors import SfRayError, UsageError
+from sf_ray.output.commits.commit import Committed
 from sf_ray.output.export_tasks import export
 from sf_ray.output.layout import Output
 from sf_ray.output.manifest import Manifest
@@ -21,7 +22,7 @@ from sf_ray.output.report.files import write_report
 from sf_ray.output.report.summary import Summary
 from sf_ray.output.report.survey_tasks import NormalisedRequest, summarise
 from sf_ray.output.report.svg import load as load_drawing
-from sf_ray.output.report.terminal import print_manifest
+from sf_ray.output.report.terminal import print_committed, print_manifest
 from sf_ray.output.run_manifest import RunRequest, RunResult, manifest_of
 from sf_ray.output.shard_tasks import write_kept
 from sf_ray.output.shard_writer import WrittenShard
@@ -38,6 +39,7 @@ from sf_ray.selection.run import select_rows, with_diversity
 from sf_ray.selection.selection import Selection
 from sf_ray.storage.lease.lease import HeldLease
 from sf_ray.storage.location import Location, whole_path
+from sf_ray.storage.table_names import parse_table
 
 # The rows of a corpus that float32 would select.
 Exactly = Callable[[Corpus], ExactSelection]
@@ -64,15 +66,19 @@ class Done:
         manifest: What it holds.
         output: Where it is.
         skipped: The shards of the corpus that were left out.
+        committed: The commit of its rows; None where there is none.
     """
 
     manifest: Manifest
     output: Location
     skipped: SkippedShards
+    committed: Committed | None = None
 
     def printed(self) -> SkippedShards:
         """Prints what the output holds, and returns the shards that were left out."""
         print_manifest(self.manifest, self.output)
+        if self.committed is not None:
+            print_committed(self.committed)
         return self.skipped
 
 
@@ -226,7 +232,7 @@ def _request(
     embedder = inputs.embedder
     return RunRequest(
         request_id=_request_id(options, corpus, score_set, inputs, exact_sample),
-        command=command_line(_anywhere(options), lambda uri: Location(uri).public_uri),
+        command=command_line(_anywhere(options), _public),
         options=options,
         encoder=Location(embedder.model.name).public_uri if embedder else "",
         encoder_fingerprint=embedder.model.fingerprint if embedder else "",
@@ -238,7 +244,15 @@ def _anywhere(options: SelectionOptions) -> SelectionOptions:
     places = {name: getattr(options, name, None) for name in ("scores", "output")}
     whole: dict[str, Any] = {name: whole_path(place) for name, place in places.items() if place}
     whole["input"] = whole_input(options.input)
+    if table := parse_table(getattr(options, "commit_to", None) or ""):
+        whole["commit_to"] = table.absolute().text
     return options.model_copy(update=whole | {"exclude": list(map(whole_path, options.exclude))})
+
+
+def _public(uri: str) -> str:
+    """A place without secrets."""
+    table = parse_table(uri)
+    return Location(uri).public_uri if table is None else table.public_name
 
 
 def _request_id(

@@ -407,13 +407,35 @@ class SelectionOptions(CorpusOptions):
         return self
 
 
+class CommitOptions(SelectionOptions):
+    """Where the kept rows are committed to, beside the files."""
+
+    commit_to: str | None = Field(
+        default=None,
+        description="When the output is whole, commit the kept rows to this table or data set too: "
+        "iceberg://CATALOG/namespace.table[@BRANCH], delta://URI or "
+        "hf://datasets/ORG/NAME[@BRANCH]. The same request is committed once.",
+    )
+    commit_mode: Literal["append", "overwrite"] = Field(
+        default="append",
+        description="append: put the rows beside those that are there; overwrite: in their place. "
+        "A table that is not there is made.",
+    )
+
+    @model_validator(mode="after")
+    def _a_mode_has_a_place(self) -> "CommitOptions":
+        if "commit_mode" in self.model_fields_set and self.commit_to is None:
+            raise ValueError("--commit-mode belongs to --commit-to: give both, or neither")
+        return self
+
+
 class ScoreOptions(KeptScoresOptions):
     """Options of `sf-ray score`."""
 
     scores: str = Field(description="Where score pieces lie.")
 
 
-class SelectOptions(SelectionOptions):
+class SelectOptions(CommitOptions):
     """Options of `sf-ray select`."""
 
     scores: str = Field(description="Where score pieces lie.")
@@ -423,7 +445,7 @@ class SelectOptions(SelectionOptions):
     )
 
 
-class RunOptions(KeptScoresOptions, SelectionOptions):
+class RunOptions(KeptScoresOptions, CommitOptions):
     """Options of `sf-ray run`."""
 
     exact: bool = Field(

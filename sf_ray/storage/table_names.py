@@ -5,10 +5,11 @@ means, a version to read or a branch to write to, is for the caller to say.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from sf_ray.errors import UsageError
+from sf_ray.storage.location import whole_path
 from sf_ray.text.redaction import public_uri, remember_secrets
 
 TableKind = Literal["iceberg", "delta", "lance"]
@@ -45,10 +46,26 @@ class TableName:
         return tuple(self.name.split("."))
 
     @property
+    def text(self) -> str:
+        """The table as it was asked for; it may hold secrets."""
+        return self._named(self.uri)
+
+    @property
     def public_name(self) -> str:
         """The table as it was asked for, without secrets."""
-        place = f"{self.catalog}/{self.name}" if self.kind == "iceberg" else public_uri(self.uri)
-        return f"{self.kind}://{place}" + (f"@{self.ref}" if self.ref is not None else "")
+        return self._named(public_uri(self.uri))
+
+    def absolute(self) -> "TableName":
+        """The same table, named by an absolute path where it is named by a path."""
+        return replace(self, uri=whole_path(self.uri)) if self.uri else self
+
+    def _named(self, uri: str) -> str:
+        place = f"{self.catalog}/{self.name}" if self.kind == "iceberg" else uri
+        if self.ref is not None:
+            return f"{self.kind}://{place}@{self.ref}"
+        # Else digits at the end of a path would be a version.
+        is_path = self.kind != "iceberg" and _VERSION.fullmatch(uri)
+        return f"{self.kind}://{place}" + ("/" if is_path else "")
 
 
 def parse_table(text: str) -> TableName | None:

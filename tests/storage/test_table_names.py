@@ -33,11 +33,13 @@ def test_a_name_is_taken_apart(text: str, expected: TableName) -> None:
     assert parse_table(text) == expected
 
 
-@pytest.mark.parametrize("text", ["iceberg://cat/a.b.t@123", "delta:///d/t", "lance://s3://b/t@0"])
+@pytest.mark.parametrize(
+    "text", ["iceberg://cat/a.b.t@123", "delta:///d/t", "delta:///d/t@7/", "lance://s3://b/t@0"]
+)
 def test_a_table_is_shown_as_it_was_asked_for(text: str) -> None:
     table = parse_table(text)
     assert table is not None
-    assert table.public_name == text
+    assert table.public_name == table.text == table.absolute().text == text
 
 
 @pytest.mark.parametrize(
@@ -72,6 +74,7 @@ def test_a_name_shows_no_secret() -> None:
     assert table is not None
     assert table.uri == "ftp://ann:hunter2-hunter2@host/t"
     assert table.public_name == "delta://ftp://host/t@3"
+    assert "hunter2-hunter2@" in table.text
     assert "hunter2" not in repr(table)
     assert "hunter2" not in redact("cannot log in with hunter2-hunter2")
 

@@ -1,5 +1,6 @@
 """A stand-in for the Hugging Face hub: its API and its files over HTTP, from memory."""
 
+import base64
 import hashlib
 import json
 import re
@@ -17,6 +18,22 @@ _PAGE = 1000
 Revision = dict[str, bytes]
 
 
+@dataclass(frozen=True)
+class Commit:
+    """A commit.
+
+    Attributes:
+        sha: Its id.
+        title, message: What its author says of it.
+        files: All files of the repository behind it.
+    """
+
+    sha: str
+    title: str
+    message: str
+    files: Revision
+
+
 @dataclass
 class Hub:
     """A running stand-in.
@@ -27,6 +44,12 @@ class Hub:
         answers: Status codes that the next requests get in place of an answer.
         tokens: Where not empty, only requests with one of these tokens get an answer.
         heads_tell: Whether a HEAD request tells the same as the API.
+        readers: Tokens that may read and not write.
+        commits: "datasets/owner/name" -> branch -> commits, the newest last.
+        uploads: SHA-256 -> large files that were sent.
+        ignored: Paths that a .gitignore keeps out.
+        meanwhile: Called once, before the next commit is made.
+        lost_answers: So many commits are made, and their answer is lost.
     """
 
     repositories: dict[str, dict[str, Revision]] = field(default_factory=dict)
@@ -34,6 +57,12 @@ class Hub:
     answers: list[int] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
     heads_tell: bool = True
+    readers: set[str] = field(default_factory=set)
+    commits: dict[str, dict[str, list[Commit]]] = field(default_factory=dict)
+    uploads: dict[str, bytes] = field(default_factory=dict)
+    ignored: set[str] = field(default_factory=set)
+    meanwhile: Callable[[], object] | None = None
+    lost_answers: int = 0
 
     def __post_init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
@@ -47,6 +76,24 @@ class Hub:
         """Makes a revision of a repository, in place of what it held."""
         self.repositories.setdefault(name, {})[revision] = files
 
+    def commit(self, name: str, branch: str, files: Revision, title: str, message: str = "") -> str:
+        """Makes a commit, and returns its id."""
+        made = self.history(name, branch)
+        sha = hashlib.sha1(f"{name} {branch} {len(made)} {title} {message}".encode()).hexdigest()
+        made.append(Commit(sha, title, message, files))
+        self.repositories.setdefault(name, {})[branch] = files
+        self.repositories[name][sha] = files
+        return sha
+
+    def history(self, name: str, branch: str) -> list[Commit]:
+        """The commits of a branch; one that `put` made begins with its files."""
+        branches = self.commits.setdefault(name, {})
+        if branch not in branches:
+            files = self.repositories.get(name, {}).get(branch, {})
+            branches[branch] = [Commit("0" * 40, "initial commit", "", files)]
+            self.repositories.setdefault(name, {})["0" * 40] = files
+        return branches[branch]
+
     def counted(self, method: str) -> int:
         """How many requests of a method were made."""
         return Counter(request.partition(" ")[0] for request in self.requests)[method]
@@ -58,6 +105,12 @@ class Hub:
         self.answers.clear()
         self.tokens.clear()
         self.heads_tell = True
+        self.readers.clear()
+        self.commits.clear()
+        self.uploads.clear()
+        self.ignored.clear()
+        self.meanwhile = None
+        self.lost_answers = 0
 
     def close(self) -> None:
         """Ends the server."""
@@ -102,28 +155,145 @@ def _handler_of(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             self._answered(self._post)
 
+        def do_PUT(self) -> None:
+            self._answered(self._put)
+
         def _answered(self, answer: Callable[[str], None]) -> None:
             parts = urlsplit(self.path)
             self.query = parse_qs(parts.query)
-            self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.body = self._read_body()
             asked = f"{self.command} {parts.path} {self.headers.get('Range', '')}".strip()
             hub.requests.append(asked)
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
             if hub.answers:
                 self._send(hub.answers.pop(0))
-            elif hub.tokens and token not in hub.tokens and not parts.path.startswith("/large/"):
+            elif (
+                hub.tokens
+                and token not in hub.tokens
+                and not parts.path.startswith(("/large/", "/upload/"))
+            ):
                 self._send(401, error="" if not token else "Invalid credentials")
             else:
                 answer(parts.path)
 
+        def _read_body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = b""
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return body
+
+        def _put(self, path: str) -> None:
+            digest = path.removeprefix("/upload/")
+            assert hashlib.sha256(self.body).hexdigest() == digest
+            hub.uploads[digest] = self.body
+            self._send(200)
+
         def _post(self, path: str) -> None:
-            found = re.fullmatch(r"/api/(datasets/[^/]+/[^/]+)/paths-info/([^/]+)", path)
-            assert found, f"the stand-in does not know {path}"
-            files = self._files(found[1], unquote(found[2]))
+            repo = r"(datasets/[^/]+/[^/]+)"
+            if path == "/api/validate-yaml":
+                self._send_json({})
+            elif found := re.fullmatch(rf"/api/{repo}/paths-info/([^/]+)", path):
+                self._paths_info(found[1], unquote(found[2]))
+            elif found := re.fullmatch(rf"/api/{repo}/preupload/([^/]+)", path):
+                self._preupload(found[1], unquote(found[2]))
+            elif found := re.fullmatch(rf"/{repo}\.git/info/lfs/objects/batch", path):
+                self._lfs_batch()
+            elif found := re.fullmatch(rf"/api/{repo}/branch/([^/]+)", path):
+                branch = unquote(found[2])
+                if branch in hub.repositories[found[1]]:
+                    self._send(409)
+                    return
+                hub.repositories[found[1]][branch] = hub.repositories[found[1]]["main"]
+                hub.commits[found[1]][branch] = list(hub.history(found[1], "main"))
+                self._send(200)
+            else:
+                found = re.fullmatch(rf"/api/{repo}/commit/([^/]+)", path)
+                assert found, f"the stand-in does not know {path}"
+                self._commit(found[1], unquote(found[2]))
+
+        def _paths_info(self, name: str, revision: str) -> None:
+            files = self._files(name, revision)
             if files is not None:
                 known = {p: _entry(p, content) for p, content in files.items()} | _folders(files)
                 asked = parse_qs(self.body.decode())["paths"]
                 self._send_json([known[p] for p in asked if p in known])
+
+        def _preupload(self, name: str, revision: str) -> None:
+            files = self._files(name, revision)
+            if files is None:
+                return
+            answers = []
+            for asked in json.loads(self.body)["files"]:
+                path = asked["path"]
+                entry = _entry(path, files[path]) if path in files else {}
+                answer = {
+                    "path": path,
+                    "uploadMode": "lfs" if asked["size"] >= _LFS_BYTES else "regular",
+                    "shouldIgnore": path in hub.ignored,
+                    "oid": entry["lfs"]["oid"] if "lfs" in entry else entry.get("oid"),
+                }
+                answers.append(answer)
+            self._send_json({"files": answers})
+
+        def _lfs_batch(self) -> None:
+            objects = json.loads(self.body)["objects"]
+            for each in objects:
+                if each["oid"] not in hub.uploads:
+                    each["actions"] = {"upload": {"href": f"{hub.elsewhere}/upload/{each['oid']}"}}
+            self._send_json({"transfer": "basic", "objects": objects})
+
+        def _commit(self, name: str, branch: str) -> None:
+            if self._is_reader():
+                self._send(403, error="Forbidden: you must use a write token")
+                return
+            if hub.meanwhile is not None:
+                meanwhile, hub.meanwhile = hub.meanwhile, None
+                meanwhile()
+            header, *lines = [json.loads(line) for line in self.body.splitlines()]
+            head = hub.history(name, branch)[-1]
+            if header["value"].get("parentCommit", head.sha) != head.sha:
+                self._send(412, error="A commit has happened since. Please refresh and try again.")
+                return
+            files = dict(head.files)
+            for line in lines:
+                path = line["value"]["path"]
+                if line["key"] == "deletedFile":
+                    del files[path]
+                elif line["key"] == "lfsFile":
+                    files[path] = hub.uploads[line["value"]["oid"]]
+                else:
+                    files[path] = base64.b64decode(line["value"]["content"])
+            said = header["value"]
+            sha = hub.commit(name, branch, files, said["summary"], said["description"])
+            if hub.lost_answers:
+                hub.lost_answers -= 1
+                self._send(504)
+            else:
+                self._send_json(
+                    {"commitUrl": f"{hub.endpoint}/{name}/commit/{sha}", "commitOid": sha}
+                )
+
+        def _is_reader(self) -> bool:
+            return self.headers.get("Authorization", "").removeprefix("Bearer ") in hub.readers
+
+        def _commits(self, name: str, branch: str) -> None:
+            if self._files(name, branch) is None:
+                return
+            made = [
+                {
+                    "id": commit.sha,
+                    "authors": [],
+                    "date": "2026-01-01T00:00:00.000Z",
+                    "title": commit.title,
+                    "message": commit.message,
+                }
+                for commit in reversed(hub.history(name, branch))
+            ]
+            self._send_json(made)
 
         def _get(self, path: str) -> None:
             if path.startswith("/large/"):
@@ -139,6 +309,10 @@ def _handler_of(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self._resolve(found[1], unquote(found[2]), unquote(found[3]))
             elif found := re.fullmatch(r"/api/(datasets/[^/]+/[^/]+)/tree/([^/]+)(?:/(.*))?", path):
                 self._tree(found[1], unquote(found[2]), unquote(found[3] or ""))
+            elif found := re.fullmatch(r"/api/(datasets/[^/]+/[^/]+)/auth-check/write", path):
+                self._send(403 if self._is_reader() else 200)
+            elif found := re.fullmatch(r"/api/(datasets/[^/]+/[^/]+)/commits/([^/]+)", path):
+                self._commits(found[1], unquote(found[2]))
             elif found := re.fullmatch(r"/api/(datasets/[^/]+/[^/]+)(?:/revision/(.*))?", path):
                 name, revision = found[1], unquote(found[2] or "main")
                 if self._files(name, revision) is not None:

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sf_ray.corpus.planning import SkippedShard
+from sf_ray.output.commits.commit import Committed
 from sf_ray.output.manifest import Diversity, GroupResult, LastKept, Manifest, SelectionResult
 from sf_ray.output.manifest_scores import Scores
 from sf_ray.output.report.summary import ShownRow
@@ -86,6 +87,13 @@ def print_manifest(manifest: Manifest, output: Location) -> None:
         more = len(skipped) - _SKIPPED_SHOWN
         _print_line(console, f"skipped  {more} more shards; see the manifest")
     _print_places(console, manifest, output.public_uri.rstrip("/"))
+
+
+def print_committed(committed: Committed) -> None:
+    """Prints where the kept rows were committed, by this command or an earlier one."""
+    when = "" if committed.is_new else ", by an earlier run"
+    rows = f"{committed.rows:,} rows" if committed.rows else "its rows"
+    _print_line(SafeConsole(), f"committed  {committed.name}, {committed.version} ({rows}{when})")
 
 
 def _print_places(console: SafeConsole, manifest: Manifest, where: str) -> None:
