@@ -215,6 +215,7 @@ def test_two_histograms_of_a_notebook_share_no_names() -> None:
 
     one, other = (ScoreList([score(ifd)])._repr_html_() for ifd in (0.2, 0.4))
     assert ids(one)
+    assert "<style" not in one  # which would be that of the whole notebook
     assert not ids(one) & ids(other)
 
 

@@ -4,6 +4,7 @@ Reads no files: a notebook asks for it whenever a value ends a cell.
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -112,4 +113,6 @@ def _plot(ok: Ints, kept: Ints, cutoff: float | None) -> Markup:
         return Markup()
     # A notebook is one page, and elements of a page share their names.
     content = hashlib.sha256(ok.tobytes() + kept.tobytes() + repr(cutoff).encode())
-    return Markup(ifd_histogram(f"ifd-{content.hexdigest()[:12]}", ok, kept, cutoff, NARROW))
+    svg = ifd_histogram(f"ifd-{content.hexdigest()[:12]}", ok, kept, cutoff, NARROW)
+    # Its style sheet would also be that of all other drawings of the notebook.
+    return Markup(re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL))
