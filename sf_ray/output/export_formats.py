@@ -3,9 +3,12 @@
 Does not know where rows come from and exports go to. No Ray, no model.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import yaml
 
 from sf_ray.corpus.examples import Example, Message, ToolCall
 from sf_ray.corpus.fields import as_json, load_json
@@ -15,11 +18,38 @@ from sf_ray.output.shard_writer import WrittenShard
 
 ExportedRow = dict[str, Any]
 
+# The file of an export that says what is in the others, under the name that its readers look for.
+DESCRIPTIONS = {"llama-factory": "dataset_info.json", "trl": "README.md", "alpaca": "README.md"}
+
 # The description of the exported files that LLaMA-Factory needs (section on ShareGPT of the
 # `data/README.md` in its repository).
-LLAMA_FACTORY_INFO = {
+_LLAMA_FACTORY_INFO = {
+    "file_name": "data",
     "formatting": "sharegpt",
     "columns": {"messages": "conversations", "system": "system", "tools": "tools"},
+}
+
+# Types of columns, as the heads of data cards name them.
+_TEXT = {"dtype": "string"}
+_MESSAGES = {
+    "list": [
+        {"name": "role", **_TEXT},
+        {"name": "content", **_TEXT},
+        {"name": "name", **_TEXT},
+        {"name": "reasoning_content", **_TEXT},
+        {
+            "name": "tool_calls",
+            "list": [
+                {"name": "id", **_TEXT},
+                {"name": "type", **_TEXT},
+                {
+                    "name": "function",
+                    "struct": [{"name": "name", **_TEXT}, {"name": "arguments", **_TEXT}],
+                },
+            ],
+        },
+        {"name": "tool_call_id", **_TEXT},
+    ]
 }
 
 
@@ -66,11 +96,11 @@ def trl_chat_row(example: Example) -> ExportedRow | None:
     """For TRL's `SFTTrainer`: a chat; None where an answer is context only.
 
     Definitions of tools stay JSON text, which TRL parses, because their structure differs from row
-    to row, and a column of a dataset has one type.
+    to row, and a column of a dataset has one type. No tools are JSON's null.
     """
     if _has_weights(example.messages):
         return None
-    return {"messages": _messages(example), "tools": example.tools}
+    return {"messages": _messages(example), "tools": example.tools or "null"}
 
 
 def llama_factory_row(example: Example) -> ExportedRow | None:
@@ -166,6 +196,41 @@ def exporter(name: str, row_format: Format) -> Callable[[Row], ExportedRow | Non
         return _own_fields(row_format.values_of(row)) if keeps_fields else export(example)
 
     return exported
+
+
+def description(name: str, row_format: Format) -> bytes | None:
+    """The content of the file that describes an export; None where its readers look for none.
+
+    To LLaMA-Factory, the files are a dataset `sf_ray` in the folder `data`. To the `datasets`
+    library, a card has the types of all columns. Without it the library takes those of the rows
+    that it reads first, and fails at a later row with a call of a tool, or with a history.
+
+    Args:
+        name: The framework: a value of `--export`.
+        row_format: The format of the rows.
+    """
+    if name == "llama-factory":
+        return json.dumps({"sf_ray": _LLAMA_FACTORY_INFO}, indent=2).encode()
+    columns: dict[str, Mapping[str, Any]]
+    if name == "alpaca":
+        columns = dict.fromkeys(("instruction", "input", "output", "system"), _TEXT)
+        columns["history"] = {"list": {"list": "string"}}
+    elif name == "trl" and row_format.is_chat:
+        columns = {"messages": _MESSAGES, "tools": _TEXT}
+    elif name == "trl":
+        columns = {"prompt": _MESSAGES, "completion": _MESSAGES, "tools": _TEXT}
+    else:
+        return None
+    head = {
+        "configs": [{"config_name": "default", "data_files": "data/*.jsonl"}],
+        "dataset_info": {
+            "features": [{"name": column, **kind} for column, kind in columns.items()]
+        },
+    }
+    # Through JSON, so that no part is the same object twice: YAML would write a reference to it,
+    # and the library takes what it reads apart in place.
+    head = json.loads(json.dumps(head))
+    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n".encode()
 
 
 def _has_weights(messages: Sequence[Message]) -> bool:
