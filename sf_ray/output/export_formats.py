@@ -3,12 +3,9 @@
 Does not know where rows come from and exports go to. No Ray, no model.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import yaml
 
 from sf_ray.corpus.examples import Example, Message, ToolCall
 from sf_ray.corpus.fields import as_json, load_json
@@ -17,40 +14,6 @@ from sf_ray.corpus.pairs import history
 from sf_ray.output.shard_writer import WrittenShard
 
 ExportedRow = dict[str, Any]
-
-# The file of an export that says what is in the others, under the name that its readers look for.
-DESCRIPTIONS = {"llama-factory": "dataset_info.json", "trl": "README.md", "alpaca": "README.md"}
-
-# The description of the exported files that LLaMA-Factory needs (section on ShareGPT of the
-# `data/README.md` in its repository).
-_LLAMA_FACTORY_INFO = {
-    "file_name": "data",
-    "formatting": "sharegpt",
-    "columns": {"messages": "conversations", "system": "system", "tools": "tools"},
-}
-
-# Types of columns, as the heads of data cards name them.
-_TEXT = {"dtype": "string"}
-_MESSAGES = {
-    "list": [
-        {"name": "role", **_TEXT},
-        {"name": "content", **_TEXT},
-        {"name": "name", **_TEXT},
-        {"name": "reasoning_content", **_TEXT},
-        {
-            "name": "tool_calls",
-            "list": [
-                {"name": "id", **_TEXT},
-                {"name": "type", **_TEXT},
-                {
-                    "name": "function",
-                    "struct": [{"name": "name", **_TEXT}, {"name": "arguments", **_TEXT}],
-                },
-            ],
-        },
-        {"name": "tool_call_id", **_TEXT},
-    ]
-}
 
 
 @dataclass(frozen=True)
@@ -96,22 +59,24 @@ def trl_chat_row(example: Example) -> ExportedRow | None:
     """For TRL's `SFTTrainer`: a chat; None where an answer is context only.
 
     Definitions of tools stay JSON text, which TRL parses, because their structure differs from row
-    to row, and a column of a dataset has one type. No tools are JSON's null.
+    to row, and a column of a dataset has one type. No tools are null: an empty text is no JSON.
     """
     if _has_weights(example.messages):
         return None
-    return {"messages": _messages(example), "tools": example.tools or "null"}
+    return {"messages": _messages(example), "tools": example.tools or None}
 
 
 def llama_factory_row(example: Example) -> ExportedRow | None:
     """For LLaMA-Factory, with the keys of ShareGPT; None where a chat does not fit.
 
     LLaMA-Factory wants a side that asks and a side that answers in turns, and one system prompt. It
-    has no place for reasoning, nor for the weight of an answer. Earlier rounds of a pair become
-    turns, as LLaMA-Factory itself makes them of a `history`.
+    has no place for reasoning, nor for the weight of an answer, and ends at a tool that it does not
+    understand. Earlier rounds of a pair become turns, as LLaMA-Factory itself makes them of a
+    `history`.
     """
     system, messages = _split_system(example.messages)
-    if _has_weights(messages) or any(m.reasoning for m in example.messages):
+    tools = _tools_with_parameters(example.tools)
+    if tools is None or _has_weights(messages) or any(m.reasoning for m in example.messages):
         return None
     conversations = []
     for number, message in enumerate(messages):
@@ -126,7 +91,7 @@ def llama_factory_row(example: Example) -> ExportedRow | None:
         else:
             name = {"user": "human", "tool": "observation", "assistant": "gpt"}[message.role]
             conversations.append({"from": name, "value": message.content})
-    return {"conversations": conversations, "system": system, "tools": example.tools}
+    return {"conversations": conversations, "system": system, "tools": tools}
 
 
 def alpaca_row(example: Example) -> ExportedRow | None:
@@ -198,41 +163,6 @@ def exporter(name: str, row_format: Format) -> Callable[[Row], ExportedRow | Non
     return exported
 
 
-def description(name: str, row_format: Format) -> bytes | None:
-    """The content of the file that describes an export; None where its readers look for none.
-
-    To LLaMA-Factory, the files are a dataset `sf_ray` in the folder `data`. To the `datasets`
-    library, a card has the types of all columns. Without it the library takes those of the rows
-    that it reads first, and fails at a later row with a call of a tool, or with a history.
-
-    Args:
-        name: The framework: a value of `--export`.
-        row_format: The format of the rows.
-    """
-    if name == "llama-factory":
-        return json.dumps({"sf_ray": _LLAMA_FACTORY_INFO}, indent=2).encode()
-    columns: dict[str, Mapping[str, Any]]
-    if name == "alpaca":
-        columns = dict.fromkeys(("instruction", "input", "output", "system"), _TEXT)
-        columns["history"] = {"list": {"list": "string"}}
-    elif name == "trl" and row_format.is_chat:
-        columns = {"messages": _MESSAGES, "tools": _TEXT}
-    elif name == "trl":
-        columns = {"prompt": _MESSAGES, "completion": _MESSAGES, "tools": _TEXT}
-    else:
-        return None
-    head = {
-        "configs": [{"config_name": "default", "data_files": "data/*.jsonl"}],
-        "dataset_info": {
-            "features": [{"name": column, **kind} for column, kind in columns.items()]
-        },
-    }
-    # Through JSON, so that no part is the same object twice: YAML would write a reference to it,
-    # and the library takes what it reads apart in place.
-    head = json.loads(json.dumps(head))
-    return f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n".encode()
-
-
 def _has_weights(messages: Sequence[Message]) -> bool:
     return any(message.weight != 1 for message in messages)
 
@@ -280,6 +210,43 @@ def _split_system(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
     if messages[0].role == "system":
         return messages[0].content, messages[1:]
     return "", messages
+
+
+def _tools_with_parameters(source: str) -> str | None:
+    """Definitions of tools as LLaMA-Factory takes them; None where it would end at one.
+
+    Each needs its parameters. A tool without them takes none, which is written out.
+
+    Args:
+        source: JSON text; "" for no tools.
+    """
+    definitions = _parsed(source) if source else []
+    if not isinstance(definitions, list):
+        return None
+    completed = False
+    for definition in definitions:
+        tool = definition
+        if isinstance(tool, dict) and tool.get("type") == "function":
+            tool = tool.get("function")
+        if not isinstance(tool, dict) or not isinstance(tool.get("name"), str):
+            return None
+        if tool.get("parameters") in (None, {}):
+            tool["parameters"] = {"type": "object", "properties": {}}
+            completed = True
+        if not _are_properties(tool["parameters"]):
+            return None
+    return as_json(definitions) if completed else source
+
+
+def _are_properties(parameters: Any) -> bool:
+    """Whether parameters are described as the properties of an object, in words."""
+    properties = parameters.get("properties") if isinstance(parameters, dict) else None
+    return isinstance(properties, dict) and all(
+        isinstance(each, dict)
+        and isinstance(each.get("items") or {}, dict)
+        and all(isinstance(value, str) for value in each.get("enum") or ())
+        for each in properties.values()
+    )
 
 
 def _parsed(source: str) -> Any:

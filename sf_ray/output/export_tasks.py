@@ -14,13 +14,8 @@ from sf_ray.corpus.contained import contained
 from sf_ray.corpus.formats import Format, Row
 from sf_ray.corpus.readers.shard import open_shard
 from sf_ray.corpus.rows import BadLine, rows_of
-from sf_ray.output.export_formats import (
-    DESCRIPTIONS,
-    Export,
-    ExportedRow,
-    description,
-    exporter,
-)
+from sf_ray.output.export_descriptions import DESCRIPTIONS, description
+from sf_ray.output.export_formats import Export, ExportedRow, exporter
 from sf_ray.output.shard_writer import WrittenShard
 from sf_ray.runtime.tasks import parallel_map
 from sf_ray.storage.files import put_bytes, put_whole, remove

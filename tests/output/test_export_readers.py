@@ -21,7 +21,8 @@ from sf_ray.commands.study.record import Rendering, Run, Study, StudyRecord, Tra
 from sf_ray.commands.study.trainer_files import put_trainer_files
 from sf_ray.corpus.examples import Example
 from sf_ray.corpus.formats import resolve_format
-from sf_ray.output.export_formats import DESCRIPTIONS, description, exporter
+from sf_ray.output.export_descriptions import DESCRIPTIONS, description
+from sf_ray.output.export_formats import exporter
 from sf_ray.storage.location import Location
 
 pytestmark = pytest.mark.readers
@@ -44,8 +45,18 @@ PAIRS: list[Rows] = [
     [{"instruction": "Who?", "input": "", "output": "I.", "system": NASTY}],
 ]
 TOOLS = [
-    {"type": "function", "function": {"name": "f", "parameters": {"a": {"type": "string"}}}},
-    {"type": "function", "function": {"name": "g", "parameters": {"b": {"enum": [1, 2]}}}},
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": NASTY,
+            "parameters": {"type": "object", "properties": properties, "required": ["a"]},
+        },
+    }
+    for name, properties in (
+        ("f", {"a": {"type": "string"}}),
+        ("g", {"b": {"type": "string", "enum": ["x", "y"]}, "c": {"type": "array", "items": {}}}),
+    )
 ]
 
 
@@ -115,7 +126,7 @@ def reader(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
         environment |= {"CUDA_VISIBLE_DEVICES": "", "AXOLOTL_DO_NOT_TRACK": "1", "PYTHONPATH": ""}
         words = [str(out) if argument is None else str(argument) for argument in arguments]
-        command = [python, str(READERS / f"{name}.py"), *words]
+        command = [python, str(READERS / f"read_{name}.py"), *words]
         done = subprocess.run(
             command, capture_output=True, text=True, env=environment, cwd=tmp_path
         )
@@ -334,7 +345,8 @@ def test_axolotl_sees_our_conversations(
     folder = put_export(tmp_path, name, shards)
     data = {"path": str(folder), "split": "train"}
     if name in ("openai", "llama-factory"):  # without a card
-        data = {"path": "json", "data_files": str(folder / "data/*.jsonl"), "split": "train"}
+        files = sorted(map(str, folder.glob("data/*.jsonl")))
+        data |= {"ds_type": "json", "data_files": files}  # type: ignore[dict-item]
     config = {
         "base_model": str(model),
         "datasets": [data | how],

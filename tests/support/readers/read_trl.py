@@ -1,7 +1,7 @@
 """Run by a Python that has TRL: what SFTTrainer learns of a dataset, or of a script that trains.
 
-python trl.py DATASET MODEL OUT.json          a folder, as `trl sft --dataset_name` loads it
-python trl.py SCRIPT OUT.json ARGUMENT ...    a script that makes an SFTTrainer
+python read_trl.py DATASET MODEL OUT.json          a folder, as `trl sft --dataset_name` loads it
+python read_trl.py SCRIPT OUT.json ARGUMENT ...    a script that makes an SFTTrainer
 """
 
 import json
