@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sf_ray.errors import SfRayError
+    from sf_ray.reading import read_output, read_scores
     from sf_ray.scorer import Score, Scorer
 
 __version__ = "0.1.0"
-__all__ = ["Score", "Scorer", "SfRayError", "__version__"]
+__all__ = ["Score", "Scorer", "SfRayError", "__version__", "read_output", "read_scores"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> Any:
         from sf_ray import scorer
 
         return getattr(scorer, name)
+    if name in ("read_output", "read_scores"):
+        from sf_ray import reading
+
+        return getattr(reading, name)
     if name == "SfRayError":
         from sf_ray.errors import SfRayError
 

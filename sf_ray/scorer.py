@@ -3,10 +3,13 @@
 Reads no corpus and writes no file.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from sf_ray.corpus.examples import Example
+import numpy as np
+
+from sf_ray.corpus.examples import Example, Problem
 from sf_ray.corpus.messages import chat_of
 from sf_ray.encoding.encoded_table import encoded_table
 from sf_ray.encoding.encoder import Encoder
@@ -14,6 +17,9 @@ from sf_ray.encoding.templates import Template
 from sf_ray.engine.engine import Engine
 from sf_ray.engine.model_files import chat_template, load_tokenizer, resolve_dtype, resolve_model
 from sf_ray.scoring.unit_scorer import UnitScorer
+
+# Rows of the table that a notebook shows, and characters that are kept of a text of theirs.
+_SHOWN, _MOST_CHARACTERS = 10, 80
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,51 @@ class Score:
     ppl_conditioned: float | None
     ifd: float | None
     turns: list[TurnScore] | None
+
+
+class ScoreList(list[Score]):
+    """Scores in the order of their examples; a notebook shows a histogram and the first of them."""
+
+    def __init__(
+        self, scores: Iterable[Score] = (), examples: Iterable[Example | Problem] = ()
+    ) -> None:
+        """
+        Args:
+            scores: The scores.
+            examples: Of the same rows. Only texts of the first few stay: a list of scores should
+                not keep a corpus in memory.
+        """
+        super().__init__(scores)
+        texts = map(_texts, islice(examples, _SHOWN))
+        # Beside their scores, because a list can be sorted.
+        self._texts = list(zip(self, texts, strict=False))
+
+    def _repr_html_(self) -> str:
+        # Here, because drawing needs libraries that scoring does not.
+        from sf_ray.output.report.notebook import scores_as_html
+
+        texts = {id(score): of_it for score, of_it in self._texts}
+        rows = [
+            (
+                number,
+                score.status,
+                "" if score.ifd is None else f"{score.ifd:.4f}",
+                "" if score.answer_tokens is None else score.answer_tokens,
+                *texts.get(id(score), ("", "")),
+            )
+            for number, score in enumerate(self[:_SHOWN])
+        ]
+        ifd = np.array([score.ifd for score in self if score.ifd is not None], float)
+        columns = ("", "status", "IFD", "answer tokens", "prompt", "answer")
+        return scores_as_html(ifd, columns, rows, len(self))
+
+
+def _texts(example: Example | Problem) -> tuple[str, str]:
+    """The beginning of the last prompt of an example and of its answer; nothing of a bad row."""
+    if not isinstance(example, Example):
+        return "", ""
+    prompt = example.messages[-2].text if len(example.messages) > 1 else ""
+    return prompt[:_MOST_CHARACTERS], example.messages[-1].text[:_MOST_CHARACTERS]
 
 
 class Scorer:
@@ -113,7 +164,7 @@ class Scorer:
 
     def score(
         self, examples: Sequence[tuple[str, str] | Sequence[Mapping[str, object]]]
-    ) -> list[Score]:
+    ) -> ScoreList:
         """Scores examples, in order.
 
         Args:
@@ -121,7 +172,7 @@ class Scorer:
                 lists of messages with `role` and `content`.
 
         Returns:
-            One score for each example.
+            One score for each example, as a list that a notebook shows.
         """
         rendered = [Example.pair(*e) if isinstance(e, tuple) else chat_of(e) for e in examples]
         encoded = encoded_table(self._encoder.encode(rendered))
@@ -129,4 +180,4 @@ class Scorer:
         rows = table.drop_columns(["shard", "row", "digest"]).to_pylist()
         for row in rows:
             row["turns"] = row["turns"] and [TurnScore(**turn) for turn in row["turns"]]
-        return [Score(**row) for row in rows]
+        return ScoreList((Score(**row) for row in rows), rendered)

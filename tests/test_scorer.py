@@ -1,17 +1,20 @@
 """The Scorer: scores of pairs and chats, held against the definition of one pass for each turn."""
 
+import pickle
 import random
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench.support.corpora import WORDS
-from sf_ray import Scorer, SfRayError
+from sf_ray import Score, Scorer, SfRayError
 from sf_ray.corpus.examples import Example, Problem
 from sf_ray.corpus.messages import chat_of
 from sf_ray.corpus.status import Status
 from sf_ray.encoding.templates import JinjaRenderer, Template
+from sf_ray.scorer import ScoreList
 from tests.support.chats import ANSWER, JINJA, USER, turn
 from tests.support.engines import load
 from tests.support.naive import mean_loss, naive_chat
@@ -159,3 +162,63 @@ def test_the_models_own_template_ranks_chats() -> None:
     assert scores[1].ifd is not None
     assert scores[0].ifd < scores[1].ifd
     assert np.isclose(scores[0].loss_direct or 0, scores[1].loss_direct or 1)
+
+
+def score(ifd: float | None) -> Score:
+    status = "empty_answer" if ifd is None else "ok"
+    return Score(status, 3, 5, False, 1.0, 1.0, 2.7, 2.7, ifd, None)
+
+
+def cells(html: str) -> list[list[str]]:
+    """The cells of the last table of a page, without the line of names."""
+    table = html.rpartition("<table")[2]
+    lines = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    return [re.findall(r"<td[^>]*>(.*?)</td>", line, re.DOTALL) for line in lines][1:]
+
+
+def test_a_notebook_shows_scores_beside_their_texts(tiny_model: Path) -> None:
+    nasty = "<script>alert(1)</script>\u202e\x1b[2J$x$\n" + "y" * 200
+    pairs = [("What is it?\n", "one word"), (nasty, nasty), ("empty", "")]
+    scores = Scorer(str(tiny_model), max_length=256).score(pairs)
+    assert isinstance(scores, list)
+    assert scores == [*scores]
+    html = scores._repr_html_()
+    assert "3 scores" in html
+    assert "<svg" in html
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\u202e\\x1b[2J$x$\\n" in html
+    assert "tex2jax_ignore" in html  # dollars are no formulas
+    first, _, empty = cells(html)
+    assert first[-2:] == ["What is it?\\n", "one word"]
+    assert first[2] == f"{scores[0].ifd:.4f}"
+    assert empty[1:3] == ["empty_answer", ""]
+    scores.reverse()  # a list can be put in another order: texts stay with their scores
+    assert cells(scores._repr_html_())[2][-2:] == ["What is it?\\n", "one word"]
+
+
+def test_a_notebook_shows_any_number_of_scores() -> None:
+    assert "0 scores" in ScoreList()._repr_html_()
+    none = ScoreList([score(None)] * 3)._repr_html_()
+    assert "<svg" not in none
+    assert len(cells(none)) == 3
+    assert "1 score<" in ScoreList([score(0.5)])._repr_html_()
+    many = ScoreList([score(number / 1e5) for number in range(100_000)])._repr_html_()
+    assert "100,000 scores" in many
+    assert "and 99,990 more" in many
+    assert len(cells(many)) == 10
+    assert len(many) < 60_000
+
+
+def test_two_histograms_of_a_notebook_share_no_names() -> None:
+    def ids(html: str) -> set[str]:
+        return {*re.findall(r' id="([^"]+)"', html)}
+
+    one, other = (ScoreList([score(ifd)])._repr_html_() for ifd in (0.2, 0.4))
+    assert ids(one)
+    assert "<style" not in one  # which would be that of the whole notebook
+    assert not ids(one) & ids(other)
+
+
+def test_scores_that_were_pickled_still_show_their_texts(tiny_model: Path) -> None:
+    scores = Scorer(str(tiny_model)).score([("What?\n", "one word")])
+    assert cells(pickle.loads(pickle.dumps(scores))._repr_html_()) == cells(scores._repr_html_())

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from sf_ray.commands import pipeline
 from sf_ray.config.options import DemoOptions, RunOptions
+from sf_ray.engine.model_files import demo_weights
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.console import SafeConsole
 
@@ -45,7 +46,12 @@ _KEEP = 0.25
 
 
 def demo(options: DemoOptions) -> None:
-    """Makes the corpus, runs `sf-ray run` on it and prints what became of each kind of row."""
+    """Makes the corpus, runs `sf-ray run` on it and prints what became of each kind of row.
+
+    Raises:
+        SfRayError: The model is not installed; has the command that installs it.
+    """
+    demo_weights()  # before anything is written
     root = Path(options.output).absolute()
     corpus, output = root / "corpus", root / "output"
     if not corpus.exists():

@@ -18,8 +18,8 @@ from sf_ray.output.report.terminal import print_manifest, print_row
 from sf_ray.runtime.console import SafeConsole
 from sf_ray.scoring.pieces import read_piece
 from sf_ray.scoring.score_set import ScoreSet, find_score_set
+from sf_ray.scoring.stored_set import stored_set_of
 from sf_ray.storage.files import map_requests
-from sf_ray.storage.listing import list_files
 from sf_ray.storage.location import Location
 from sf_ray.text.printable import printable
 
@@ -125,7 +125,8 @@ def _rows_of_scores(options: ShowOptions, tally: ScoreTally) -> Iterator[tuple[s
 
 
 def _read_pieces(score_set: ScoreSet) -> Iterator[pa.Table]:
-    names = [file.relative for file in list_files(score_set.pieces, ".parquet") if file.size]
     return map_requests(
-        score_set.pieces, lambda name: read_piece(score_set.pieces.join(name), COLUMNS), names
+        score_set.pieces,
+        lambda place: read_piece(score_set.pieces.join(place[0]), COLUMNS),
+        stored_set_of(score_set).places(),
     )

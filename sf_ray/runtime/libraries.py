@@ -1,5 +1,7 @@
 """Whether libraries are there that only some commands need, said before any work is done."""
 
+import shlex
+import sys
 from importlib.util import find_spec
 
 from sf_ray.errors import SfRayError
@@ -21,3 +23,18 @@ def require(extra: str, *libraries: str) -> None:
             f"this needs {' and '.join(missing)}, which is not installed here: "
             f"pip install 'sf_ray[{extra}]'"
         )
+
+
+def install_command(*arguments: str) -> str:
+    """The command line that installs packages where this Python finds them.
+
+    `pip` alone may be that of another environment: this one need not be activated, and those of
+    pipx and uv are nowhere on the path.
+
+    Args:
+        arguments: What follows `pip install`.
+    """
+    here = [sys.executable, "-m", "pip", "install"]
+    if find_spec("pip") is None:  # uv makes environments without
+        here = ["uv", "pip", "install", "--python", sys.executable]
+    return shlex.join([*here, *arguments])

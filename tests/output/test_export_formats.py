@@ -2,15 +2,21 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sf_ray.corpus.examples import Example
 from sf_ray.corpus.formats import resolve_format
+from sf_ray.output.export_descriptions import description
 from sf_ray.output.export_formats import exporter
 
 PAIR = {"instruction": "Add.", "input": "2 and 2", "output": "4", "source": "s"}
-TOOLS = '[{"type": "function", "function": {"name": "add"}}]'
+TOOLS = (
+    '[{"type": "function", "function": {"name": "add", "parameters": {"type": "object", '
+    '"properties": {"a": {"type": "number"}}}}}]'
+)
+WITH_PARAMETERS = {"name": "f", "parameters": {"type": "object", "properties": {}}}
 CALL = '{"name": "add", "arguments": {"a": 2}}'
 CHAT = {
     "conversations": [
@@ -80,7 +86,8 @@ def test_trl_trains_on_the_completion_of_a_pair_and_on_whole_chats() -> None:
         "completion": [{"role": "assistant", "content": "4"}],
     }
     row = export("trl", PLAIN_CHAT)
-    assert row == {"messages": PLAIN_CHAT["messages"], "tools": ""}
+    # Not an empty text, which TRL would take for JSON.
+    assert row == {"messages": PLAIN_CHAT["messages"], "tools": None}
 
 
 def test_alpaca_keeps_the_input_apart_and_earlier_turns_as_history() -> None:
@@ -94,6 +101,49 @@ def test_alpaca_keeps_the_input_apart_and_earlier_turns_as_history() -> None:
         "history": [["a", "b"]],
     }
     assert export("alpaca", CHAT) is None  # has tools
+
+
+@pytest.mark.parametrize(
+    ("tools", "written"),
+    [
+        ([{"name": "f"}], [WITH_PARAMETERS]),
+        (
+            [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+            [{"type": "function", "function": WITH_PARAMETERS}],
+        ),
+        ([WITH_PARAMETERS], [WITH_PARAMETERS]),
+        ([{"name": "f", "parameters": {"a": {"type": "string"}}}], None),
+        ([{"name": "f", "parameters": {"properties": {"a": {"enum": [1, 2]}}}}], None),
+        ([{"name": "f", "parameters": {"properties": {"a": "string"}}}], None),
+        ([{"description": "no name"}], None),
+        ("no JSON", None),
+    ],
+)
+def test_llama_factory_gets_tools_that_it_does_not_end_at(tools: object, written: object) -> None:
+    row = export("llama-factory", {**PLAIN_CHAT, "tools": tools})
+    if written is None:
+        assert row is None
+    else:
+        assert row is not None
+        assert json.loads(str(row["tools"])) == written
+
+
+@pytest.mark.parametrize("name", ["trl", "alpaca"])
+@pytest.mark.parametrize("row", [PAIR, PLAIN_CHAT | {"tools": TOOLS}])
+def test_a_card_has_the_types_of_all_columns(name: str, row: dict[str, object]) -> None:
+    card = description(name, resolve_format(list(row)))
+    assert card is not None
+    _, head, rest = card.decode().split("---\n")
+    assert rest == ""
+    assert "&id" not in head  # a reference of YAML, at which `datasets` fails
+    columns = {column["name"] for column in yaml.safe_load(head)["dataset_info"]["features"]}
+    exported = export(name, row)
+    if exported is not None:
+        assert {*exported} <= columns
+
+
+def test_openais_files_need_no_description() -> None:
+    assert description("openai", resolve_format(["messages"])) is None
 
 
 @pytest.mark.parametrize("name", ["llama-factory", "trl", "openai", "alpaca"])
@@ -197,7 +247,7 @@ def rows(draw: st.DrawFn) -> dict[str, Any]:
         messages.append(answer | draw(more))
     messages[-1].pop("weight", None)
     row = {"messages": messages}
-    return row | ({"tools": [{"name": "f"}]} if draw(st.booleans()) else {})
+    return row | ({"tools": [WITH_PARAMETERS]} if draw(st.booleans()) else {})
 
 
 def read(row: dict[str, Any]) -> Example:

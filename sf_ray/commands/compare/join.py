@@ -15,10 +15,7 @@ import pyarrow.compute as pc
 
 from sf_ray.commands.compare.common_rows import (
     CommonBlock,
-    ComparedSet,
-    ShardVersion,
     common_blocks,
-    compared_set_of,
     no_common_rows,
     refuse_incomplete,
 )
@@ -35,6 +32,7 @@ from sf_ray.corpus.status import Status
 from sf_ray.corpus.units import Unit
 from sf_ray.scoring.pieces import read_unit_piece
 from sf_ray.scoring.score_set import SAMPLE, ScoreSet
+from sf_ray.scoring.stored_set import ShardVersion, StoredSet, stored_set_of
 from sf_ray.storage.files import map_requests
 
 # The most rows that are ranked at once; of more, a sample is ranked. Of so many, a correlation is
@@ -59,8 +57,8 @@ class Comparison:
         notes: What people should know, e.g. options that differ between the sets.
     """
 
-    a: ComparedSet
-    b: ComparedSet
+    a: StoredSet
+    b: StoredSet
     rows: int
     statuses: Mapping[tuple[str, str], int]
     is_sample: bool
@@ -92,7 +90,7 @@ def compare_sets(
     Raises:
         SfRayError: They have no common rows, one is not complete, or a piece cannot be read.
     """
-    set_a, set_b = compared_set_of(a), compared_set_of(b)
+    set_a, set_b = stored_set_of(a), stored_set_of(b)
     if not is_partial:
         refuse_incomplete("A", set_a)
         refuse_incomplete("B", set_b)
@@ -153,7 +151,7 @@ def _concatenated(parts: list[Floats]) -> Floats:
 
 
 def _rows_of_blocks(
-    compared: ComparedSet,
+    compared: StoredSet,
     blocks: Sequence[CommonBlock],
     places: Sequence[tuple[ShardVersion, Unit]],
 ) -> Iterator[pa.Table]:
@@ -203,7 +201,7 @@ def _differing_statuses(rows_a: pa.Table, rows_b: pa.Table) -> Counter[tuple[str
     return Counter(zip(*pairs, strict=True))
 
 
-def _notes(a: ComparedSet, b: ComparedSet) -> Iterator[str]:
+def _notes(a: StoredSet, b: StoredSet) -> Iterator[str]:
     if a.score_set.pieces == b.score_set.pieces:
         yield "both sides are the same scores"
     for name, compared in zip("AB", (a, b), strict=True):

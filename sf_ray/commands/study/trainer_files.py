@@ -47,6 +47,9 @@ def llama_factory(study: Study, run: Run) -> dict[str, object]:
             "lora_alpha": 2 * training.lora_rank,
             "lora_target": "all",
         }
+    rendering = study.record.rendering
+    # Without a name LLaMA-Factory takes the chat template of the model itself.
+    template = {"template": "empty"} if rendering.template == "plain" else {}
     return {
         "model_name_or_path": training.student or _STUDENT,
         "stage": "sft",
@@ -54,8 +57,9 @@ def llama_factory(study: Study, run: Run) -> dict[str, object]:
         **how,
         "dataset_dir": study.uri(f"{run.data}/export/llama-factory"),
         "dataset": "sf_ray",
-        "template": "empty" if study.record.rendering.template == "plain" else "default",
-        "cutoff_len": study.record.rendering.max_length,
+        **template,
+        "mask_history": rendering.turns == "last",  # else every answer of a chat is learned
+        "cutoff_len": rendering.max_length,
         "per_device_train_batch_size": batch_rows(study, run),
         "num_train_epochs": training.epochs,
         "learning_rate": training.learning_rate,
@@ -68,13 +72,18 @@ def llama_factory(study: Study, run: Run) -> dict[str, object]:
 
 
 _TRL = '''\
-"""Trains one run of this study with TRL: python train_trl.py STUDY RUN [MODEL]."""
+"""Trains one run of this study with TRL: python train_trl.py STUDY RUN [MODEL].
+
+Rows become tokens as in `sf-ray study train`, one sequence each, of which the answers are learned.
+"""
 
 import json
 import sys
 from pathlib import Path
 
+import torch
 from datasets import load_dataset
+from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 study, name = Path(sys.argv[1]), sys.argv[2]
@@ -82,23 +91,61 @@ plan = json.loads((study / "study.json").read_text())
 run = next(run for run in plan["runs"] if run["name"] == name)
 training, rendering = plan["training"], plan["rendering"]
 model = sys.argv[3] if len(sys.argv) > 3 else training["student"]
+tokenizer = AutoTokenizer.from_pretrained(model)
+is_plain = rendering["template"] == "plain"
+if rendering["template"] not in ("plain", "chat"):
+    tokenizer.chat_template = Path(rendering["template"]).read_text()
+ROLES = {"human": "user", "observation": "tool", "gpt": "assistant", "function_call": "assistant"}
 
 
-def prompt_and_completion(row):
-    """The last turn is what is learned; all before it is the prompt."""
-    roles = {"human": "user", "observation": "tool", "gpt": "assistant"}
-    roles["function_call"] = "assistant"
-    turns = [
-        {"role": roles.get(turn["from"], turn["from"]), "content": turn["value"]}
-        for turn in row["conversations"]
-    ]
-    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-    return {"prompt": system + turns[:-1], "completion": turns[-1:]}
+def message(turn):
+    """A turn as chat templates take it."""
+    if turn["from"] != "function_call":
+        return {"role": ROLES[turn["from"]], "content": turn["value"]}
+    calls = json.loads(turn["value"])
+    calls = calls if isinstance(calls, list) else [calls]
+    calls = [{"type": "function", "function": call} for call in calls]
+    return {"role": "assistant", "content": "", "tool_calls": calls}
+
+
+def text_of(messages, tools, is_prompt):
+    if not is_plain:
+        return tokenizer.apply_chat_template(
+            messages,
+            tools=json.loads(tools) if tools else None,
+            tokenize=False,
+            add_generation_prompt=is_prompt,
+        )
+    texts = [tools] if tools else []
+    for one in messages:
+        calls = [json.dumps(c["function"], ensure_ascii=False) for c in one.get("tool_calls", ())]
+        texts.append("\\n".join(calls or [one["content"]]))
+    return "".join(text + "\\n" for text in texts[:-1]) + texts[-1] + "\\n" * is_prompt
+
+
+def tokens(row):
+    """The whole row as ids, and which of them are learned."""
+    messages = [message(turn) for turn in row["conversations"]]
+    if row["system"]:
+        messages.insert(0, {"role": "system", "content": row["system"]})
+    answers = [at for at, one in enumerate(messages) if one["role"] == "assistant"]
+
+    def ids(stop, is_prompt):
+        text = text_of(messages[:stop], row["tools"], is_prompt)
+        # The text of a chat template has the tokens that begin a text already.
+        return tokenizer(text, add_special_tokens=is_plain)["input_ids"]
+
+    whole = ids(len(messages), False)
+    mask = [0] * len(whole)
+    for at in answers if rendering["turns"] == "all" else answers[-1:]:
+        start, stop = len(ids(at, True)), min(len(ids(at + 1, False)), len(whole))
+        mask[start:stop] = [1] * max(0, stop - start)
+    return {"input_ids": whole, "completion_mask": mask}
 
 
 files = str(study / run["data"] / "export/llama-factory/data/*.jsonl")
 rows = load_dataset("json", data_files=files, split="train")
-rows = rows.map(prompt_and_completion, remove_columns=rows.column_names)
+rows = rows.map(tokens, remove_columns=rows.column_names)
 lora = None
 if training["lora_rank"]:
     from peft import LoraConfig
@@ -109,6 +156,7 @@ if training["lora_rank"]:
     )
 trainer = SFTTrainer(
     model=model,
+    processing_class=tokenizer,
     train_dataset=rows,
     peft_config=lora,
     args=SFTConfig(
@@ -120,6 +168,7 @@ trainer = SFTTrainer(
         seed=run["seed"],
         save_strategy="no",
         report_to="none",
+        use_cpu=not torch.accelerator.is_available(),
     ),
 )
 trainer.train()

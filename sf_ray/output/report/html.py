@@ -14,10 +14,10 @@ from sf_ray.text.printable import printable_lines
 
 
 def render(template: str, **values: Any) -> str:
-    """Renders a page.
+    """Renders a page, or a part of somebody else's page.
 
     Args:
-        template: Name of a template that extends the frame, without `.html.jinja`.
+        template: Name of a template, without `.html.jinja`; that of a page extends the frame.
         values: The variables of the template. Every text is escaped, unless it is `Markup`.
     """
     loader = PackageLoader("sf_ray.output.report", "templates")

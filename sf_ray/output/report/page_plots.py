@@ -9,6 +9,8 @@ from sf_ray.output.report.surveyed_rows import Floats, Ints
 
 # Bins of IFD that one bar stands for. The bars reach at least to this IFD.
 _BINS_A_BAR, _LEAST_SHOWN = 64, 1.2
+# Width of a histogram in inches, where there is little room.
+NARROW = 4.2
 
 
 def plots_of(survey: Survey, cutoff: float | None) -> dict[str, str]:
@@ -30,9 +32,9 @@ def plots_of(survey: Survey, cutoff: float | None) -> dict[str, str]:
         return density(name, axis, Axis("IFD", IFD_EDGES), counts, points, levels)
 
     return {
-        "ifd": _histogram("ifd", survey, cutoff),
+        "ifd": ifd_histogram("ifd", survey.ok, survey.kept, cutoff),
         # The same, to be read on a narrow screen: text keeps its size.
-        "narrow": _histogram("narrow", survey, cutoff, width=4.2),
+        "narrow": ifd_histogram("narrow", survey.ok, survey.kept, cutoff, width=NARROW),
         "ppl": density(
             "ppl",
             _perplexity("perplexity of the answer alone"),
@@ -46,14 +48,22 @@ def plots_of(survey: Survey, cutoff: float | None) -> dict[str, str]:
     }
 
 
-def _histogram(name: str, survey: Survey, cutoff: float | None, width: float = 7.8) -> str:
-    """Rows with a score by IFD, kept and not kept."""
+def ifd_histogram(name: str, ok: Ints, kept: Ints, cutoff: float | None, width: float = 7.8) -> str:
+    """Draws rows with a score by IFD, kept and not kept.
+
+    Args:
+        name: Distinguishes this plot from others of the page.
+        ok: [IFD_BINS + 1] rows with a score, by IFD, as a survey counts them.
+        kept: [IFD_BINS + 1] rows that are kept, by IFD.
+        cutoff: IFD of the cut-off, where all rows have the same one.
+        width: In inches, at the size of the text.
+    """
     lines = [Line(1.0, "1: no help")]
     if cutoff is not None:
         lines.insert(0, Line(cutoff, f"cut-off {cutoff:.4f}"))
-    rest, kept = _bars(survey)
-    edges = np.arange(len(rest) + 1, dtype=np.float64) * (_BINS_A_BAR * IFD_WIDTH)
-    return histogram(name, Axis("IFD", edges), rest, kept, lines, width)
+    rest_bars, kept_bars = _bars(ok, kept)
+    edges = np.arange(len(rest_bars) + 1, dtype=np.float64) * (_BINS_A_BAR * IFD_WIDTH)
+    return histogram(name, Axis("IFD", edges), rest_bars, kept_bars, lines, width)
 
 
 def _perplexity(label: str) -> Axis:
@@ -61,11 +71,9 @@ def _perplexity(label: str) -> Axis:
     return Axis(label, PPL_EDGES, ticks, [short(10**tick) for tick in ticks])
 
 
-def _bars(survey: Survey) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _bars(ok: Ints, kept: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """[bars] rows with a score that are not kept, and those that are; without IFD above 2."""
-    ok, kept = (
-        counts[:-1].reshape(-1, _BINS_A_BAR).sum(axis=1) for counts in (survey.ok, survey.kept)
-    )
+    ok, kept = (counts[:-1].reshape(-1, _BINS_A_BAR).sum(axis=1) for counts in (ok, kept))
     last = int(np.flatnonzero(ok)[-1]) + 2 if ok.any() else 0
     shown = max(last, round(_LEAST_SHOWN / (_BINS_A_BAR * IFD_WIDTH)))
     return ok[:shown] - kept[:shown], kept[:shown]

@@ -125,9 +125,9 @@ def survey_of(
     ok, log_direct = rows.ok, _log10(rows.ppl_direct)
     shown = ok & (rows.answer_tokens > 0)
     return Survey(
-        _by_ifd(rows.ifd[ok]),
-        _by_ifd(rows.ifd[ok & rows.eligible]),
-        _by_ifd(rows.ifd[ok & rows.kept]),
+        by_ifd(rows.ifd[ok]),
+        by_ifd(rows.ifd[ok & rows.eligible]),
+        by_ifd(rows.ifd[ok & rows.kept]),
         _density(log_direct[ok], PPL_EDGES, _log10(rows.ppl_conditioned)[ok], PPL_EDGES),
         _by_tokens(rows.answer_tokens[shown], rows.ifd[shown]),
         _by_tokens(rows.prompt_tokens[ok], rows.ifd[ok]),
@@ -170,7 +170,8 @@ def groups_of(values: Sequence[str], which: Ints, ok: Flags, kept: Flags) -> dic
     }
 
 
-def _by_ifd(ifd: Floats) -> Ints:
+def by_ifd(ifd: Floats) -> Ints:
+    """Counts [n] rows by their IFD: [IFD_BINS + 1]."""
     bins = np.minimum(ifd / IFD_WIDTH, IFD_BINS).astype(np.int64)
     return np.bincount(bins, minlength=IFD_BINS + 1).astype(np.int64)
 

@@ -4,17 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.commands.compare.common_rows import (
-    CommonBlock,
-    ComparedSet,
-    ShardVersion,
-    common_blocks,
-    compared_set_of,
-)
+from sf_ray.commands.compare.common_rows import CommonBlock, common_blocks
 from sf_ray.commands.compare.join import Comparison, compare_sets
 from sf_ray.corpus.units import Unit, shard_id, units_of
 from sf_ray.errors import SfRayError
 from sf_ray.scoring.score_set import ScoreSet, mark_bad
+from sf_ray.scoring.stored_set import ShardVersion, StoredSet, stored_set_of
 from sf_ray.storage.files import put_table
 from tests.support.score_sets import (
     ENCODING,
@@ -31,9 +26,9 @@ from tests.support.score_sets import (
 X = ShardVersion("x.parquet", "0" * 12)
 
 
-def set_of(*units: Unit) -> ComparedSet:
+def set_of(*units: Unit) -> StoredSet:
     """A set that has scores of units of one shard."""
-    return ComparedSet(ScoreSet(somewhere(), "id", {}), "m", {X: units}, None)
+    return StoredSet(ScoreSet(somewhere(), "id", {}), "m", {X: units}, None)
 
 
 def test_common_rows_are_cut_wherever_either_set_is_cut() -> None:
@@ -65,7 +60,7 @@ def test_common_rows_are_those_of_both_sets(edges_a: set[int], edges_b: set[int]
 
 def test_shards_are_named_by_their_pieces_whatever_their_suffix() -> None:
     rows = {name: random_rows(8, 0) for name in ("a/b.parquet", "c.jsonl")}
-    compared = compared_set_of(write_set(somewhere(), rows, whole(rows)))
+    compared = stored_set_of(write_set(somewhere(), rows, whole(rows)))
     assert [shard.relative for shard in compared.units] == ["a/b.parquet", "c.jsonl"]
     assert list(compared.units.values()) == [[Unit(0, 4), Unit(4, 8)]] * 2
     assert compared.rows == 16
