@@ -4,6 +4,7 @@ Writes no file and reads no scores. Beside the corpus and the model it reads wha
 left beside its score pieces: footers, and marks of bad shards.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -176,19 +177,23 @@ def check_columns(options: SelectionOptions, corpus: Corpus, sample: Sample) -> 
             )
 
 
-def excluded_files(options: SelectionOptions, row_format: Format) -> tuple[ExcludedFiles, ...]:
-    """Lists the files of `--exclude`.
+def files_to_leave_out(
+    options: CorpusOptions, row_format: Format, flag: str, places: Sequence[str]
+) -> tuple[ExcludedFiles, ...]:
+    """Lists files whose examples may not be kept.
 
     Args:
-        options: Names the files.
+        options: How to reach storage.
         row_format: The format of the corpus, which files with its columns have too; another one is
             recognised.
+        flag: The option that names the files.
+        places: The files.
 
     Raises:
         SfRayError: There are no such files, or they hold rows of no known format.
     """
     found = []
-    for place in options.exclude:
+    for place in places:
         location = location_of(options, place)
         corpus = plan_corpus(replace(location, max_row_bytes=options.max_row_bytes))
         sample = sample_of(None, corpus).rows
@@ -198,7 +203,7 @@ def excluded_files(options: SelectionOptions, row_format: Format) -> tuple[Exclu
             try:
                 held = resolve_format(names, "auto", {}, sample)
             except SfRayError as error:
-                raise SfRayError(f"--exclude {location.public_uri}: {error}") from None
+                raise SfRayError(f"{flag} {location.public_uri}: {error}") from None
         if corpus.file_type is FileType.JSON:
             held = as_in_json(held, sample)
         found.append(ExcludedFiles(corpus, held))
