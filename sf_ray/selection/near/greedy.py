@@ -51,7 +51,8 @@ class Verdicts(NamedTuple):
 
     Attributes:
         dropped: [n] positions of rows that are near a better row that is kept.
-        blocked: [n] positions of rows that are near a better row that is open, and not dropped.
+        blocked: [n] positions of rows that are near a better row that is open. Rows that are
+            dropped may be among them.
     """
 
     dropped: Positions

@@ -42,6 +42,8 @@ NUMBERS, _SEED, _SCHEME = 128, 1, "affine32"
 _MOST_BANDS = 32
 # Numbers that are compared at once: 64 MiB.
 _COMPARED = 1 << 24
+# The most rows of a bucket all of whose pairs are listed, and pairs that are compared at once.
+_SMALL, _PAIRS = 64, 1 << 16
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 Signatures = NDArray[np.uint32]
@@ -142,12 +144,46 @@ def judge_buckets(rows: SignedRows, keys: Hashes, threshold: float, state: State
     """
     order = np.lexsort((rows.positions, -rows.values, keys))
     rows, keys = rows.take(order), keys[order]
-    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
-    verdicts = []
-    for start, stop in zip(starts, np.append(starts[1:], len(keys)), strict=True):
-        if stop - start > 1:
-            near = near_by_signature(rows.signatures[start:stop], threshold)
-            verdicts.append(judge(near, rows.positions[start:stop], state))
+    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))[: len(keys)]
+    sizes = np.diff(starts, append=len(keys))
+    verdicts = [
+        _judge_pairs(rows, starts[sizes == size], size, threshold, state)
+        for size in np.unique(sizes[(sizes > 1) & (sizes <= _SMALL)]).tolist()
+    ]
+    large = sizes > _SMALL
+    for start, size in zip(starts[large].tolist(), sizes[large].tolist(), strict=True):
+        bucket = slice(start, start + size)
+        near = near_by_signature(rows.signatures[bucket], threshold)
+        verdicts.append(judge(near, rows.positions[bucket], state))
+    return Verdicts.joined(verdicts)
+
+
+def _judge_pairs(
+    rows: SignedRows, starts: Indices, size: int, threshold: float, state: State
+) -> Verdicts:
+    """What small buckets of one size say: their pairs are compared side by side.
+
+    Most buckets have two or three rows, and many thousands of them are in a part.
+
+    Args:
+        rows: Rows of all buckets, one bucket after the other, in each the best row first.
+        starts: [buckets] indices of their first rows.
+        size: Rows of each bucket.
+        threshold: As in `judge_buckets`.
+        state: As in `judge_buckets`.
+    """
+    first, second = np.triu_indices(size, 1)
+    some, verdicts = max(1, _PAIRS // len(first)), []
+    for at in range(0, len(starts), some):
+        better_row = (starts[at : at + some, None] + first).reshape(-1)
+        row = (starts[at : at + some, None] + second).reshape(-1)
+        is_kept = state.kept.contains(rows.positions[better_row])
+        is_open = state.open.contains(rows.positions[better_row])
+        asked = state.open.contains(rows.positions[row]) & (is_kept | is_open)
+        equal = rows.signatures[better_row[asked]] == rows.signatures[row[asked]]
+        asked[asked] = equal.sum(axis=1) >= least_equal(threshold)
+        positions = rows.positions[row]
+        verdicts.append(Verdicts(positions[asked & is_kept], positions[asked & is_open]))
     return Verdicts.joined(verdicts)
 
 

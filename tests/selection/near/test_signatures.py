@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sf_ray.selection.near import signatures
 from sf_ray.selection.near.greedy import settle
 from sf_ray.selection.near.signatures import (
     NUMBERS,
@@ -19,6 +20,7 @@ from sf_ray.selection.near.signatures import (
 )
 from tests.support.near import dropped_by_hand, jaccard, positions_in
 
+THRESHOLDS = (0.76, 0.8, 0.9, 0.95, 1.0)
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
 
 
@@ -39,12 +41,18 @@ def signed(texts: list[str], seed: int) -> SignedRows:
     return SignedRows(np.arange(len(texts)), values, signatures_of(map(shingles_of, texts)))
 
 
-@given(st.integers(2, 30), st.integers(0, 10**6), st.sampled_from([0.76, 0.8, 0.9, 0.95, 1.0]))
-def test_bands_miss_no_pair_of_near_signatures(n: int, seed: int, threshold: float) -> None:
+@pytest.mark.parametrize("small", [1, 3, 64])
+@given(n=st.integers(2, 30), seed=st.integers(0, 10**6), threshold=st.sampled_from(THRESHOLDS))
+def test_bands_miss_no_pair_of_near_signatures(
+    small: int, n: int, seed: int, threshold: float
+) -> None:
     rows = signed(texts_of(n, seed), seed)
     keys = band_keys(rows.signatures, threshold)
     spread = rows.take(np.repeat(np.arange(n), keys.shape[1]))
-    settled = settle(n, lambda state: [judge_buckets(spread, keys.reshape(-1), threshold, state)])
+    with pytest.MonkeyPatch.context() as patch:  # larger buckets are compared in another way
+        patch.setattr(signatures, "_SMALL", small)
+        flat = keys.reshape(-1)
+        settled = settle(n, lambda state: [judge_buckets(spread, flat, threshold, state)])
     equal = (rows.signatures[:, None] == rows.signatures).sum(axis=2)
     by_hand = dropped_by_hand(
         rows.values.tolist(), lambda a, b: equal[a, b] >= least_equal(threshold)
