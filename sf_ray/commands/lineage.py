@@ -51,7 +51,7 @@ def facts_of(
     options: SelectionOptions,
     corpus: Corpus,
     sample: Sequence[SampleRow],
-    excluded: Sequence[ExcludedFiles],
+    beside: Sequence[ExcludedFiles],
 ) -> LineageFacts:
     """What is known of a run before it has kept any rows.
 
@@ -59,7 +59,7 @@ def facts_of(
         options: Of `run` or `select`.
         corpus: The corpus.
         sample: Some of its rows, which show the fields of JSON.
-        excluded: The files of `--exclude`.
+        beside: The files of `--exclude` and `--drop-overlap-with`.
     """
     named = options.storage_options.get("account_name")
     return LineageFacts(
@@ -67,7 +67,7 @@ def facts_of(
         namespace=os.environ.get("OPENLINEAGE_NAMESPACE") or DEFAULT_NAMESPACE,
         corpus=corpus,
         fields=field_names(corpus, sample),
-        excluded=[files.corpus for files in excluded],
+        beside=[files.corpus for files in beside],
         output=location_of(options, options.output),
         ifd_column=options.ifd_column,
         account=str(named or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")),

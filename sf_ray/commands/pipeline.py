@@ -13,13 +13,13 @@ from functools import partial
 from sf_ray.commands.commit import commit_target, committed, committed_before
 from sf_ray.commands.lineage import Lineage, facts_of
 from sf_ray.commands.locations import location_of, model_storage_options
-from sf_ray.commands.select import Done, SelectionInputs, done_before, select_and_write
+from sf_ray.commands.select import Done, done_before, select_and_write
 from sf_ray.commands.setup import (
     KnownFooters,
     Specs,
     check_columns,
     check_places,
-    excluded_files,
+    files_to_leave_out,
     find_encoding,
     join_cluster,
     list_corpus,
@@ -44,6 +44,7 @@ from sf_ray.config.options import (
     SelectionOptions,
     SelectOptions,
 )
+from sf_ray.corpus.formats import Format
 from sf_ray.corpus.plan_cache import Sample, keep_footers, keep_sample, sample_of
 from sf_ray.corpus.planning import Corpus, SkippedShards
 from sf_ray.encoding.specs import ModelSpec
@@ -52,6 +53,7 @@ from sf_ray.errors import SfRayError
 from sf_ray.output.layout import Output
 from sf_ray.output.report.terminal import print_scores_summary
 from sf_ray.runtime.cluster import start_ray
+from sf_ray.runtime.libraries import require
 from sf_ray.runtime.log import WallTimes, say, timed
 from sf_ray.runtime.signals import stoppable
 from sf_ray.scoring.run import Scoring, score_units
@@ -68,6 +70,7 @@ from sf_ray.selection.diversity.embedder import EmbedderSpec, require_library
 from sf_ray.selection.exact.rescoring import EXACT_DTYPE
 from sf_ray.selection.exact.run import select_exactly
 from sf_ray.selection.run import select_rows, tokens_of
+from sf_ray.selection.selection import SelectionInputs
 from sf_ray.storage.lease.files import try_rights
 from sf_ray.storage.lease.lease import lease, refuse_if_held
 from sf_ray.storage.location import Location
@@ -104,7 +107,7 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
         scoring, corpus = _prepare(options, planned, specs, wall_s)
         score_set = scoring.score_set
         exact = _needs_float32(options, score_set)
-        inputs = SelectionInputs(embedder, excluded_files(options, scoring.encoding.format))
+        inputs = _inputs(options, embedder, scoring.encoding.format)
         sample = options.exact_sample if exact else None
         if done := done_before(options, corpus, score_set, inputs, sample):
             return committed_before(options, target, done).printed()
@@ -115,12 +118,10 @@ def run(options: RunOptions, specs: Specs = Specs()) -> SkippedShards:  # noqa: 
             _lease_to_score(score_set, corpus, exact, options.token_losses),
         ):
             _try_rights(options)
-            lineage.start(facts_of(options, corpus, planned.sample.rows, inputs.excluded))
+            lineage.start(facts_of(options, corpus, planned.sample.rows, inputs.files))
             _keep_plan(planned, corpus, score_set)
             corpus, scored = _score(options, corpus, scoring, wall_s)
-            exactly = (
-                partial(select_exactly, options, scoring, files=inputs.excluded) if exact else None
-            )
+            exactly = partial(select_exactly, options, scoring, inputs=inputs) if exact else None
             done = select_and_write(
                 options, corpus, score_set, inputs, scored, wall_s, held, lineage, exactly
             )
@@ -162,7 +163,7 @@ def selected(options: SelectOptions, specs: Specs) -> Done:
         planned = _plan(options, options.scores, options.output, wall_s)
         score_set, corpus = _scored(options, planned)
         target = commit_target(options, corpus)
-        inputs = SelectionInputs(embedder, excluded_files(options, format_of(score_set)))
+        inputs = _inputs(options, embedder, format_of(score_set))
         if done := done_before(options, corpus, score_set, inputs):
             return committed_before(options, target, done)
         _refuse_missing_scores(corpus, score_set)
@@ -172,7 +173,7 @@ def selected(options: SelectOptions, specs: Specs) -> Done:
         _check_shared(options, corpus, score_set, inputs)
         with Lineage() as lineage, lease(location_of(options, options.output)) as held:
             _try_rights(options)
-            lineage.start(facts_of(options, corpus, planned.sample.rows, inputs.excluded))
+            lineage.start(facts_of(options, corpus, planned.sample.rows, inputs.files))
             _keep_plan(planned, corpus, score_set)
             done = select_and_write(
                 options, corpus, score_set, inputs, Scored(), wall_s, held, lineage
@@ -180,15 +181,16 @@ def selected(options: SelectOptions, specs: Specs) -> Done:
             return committed(target, done, held)
 
 
-def tokens_of_selection(options: SelectOptions) -> int:
-    """Tokens of prompt and answer of the rows that `select` would keep; writes nothing."""
+def tokens_of_selection(options: SelectOptions, specs: Specs) -> int:
+    """Tokens of prompt and answer of the rows that `select` would keep; writes no output."""
     with stoppable():
+        embedder = _embedder(options, specs)
         planned = _plan(options, options.scores, None, {})
         score_set, corpus = _scored(options, planned)
         _refuse_missing_scores(corpus, score_set)
         start_ray(options.ray_address)
-        files = excluded_files(options, format_of(score_set))
-        return tokens_of(select_rows(options, corpus, score_set, files))
+        inputs = _inputs(options, embedder, format_of(score_set))
+        return tokens_of(select_rows(options, corpus, score_set, inputs))
 
 
 def _scored(options: SelectOptions, planned: PlannedCorpus) -> tuple[ScoreSet, Corpus]:
@@ -258,8 +260,12 @@ def _check_shared(
         read |= model_files("--model", options.model)
     if inputs.embedder is not None:
         read |= model_files("--encoder", inputs.embedder.model.name)
-    for files in inputs.excluded:
-        read |= corpus_files(files.corpus, "--exclude")
+    for flag, every in (
+        ("--exclude", inputs.excluded),
+        ("--drop-overlap-with", inputs.overlap_with),
+    ):
+        for files in every:
+            read |= corpus_files(files.corpus, flag)
     if isinstance(options, SelectionOptions):
         output = Output(location_of(options, options.output))
         written += [("OUTPUT", output.location), *within("OUTPUT", output.data, output.exports)]
@@ -281,11 +287,28 @@ def _needs_float32(options: RunOptions, score_set: ScoreSet) -> bool:
     return needs
 
 
+def _inputs(
+    options: SelectionOptions, embedder: EmbedderSpec | None, row_format: Format
+) -> SelectionInputs:
+    """Lists the files whose examples may not be kept."""
+    return SelectionInputs(
+        embedder,
+        files_to_leave_out(options, row_format, "--exclude", options.exclude),
+        files_to_leave_out(options, row_format, "--drop-overlap-with", options.drop_overlap_with),
+    )
+
+
 def _embedder(options: SelectionOptions, specs: Specs) -> EmbedderSpec | None:
     """Finds the embedder, where one is needed: a missing one must not be noticed after hours."""
-    if options.diversify_to is None:
+    if options.compares_texts:
+        require("minhash", "datasketch")
+    needs = {
+        "--diversify-to": options.diversify_to is not None,
+        "--drop-near-duplicates": options.compares_embeddings,
+    }
+    if not any(needs.values()):
         return None
-    require_library()
+    require_library(next(flag for flag, is_needed in needs.items() if is_needed))
     own = model_storage_options(options)
     model = resolve_model(options.encoder, own)
     return specs.embedder(ModelSpec(options.encoder, model.fingerprint, own))

@@ -30,32 +30,21 @@ from sf_ray.runtime.log import WallTimes, say, timed
 from sf_ray.scoring.score_set import ScoreSet, digest, format_of
 from sf_ray.scoring.stages.tally import Scored
 from sf_ray.selection.corpus_pass import MarkedBadError
-from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.exact.rescoring import Rescoring
 from sf_ray.selection.exact.run import ExactSelection
-from sf_ray.selection.excluded import ExcludedFiles
 from sf_ray.selection.group_column import GroupColumn, column_of, group_problem
 from sf_ray.selection.run import select_rows, with_diversity
-from sf_ray.selection.selection import Selection
+from sf_ray.selection.selection import Selection, SelectionInputs
 from sf_ray.storage.lease.lease import HeldLease
 from sf_ray.storage.location import Location, whole_path
 from sf_ray.storage.table_names import parse_table
 
+# Options of the selection that are younger than the request ids of outputs that are there.
+_ADDED = (
+    "keep_tokens", "drop_near_duplicates", "file_size", "compression", "row_group_size",
+)  # fmt: skip
 # The rows of a corpus that float32 would select.
 Exactly = Callable[[Corpus], ExactSelection]
-
-
-@dataclass(frozen=True)
-class SelectionInputs:
-    """What a selection reads beside the corpus and its scores.
-
-    Attributes:
-        embedder: The encoder that `--diversify-to` needs; None without that option.
-        excluded: The files of `--exclude`.
-    """
-
-    embedder: EmbedderSpec | None = None
-    excluded: tuple[ExcludedFiles, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,6 +153,8 @@ def select_and_write(
             shards=written,
             export=exported,
             tokens=selection.tokens,
+            overlaps=selection.overlaps,
+            near=selection.near,
         ),
         wall_s,
     )
@@ -203,10 +194,10 @@ def _select_and_write_shards(
             rescoring = None
             with timed("select" if exactly is None else "exact", wall_s):
                 if exactly is None:
-                    selection = select_rows(options, corpus, score_set, inputs.excluded)
+                    selection = select_rows(options, corpus, score_set, inputs)
                 else:
                     selection, rescoring = exactly(corpus)
-            if inputs.embedder is not None:
+            if options.diversify_to is not None and inputs.embedder is not None:
                 selection = with_diversity(selection, options, score_set, inputs.embedder, wall_s)
             with timed("write", wall_s):
                 return selection, rescoring, write_kept(options, selection, output)
@@ -246,7 +237,11 @@ def _anywhere(options: SelectionOptions) -> SelectionOptions:
     whole["input"] = whole_input(options.input)
     if table := parse_table(getattr(options, "commit_to", None) or ""):
         whole["commit_to"] = table.absolute().text
-    return options.model_copy(update=whole | {"exclude": list(map(whole_path, options.exclude))})
+    files = {
+        name: list(map(whole_input, getattr(options, name)))
+        for name in ("exclude", "drop_overlap_with")
+    }
+    return options.model_copy(update=whole | files)
 
 
 def _public(uri: str) -> str:
@@ -268,17 +263,23 @@ def _request_id(
     values = options.model_dump(include=set(names)) | {"max_ifd": options.kept_below}
     # Left out where they change nothing: outputs of older versions keep their id.
     unchanged = {"by": "ifd", "rank_by": "ifd"}
-    for name in ("by", "rank_by", "keep_tokens", "file_size", "compression", "row_group_size"):
+    for name in ("by", "rank_by", *_ADDED):
         if values[name] == unchanged.get(name):
             del values[name]
+    if options.drop_near_duplicates is None:
+        del values["near_duplicates_by"]
     if options.by not in ("random", "length-matched"):
         del values["seed"]
     if options.rank_by != "s-ifd":
         del values["token_share"]
     # The fingerprints stand for the files.
-    del values["exclude"]
-    if inputs.excluded:
-        values["excluded"] = [files.corpus.fingerprint for files in inputs.excluded]
+    for name, key, every in (
+        ("exclude", "excluded", inputs.excluded),
+        ("drop_overlap_with", "overlap_with", inputs.overlap_with),
+    ):
+        del values[name]
+        if every:
+            values[key] = [files.corpus.fingerprint for files in every]
     encoder = inputs.embedder and inputs.embedder.model.fingerprint
     decided = [corpus.fingerprint, score_set.scoring_id, values, encoder]
     if exact_sample is not None:  # else left out: outputs of older versions keep their id

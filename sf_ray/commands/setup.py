@@ -4,7 +4,7 @@ Writes no file and reads no scores. Beside the corpus and the model it reads wha
 left beside its score pieces: footers, and marks of bad shards.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -158,15 +158,26 @@ def list_corpus(
 
 def _source_of(options: CorpusOptions, scores: Location | None) -> Location | TableSnapshot:
     """The place of the corpus, or the files that a table has now."""
-    name = parse_table(whole_input(options.input))
+    source = _source_at(options, options.input, input_storage_options(options))
+    if isinstance(source, TableSnapshot):
+        say(f"table {source.name.public_name}: snapshot {source.snapshot}")
+        output = getattr(options, "output", None)
+        written = [location_of(options, output)] if output else []
+        _refuse_overlap(source.location, [*written, scores] if scores else written)
+    return source
+
+
+def _source_at(
+    options: CorpusOptions, text: str, storage_options: Mapping[str, Any]
+) -> Location | TableSnapshot:
+    """What a text names that rows are read from: a place or a table."""
+    text = whole_input(text)
+    name = parse_table(text)
     if name is None:
-        return replace(input_of(options), max_row_bytes=options.max_row_bytes)
-    table = read_table(name, input_storage_options(options), options.storage_retry_s)
-    say(f"table {name.public_name}: snapshot {table.snapshot}")
+        place = Location(text, storage_options, options.storage_retry_s)
+        return replace(place, max_row_bytes=options.max_row_bytes)
+    table = read_table(name, storage_options, options.storage_retry_s)
     location = replace(table.location, max_row_bytes=options.max_row_bytes)
-    output = getattr(options, "output", None)
-    written = [location_of(options, output)] if output else []
-    _refuse_overlap(location, [*written, scores] if scores else written)
     return replace(table, location=location)
 
 
@@ -226,21 +237,24 @@ def _refuse_compression(options: SelectionOptions, file_type: FileType) -> None:
         )
 
 
-def excluded_files(options: SelectionOptions, row_format: Format) -> tuple[ExcludedFiles, ...]:
-    """Lists the files of `--exclude`.
+def files_to_leave_out(
+    options: CorpusOptions, row_format: Format, flag: str, places: Sequence[str]
+) -> tuple[ExcludedFiles, ...]:
+    """Lists files whose examples may not be kept.
 
     Args:
-        options: Names the files.
+        options: How to reach storage.
         row_format: The format of the corpus, which files with its columns have too; another one is
             recognised.
+        flag: The option that names the files.
+        places: The files.
 
     Raises:
         SfRayError: There are no such files, or they hold rows of no known format.
     """
     found = []
-    for place in options.exclude:
-        location = location_of(options, place)
-        corpus = plan_corpus(replace(location, max_row_bytes=options.max_row_bytes))
+    for place in places:
+        corpus = plan_corpus(_source_at(options, place, options.storage_options))
         sample = sample_of(None, corpus).rows
         names = field_names(corpus, sample)
         held = row_format
@@ -248,7 +262,7 @@ def excluded_files(options: SelectionOptions, row_format: Format) -> tuple[Exclu
             try:
                 held = resolve_format(names, "auto", {}, sample)
             except SfRayError as error:
-                raise SfRayError(f"--exclude {location.public_uri}: {error}") from None
+                raise SfRayError(f"{flag} {corpus.name}: {error}") from None
         if corpus.file_type is FileType.JSON:
             held = as_in_json(held, sample)
         found.append(ExcludedFiles(corpus, held))

@@ -229,7 +229,56 @@ class KeptScoresOptions(ScoringOptions):
     )
 
 
-class SelectionOptions(CorpusOptions):
+class LeftOutOptions(Options):
+    """Which rows are left out because of what they say, whatever their scores."""
+
+    drop_near_duplicates: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Of rows that are nearly the same, keep the best: a row is dropped if it is at "
+        "least this similar to a better one that is itself kept. Near copies are dropped before a "
+        "fraction, count or quota is filled.",
+    )
+    near_duplicates_by: Literal["embedding", "text"] = Field(
+        default="embedding",
+        description="What --drop-near-duplicates compares. embedding: the cosine of embeddings by "
+        "--encoder; text: the share of runs of three words that two rows have in common (Jaccard, "
+        "estimated by MinHash), which needs no encoder.",
+    )
+    drop_overlap_with: Places = Field(
+        default=[],
+        description="Keep no row that shares 13 words in a row with these evaluation sets, or, if "
+        "it has fewer, all of its words: a directory, a file or a glob, or several with commas "
+        "between.",
+    )
+    encoder: str = Field(
+        default="minilm",
+        description="Sentence encoder that measures how similar rows are, for "
+        "--drop-near-duplicates and --diversify-to: hub name, local directory or URI, or 'minilm' "
+        "(all-MiniLM-L6-v2).",
+    )
+
+    @model_validator(mode="after")
+    def _near_duplicates_are_dropped(self) -> "LeftOutOptions":
+        if "near_duplicates_by" in self.model_fields_set and self.drop_near_duplicates is None:
+            raise ValueError(
+                "--near-duplicates-by belongs to --drop-near-duplicates: give both, or neither"
+            )
+        return self
+
+    @property
+    def compares_embeddings(self) -> bool:
+        """Whether near copies are looked for among embeddings."""
+        return self.drop_near_duplicates is not None and self.near_duplicates_by == "embedding"
+
+    @property
+    def compares_texts(self) -> bool:
+        """Whether near copies are looked for among texts."""
+        return self.drop_near_duplicates is not None and self.near_duplicates_by == "text"
+
+
+class SelectionOptions(CorpusOptions, LeftOutOptions):
     """What is kept, and where it goes."""
 
     output: str = Field(description="Where filtered shards and the manifest go.")
@@ -312,11 +361,6 @@ class SelectionOptions(CorpusOptions):
         default=None,
         description="Of the rows that would be kept, keep the subset that represents them best: "
         "this fraction of all input rows (with a point), or this many rows.",
-    )
-    encoder: str = Field(
-        default="minilm",
-        description="Sentence encoder that measures how similar rows are, for --diversify-to: hub "
-        "name, local directory or URI, or 'minilm' (all-MiniLM-L6-v2).",
     )
     export: Literal["llama-factory", "trl", "openai", "alpaca"] | None = Field(
         default=None,
@@ -467,6 +511,12 @@ class RunOptions(KeptScoresOptions, CommitOptions):
         if self.exact and (self.by, self.rank_by) != ("ifd", "ifd"):
             raise ValueError(
                 "--exact keeps the rows of the highest IFD: leave --by and --rank-by out"
+            )
+        if self.exact and self.drop_near_duplicates is not None:
+            raise ValueError(
+                "--exact scores again what lies near the cut-off, but which of two near copies is "
+                "the better one may be decided by an error of the fast type anywhere: leave "
+                "--drop-near-duplicates out, or score in --dtype float32"
             )
         return self
 

@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from sf_ray.config.options import ClusterOptions, CorpusOptions
+from sf_ray.config.options import ClusterOptions, CorpusOptions, LeftOutOptions
 from sf_ray.config.value_types import ArmDraws, Fraction, Places, Share, TrainedModels
 
 
@@ -16,7 +16,7 @@ class TrainedModelOptions(ClusterOptions):
     )
 
 
-class StudyPlanOptions(CorpusOptions, TrainedModelOptions):
+class StudyPlanOptions(CorpusOptions, TrainedModelOptions, LeftOutOptions):
     """Options of `sf-ray study plan`."""
 
     scores: str = Field(description="Where score pieces lie.")

@@ -48,7 +48,7 @@ class LineageFacts:
         namespace: Of the job.
         corpus: What is read.
         fields: Names of the corpus's columns, or of its rows' fields where it is JSON.
-        excluded: The corpora of `--exclude`, which are read too.
+        beside: The corpora of `--exclude` and `--drop-overlap-with`, which are read too.
         output: OUTPUT.
         ifd_column: The column that the output has beside those of the corpus.
         account: Azure's storage account, where the options name it; else "".
@@ -60,7 +60,7 @@ class LineageFacts:
     namespace: str
     corpus: Corpus
     fields: Sequence[str]
-    excluded: Sequence[Corpus]
+    beside: Sequence[Corpus]
     output: Location
     ifd_column: str
     account: str = ""
@@ -195,7 +195,7 @@ def _inputs(facts: LineageFacts) -> "list[InputDataset]":
     from openlineage.client.event_v2 import InputDataset
 
     inputs = []
-    for corpus in (facts.corpus, *facts.excluded):
+    for corpus in (facts.corpus, *facts.beside):
         facets = {"version": _version(corpus.fingerprint), **_table(corpus)}
         if corpus is facts.corpus:
             facets["schema"] = _schema(_columns(corpus, facts.fields))

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from sf_ray.errors import SfRayError
+from sf_ray.output.manifest_left_out import ExcludedInput, NearDuplicates, SharedWords
 from sf_ray.output.manifest_scores import Count, Record, Scores
 from sf_ray.storage.json_files import parse_json
 from sf_ray.text.printable import printable_json
@@ -146,6 +147,10 @@ _OPTIONAL_OF_SELECTION = (
     "seed",
     "excluded",
     "excluded_rows",
+    "overlap_with",
+    "overlapping_rows",
+    "overlaps",
+    "near_duplicates",
     "s_ifd",
 )
 
@@ -153,14 +158,6 @@ _OPTIONAL_OF_SELECTION = (
 def _say_what_is_optional(schema: dict[str, Any]) -> None:
     for key in _OPTIONAL_OF_SELECTION:
         schema["required"].remove(key)
-
-
-class ExcludedInput(Record):
-    """Files whose rows may not be kept."""
-
-    uri: str = Field(description="Where they lie.")
-    fingerprint: str = Field(description="Hash of their paths, sizes and versions.")
-    rows: Count = Field(description="Rows of all files.")
 
 
 class SelectiveIfdResult(Record):
@@ -218,6 +215,19 @@ class SelectionResult(Record):
     excluded_rows: Count = Field(
         default=0, description="Rows that stand in those files, which are not eligible."
     )
+    overlap_with: tuple[ExcludedInput, ...] = Field(
+        default=(), description="The evaluation sets of `--drop-overlap-with`."
+    )
+    overlapping_rows: Count = Field(
+        default=0,
+        description="Rows that share 13 words in a row with those, which are not eligible.",
+    )
+    overlaps: tuple[SharedWords, ...] = Field(
+        default=(), description="Some of these rows, the first of the corpus."
+    )
+    near_duplicates: NearDuplicates | SkipJsonSchema[None] = Field(
+        default=None, description="What `--drop-near-duplicates` found."
+    )
     by: str = Field(default="ifd", description="Which rows are the best: a value of `--by`.")
     rank_by: str | None = Field(
         default="ifd",
@@ -243,6 +253,12 @@ class SelectionResult(Record):
     )
     diversity: Diversity | None = Field(default=None, description="Null without `--diversify-to`.")
     kept_rows: Count = Field(default=0, description="Rows of the output.")
+
+    @property
+    def ineligible_copies(self) -> int:
+        """Rows that are not eligible because a better row is equal or near."""
+        near = self.near_duplicates
+        return (self.dropped_duplicates or 0) + (near.dropped_rows if near else 0)
 
     @property
     def ranked_by(self) -> str:

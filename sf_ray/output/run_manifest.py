@@ -1,6 +1,5 @@
 """A run -> its manifest. Plain records go in: this module does not know how they were computed."""
 
-import bisect
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +12,10 @@ from sf_ray.config.quotas import Quota
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.status import Status
 from sf_ray.output.export_formats import Export
+from sf_ray.output.left_out import excluded_keys, near_keys, overlap_keys, place_of
 from sf_ray.output.manifest import (
     MANIFEST_VERSION,
     Diversity,
-    ExcludedInput,
     ExportedFiles,
     GroupResult,
     Input,
@@ -45,6 +44,8 @@ from sf_ray.selection.cutoffs import Cutoff
 from sf_ray.selection.diversity.partition import Diversified
 from sf_ray.selection.exact.bands import SAFETY_FACTOR
 from sf_ray.selection.exact.rescoring import EXACT_DTYPE, Rescoring
+from sf_ray.selection.near.near_copies import NearCopies
+from sf_ray.selection.near.overlaps import Overlaps
 from sf_ray.selection.ranking import Ranking
 from sf_ray.selection.selective_ifd import SelectedTokens
 from sf_ray.storage.files import now_utc
@@ -58,8 +59,8 @@ class RunRequest:
         request_id: Hash of all that decides what is written.
         command: A command line that makes the output again.
         options: Of the selection.
-        encoder: Public name of the encoder; "" without `--diversify-to`.
-        encoder_fingerprint: Hash of the encoder's files; "" without `--diversify-to`.
+        encoder: Public name of the encoder; "" where none is needed.
+        encoder_fingerprint: Hash of the encoder's files; "" where none is needed.
     """
 
     request_id: str
@@ -84,6 +85,8 @@ class RunResult:
         shards: Filtered shards; those without rows have no file.
         export: The exported files; None without `--export`.
         tokens: The tokens that count, where S-IFD ranks rows; else None.
+        overlaps: Rows that share text with evaluation sets; None where there are no such sets.
+        near: Near copies of better rows; None where none were looked for.
     """
 
     scored: Scored
@@ -96,6 +99,8 @@ class RunResult:
     shards: Sequence[WrittenShard]
     export: Export | None
     tokens: SelectedTokens | None = None
+    overlaps: Overlaps | None = None
+    near: NearCopies | None = None
 
 
 def manifest_of(
@@ -212,7 +217,9 @@ def _selection(request: RunRequest, corpus: Corpus, result: RunResult) -> Select
         min_answer_tokens=options.min_answer_tokens,
         max_answer_tokens=options.max_answer_tokens,
         dropped_duplicates=result.dropped_duplicates,
-        **_excluded(result),
+        **excluded_keys(result.excluded, result.excluded_rows),
+        **overlap_keys(corpus, result.overlaps),
+        **near_keys(options, result.near, request.encoder, request.encoder_fingerprint),
         **_arm(options),
         **_tokens(result),
         order=options.order,
@@ -236,17 +243,6 @@ def _arm(options: SelectionOptions) -> dict[str, Any]:
     if options.by in ("random", "length-matched"):
         keys["seed"] = options.seed
     return keys
-
-
-def _excluded(result: RunResult) -> dict[str, Any]:
-    """The keys of excluded files; none where there are no such files."""
-    if not result.excluded:
-        return {}
-    files = tuple(
-        ExcludedInput(uri=corpus.name, fingerprint=corpus.fingerprint, rows=corpus.rows)
-        for corpus in result.excluded
-    )
-    return {"excluded": files, "excluded_rows": result.excluded_rows}
 
 
 def _tokens(result: RunResult) -> dict[str, Any]:
@@ -284,11 +280,8 @@ def _last_kept(options: SelectionOptions, corpus: Corpus, cutoff: Cutoff | None)
     """Position in the corpus -> shard and row in it."""
     if cutoff is None:
         return None
-    at = bisect.bisect_right(corpus.shards, cutoff.position, key=lambda shard: shard.position) - 1
-    shard = corpus.shards[at]
-    last = functools.partial(
-        LastKept, shard=shard.file.relative, row=cutoff.position - shard.position
-    )
+    shard, row = place_of(corpus, cutoff.position)
+    last = functools.partial(LastKept, shard=shard, row=row)
     # Where the lowest values are the best, rows are ranked by their negative.
     value = -cutoff.value if options.by == "ifd-low" else cutoff.value
     if options.rank_by == "ifd" and options.by in ("ifd", "ifd-low"):

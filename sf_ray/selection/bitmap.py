@@ -33,6 +33,12 @@ class Bitmap:
         at = positions - self.first
         np.bitwise_or.at(self.bits, at >> 3, (1 << (at & 7)).astype(np.uint8))
 
+    def contains(self, positions: Positions) -> NDArray[np.bool_]:
+        """[n] whether positions, all of them within the range, are in the set."""
+        at = positions - self.first
+        found: NDArray[np.bool_] = ((self.bits[at >> 3] >> (at & 7).astype(np.uint8)) & 1) > 0
+        return found
+
     def __or__(self, other: "Bitmap") -> "Bitmap":
         """The positions that are in either set; both begin and end at the same position."""
         return Bitmap(self.first, self.bits | other.bits)

@@ -292,6 +292,26 @@ class PlacedRows(NamedTuple):
     place: Place
     numbers: RowNumbers
 
+    @property
+    def positions(self) -> Positions:
+        """[n] in the corpus."""
+        return self.place.shard.position + self.numbers
+
+
+def placed(chunk: Chunk, is_wanted: NDArray[np.bool_]) -> Iterator[PlacedRows]:
+    """The wanted rows of each unit of a chunk, for the units that have any.
+
+    Args:
+        chunk: The chunk.
+        is_wanted: [rows of the chunk]
+    """
+    at = 0
+    for place in chunk.places:
+        numbers = place.unit.start + np.flatnonzero(is_wanted[at : at + place.unit.rows])
+        at += place.unit.rows
+        if len(numbers):
+            yield PlacedRows(place, numbers)
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -324,10 +344,4 @@ class Kept:
             BadShardError: A shard cannot be read.
             SfRayError: A score piece cannot be read.
         """
-        is_kept, at = ~np.isnan(self.read(chunk).ifd), 0
-        for place in chunk.places:
-            _, unit = place
-            numbers = unit.start + np.flatnonzero(is_kept[at : at + unit.rows])
-            at += unit.rows
-            if len(numbers):
-                yield PlacedRows(place, numbers)
+        return placed(chunk, ~np.isnan(self.read(chunk).ifd))

@@ -5,8 +5,9 @@ copies are excluded too, whatever file or format they are in. Plain arrays and t
 scores.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +15,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sf_ray.corpus.contained import contained
-from sf_ray.corpus.examples import Example
+from sf_ray.corpus.examples import Example, Problem
 from sf_ray.corpus.formats import Format
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.rows import BadLine, rows_of
 
 _DIGEST = pa.binary(16)
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,26 @@ class DigestSet:
 
 def digests_of(row_format: Format, table: pa.Table) -> Iterator[bytes | None]:
     """The digest of each row's example; None where the row holds none."""
+    return _of_examples(_digest, row_format, table)
+
+
+def texts_of(row_format: Format, table: pa.Table) -> Iterator[str | None]:
+    """The whole text of each row's example, in the plain rendering; None where it holds none."""
+    return _of_examples(_text, row_format, table)
+
+
+def _of_examples(
+    make: Callable[[Example], _Made], row_format: Format, table: pa.Table
+) -> Iterator[_Made | None]:
     for row in rows_of(table):
         example = row if isinstance(row, BadLine) else row_format.render(row)
-        digest = contained(_digest, example) if isinstance(example, Example) else None
-        yield digest if isinstance(digest, bytes) else None
+        made = contained(make, example) if isinstance(example, Example) else None
+        yield None if isinstance(made, Problem) else made
 
 
 def _digest(example: Example) -> bytes:
     return example.digest
+
+
+def _text(example: Example) -> str:
+    return example.text

@@ -1,11 +1,12 @@
 """Options and scores -> the rows of a corpus that are kept.
 
-The order of the steps: groups of a quota, duplicates, cut-offs, diversity. Each step sees only the
-rows that the steps before it have left.
+The order of the steps: groups of a quota, excluded rows, overlaps with evaluation sets, duplicates,
+near copies, cut-offs, diversity. Each step sees only the rows that the steps before it have left.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from sf_ray.config.quotas import Quota, rows_to_keep
 from sf_ray.corpus.planning import Corpus
 from sf_ray.runtime.log import WallTimes, timed
 from sf_ray.scoring.bad_rows import check_bad_fraction, refuse_without_scores
-from sf_ray.scoring.score_set import ScoreSet, format_of
+from sf_ray.scoring.score_set import ScoreSet, ShardUnits, format_of
 from sf_ray.selection.arms import Arm, arm_of
 from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Eligible, Grouping, Kept
@@ -34,21 +35,24 @@ from sf_ray.selection.diversity.embedding_set import embedding_set_of
 from sf_ray.selection.diversity.partition import Diversified
 from sf_ray.selection.diversity.partition_tasks import diversify
 from sf_ray.selection.duplicate_tasks import find_duplicates
-from sf_ray.selection.excluded import ExcludedFiles
 from sf_ray.selection.excluded_tasks import find_excluded
 from sf_ray.selection.group_column import column_of
 from sf_ray.selection.lengths import share_out
+from sf_ray.selection.near.overlap_tasks import find_overlaps
+from sf_ray.selection.near.overlaps import Overlaps
+from sf_ray.selection.near.run import everything_eligible, find_near_copies
 from sf_ray.selection.ranking import GroupRequest, Ranking
 from sf_ray.selection.read_tables import ReadTables
-from sf_ray.selection.selection import Selection, either
+from sf_ray.selection.selection import Selection, SelectionInputs, either, rows_of
 from sf_ray.selection.selective_ifd_tasks import select_tokens
+from sf_ray.selection.texts import CorpusTexts
 
 
 def select_rows(
     options: SelectionOptions,
     corpus: Corpus,
     score_set: ScoreSet,
-    files: Sequence[ExcludedFiles] = (),
+    inputs: SelectionInputs = SelectionInputs(),  # noqa: B008 - frozen
 ) -> Selection:
     """Finds the cut-offs that the options ask for; `--diversify-to` is left to `with_diversity`.
 
@@ -56,7 +60,7 @@ def select_rows(
         options: Options of the run.
         corpus: The corpus.
         score_set: Scores of all units of the corpus.
-        files: Files whose examples may not be kept.
+        inputs: The encoder, and files whose examples may not be kept.
 
     Raises:
         MarkedBadError: Shards turned out to be bad.
@@ -79,15 +83,8 @@ def select_rows(
         requests = [GroupRequest("", corpus.rows, rows_to_keep(corpus.rows, keep))]
     else:
         grouping, requests = _groups(options.quota, corpus, corpus_pass, chunks)
-    excluded, duplicates = None, None
-    if files:
-        excluded = find_excluded(corpus_pass, units, corpus.rows, score_set.pieces, files)
-    if options.drop_duplicates:
-        eligible = Eligible(score_set.pieces, arm.bounds, arm.ranked_by)
-        duplicates = find_duplicates(corpus_pass, units, corpus.rows, eligible)
-        if excluded is not None:  # with which all of their copies are excluded
-            duplicates = duplicates.without(excluded)
-    chunks = [chunk.without(either(duplicates, excluded)) for chunk in chunks]
+    dropped = _dropped(options, corpus, corpus_pass, units, score_set, arm, inputs)
+    chunks = [chunk.without(dropped.rows) for chunk in chunks]
     eligible = Eligible(score_set.pieces, arm.ranked_within, arm.ranked_by, grouping)
     known = ReadTables.with_room(corpus.rows)
     to_rank = corpus_pass if grouping else corpus_pass.for_scores(units)
@@ -96,8 +93,18 @@ def select_rows(
     check_bad_fraction(corpus, row_format, statuses, ranking.bad, options.max_bad_fraction)
     refuse_without_scores(corpus, row_format, statuses, ranking.bad, "rows")
     kept = Kept(eligible, ranking.cutoffs)
-    if known is not None:
-        chunks = [known.for_chunk(chunk) for chunk in chunks]
+    selection = Selection(
+        corpus, corpus_pass, units, kept, ranking, known=known, tokens=tokens, **dropped._asdict()
+    )
+    if options.drop_near_duplicates is not None:
+        # After the ranking, which says that there is something to compare, and reads all scores.
+        to_compare = Eligible(score_set.pieces, arm.bounds, arm.ranked_by)
+        everything = everything_eligible(selection, to_compare)
+        near = find_near_copies(options, everything, score_set, inputs.embedder)
+        selection = replace(selection, near=near)
+        ranking = rank_again(to_rank, selection.chunks(), corpus.rows, eligible, requests, ranking)
+        kept = Kept(eligible, ranking.cutoffs)
+    chunks = selection.chunks()
     if options.keep_tokens is not None:
         normalised = arm.by_length == "normalised"
         ranking = _with_tokens(to_rank, chunks, eligible, ranking, options.keep_tokens, normalised)
@@ -105,17 +112,45 @@ def select_rows(
         requests = [GroupRequest("", corpus.rows, ranking.kept)]
     if arm.by_length is not None:
         kept, ranking = _by_length(arm, to_rank, chunks, corpus.rows, kept, ranking, requests)
-    return Selection(
-        corpus,
-        corpus_pass,
-        units,
-        kept,
-        ranking,
-        duplicates,
-        excluded=excluded,
-        known=known,
-        tokens=tokens,
-    )
+    return replace(selection, kept=kept, ranking=ranking)
+
+
+class _Dropped(NamedTuple):
+    """Rows that may not be kept, by why: as the attributes of `Selection` say."""
+
+    duplicates: Bitmap | None
+    excluded: Bitmap | None
+    overlaps: Overlaps | None
+
+    @property
+    def rows(self) -> Bitmap | None:
+        """All of them."""
+        return either(self.duplicates, self.excluded, rows_of(self.overlaps))
+
+
+def _dropped(
+    options: SelectionOptions,
+    corpus: Corpus,
+    corpus_pass: CorpusPass,
+    units: ShardUnits,
+    score_set: ScoreSet,
+    arm: Arm,
+    inputs: SelectionInputs,
+) -> _Dropped:
+    """The rows that may not be kept: of excluded files, of evaluation sets, and copies."""
+    excluded, overlaps, duplicates = None, None, None
+    if inputs.excluded:
+        excluded = find_excluded(corpus_pass, units, corpus.rows, score_set.pieces, inputs.excluded)
+    if inputs.overlap_with:
+        texts = CorpusTexts(corpus.location, format_of(score_set))
+        overlaps = find_overlaps(corpus_pass, units, corpus.rows, texts, inputs.overlap_with)
+    if options.drop_duplicates:
+        eligible = Eligible(score_set.pieces, arm.bounds, arm.ranked_by)
+        duplicates = find_duplicates(corpus_pass, units, corpus.rows, eligible)
+        # With an excluded row, or one that overlaps, all of its copies are dropped already.
+        others = either(excluded, rows_of(overlaps))
+        duplicates = duplicates if others is None else duplicates.without(others)
+    return _Dropped(duplicates, excluded, overlaps)
 
 
 def _with_tokens(

@@ -3,6 +3,8 @@
 A plain record. How the rows were chosen is in `run`; what is done with them is in `output`.
 """
 
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,17 +13,48 @@ from sf_ray.scoring.score_set import ShardUnits
 from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Kept
 from sf_ray.selection.corpus_pass import CorpusPass, chunks_of
+from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.diversity.partition import Diversified
+from sf_ray.selection.excluded import ExcludedFiles
+from sf_ray.selection.near.near_copies import NearCopies
+from sf_ray.selection.near.overlaps import Overlaps
 from sf_ray.selection.ranking import Ranking
 from sf_ray.selection.read_tables import ReadTables
 from sf_ray.selection.selective_ifd import SelectedTokens
 
 
-def either(one: Bitmap | None, other: Bitmap | None) -> Bitmap | None:
-    """The rows that are in one of two sets of the same corpus; None where there are no sets."""
-    if one is None or other is None:
-        return other if one is None else one
-    return one | other
+def either(*sets: Bitmap | None) -> Bitmap | None:
+    """The rows that are in one of some sets of the same corpus; None where there are no sets."""
+    return (
+        functools.reduce(operator.or_, given)
+        if (given := [each for each in sets if each is not None])
+        else None
+    )
+
+
+def rows_of(found: Overlaps | NearCopies | None) -> Bitmap | None:
+    """The rows that were found; None where none were looked for."""
+    return None if found is None else found.rows
+
+
+@dataclass(frozen=True)
+class SelectionInputs:
+    """What a selection reads beside the corpus and its scores.
+
+    Attributes:
+        embedder: The encoder that rows are compared by; None where none is needed.
+        excluded: The files of `--exclude`.
+        overlap_with: Those of `--drop-overlap-with`.
+    """
+
+    embedder: EmbedderSpec | None = None
+    excluded: tuple[ExcludedFiles, ...] = ()
+    overlap_with: tuple[ExcludedFiles, ...] = ()
+
+    @property
+    def files(self) -> tuple[ExcludedFiles, ...]:
+        """All files that are read beside the corpus."""
+        return (*self.excluded, *self.overlap_with)
 
 
 @dataclass(frozen=True)
@@ -42,6 +75,10 @@ class Selection:
             are excluded.
         known: Scores that tasks need not read again; None where tasks read what they need.
         tokens: The tokens that count, where S-IFD ranks rows; else None.
+        overlaps: Rows that are dropped because they share text with evaluation sets; None where
+            there are no such sets.
+        near: Rows that are dropped because a better row is near them; None where near copies are
+            not dropped.
     """
 
     corpus: Corpus
@@ -54,11 +91,14 @@ class Selection:
     excluded: Bitmap | None = None
     known: ReadTables | None = None
     tokens: SelectedTokens | None = None
+    overlaps: Overlaps | None = None
+    near: NearCopies | None = None
 
     @property
     def ineligible(self) -> Bitmap | None:
         """Rows that may not be kept whatever their scores are; None where there are none."""
-        return either(self.duplicates, self.excluded)
+        near, overlaps = rows_of(self.near), rows_of(self.overlaps)
+        return either(self.duplicates, self.excluded, overlaps, near)
 
     @property
     def dropped(self) -> Bitmap | None:

@@ -124,7 +124,7 @@ def test_exported_and_excluded_files_are_datasets_of_their_own(
     pq.write_table(pa.table({"instruction": ["x"]}), tmp_path / "held-out.parquet")
     excluded = plan_corpus(Location(str(tmp_path / "held-out.parquet")))
     exported = {"name": "trl", "left_out_rows": 0, "files": [{"path": "a", "rows": 2, "bytes": 5}]}
-    event = as_read(completed(replace(facts, excluded=[excluded]), finished(export=exported)))
+    event = as_read(completed(replace(facts, beside=[excluded]), finished(export=exported)))
     assert [each["name"] for each in event["outputs"]] == ["out/data", "out/export"]
     assert event["outputs"][1]["outputFacets"]["outputStatistics"]["rowCount"] == 2
     assert event["inputs"][1]["name"] == str(tmp_path / "held-out.parquet")

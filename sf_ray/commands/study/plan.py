@@ -5,7 +5,6 @@
 Repeating the command goes on where it was: every output that is there and whole stays.
 """
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from sf_ray.commands.study.report import report
 from sf_ray.commands.study.tables import plan_tables
 from sf_ray.commands.study.train import train
 from sf_ray.commands.study.trainer_files import put_trainer_files
-from sf_ray.config.options import CorpusOptions, SelectOptions
+from sf_ray.config.options import CorpusOptions, LeftOutOptions, SelectOptions
 from sf_ray.config.quotas import rows_to_keep
 from sf_ray.config.registry import command_line
 from sf_ray.config.study_options import StudyPlanOptions, StudyReportOptions, StudyTrainOptions
@@ -166,16 +165,19 @@ def _select(selections: _Selections) -> tuple[Done, dict[str, Done], int]:
     if not held_out.manifest.selection.kept_rows:
         raise UsageError(f"--held-out {options.held_out} comes to no row: hold more out")
     excluded = [f"{asked.output}/data", *options.exclude]
-    arm = functools.partial(
-        selections.asked, exclude=excluded, drop_duplicates=options.drop_duplicates
-    )
+    left_out = options.model_dump(include=set(LeftOutOptions.model_fields), exclude_unset=True)
+
+    def arm(folder: str, **how: Any) -> SelectOptions:
+        duplicates = options.drop_duplicates
+        return selections.asked(folder, excluded, drop_duplicates=duplicates, **left_out, **how)
+
     rest = held_out.manifest.input.rows - held_out.manifest.selection.kept_rows
     best = rows_to_keep(rest, options.keep_fraction)
     if not best:
         raise UsageError(
             f"--keep-fraction {options.keep_fraction} of {rest:,} rows is less than one row"
         )
-    budget = tokens_of_selection(arm("arms/ifd", keep_count=best))
+    budget = tokens_of_selection(arm("arms/ifd", keep_count=best), selections.specs)
     if not budget:
         raise SfRayError("no row that is not held out has an IFD below 1: the arm ifd is empty")
     outputs = {}
@@ -199,7 +201,11 @@ def _anywhere(options: StudyPlanOptions) -> StudyPlanOptions:
     if options.student is not None and Path(options.student).exists():
         places["student"] = options.student
     whole: dict[str, Any] = {name: whole_path(place) for name, place in places.items()}
-    return options.model_copy(update=whole | {"exclude": list(map(whole_path, options.exclude))})
+    files = {
+        name: list(map(whole_path, getattr(options, name)))
+        for name in ("exclude", "drop_overlap_with")
+    }
+    return options.model_copy(update=whole | files)
 
 
 def _draws(options: StudyPlanOptions, arm: Any) -> int:

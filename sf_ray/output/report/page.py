@@ -12,6 +12,7 @@ from sf_ray.config.quotas import rows_to_keep
 from sf_ray.corpus.status import Status
 from sf_ray.output.manifest import GroupResult, Manifest
 from sf_ray.output.report.html import render
+from sf_ray.output.report.left_out import left_out_notes
 from sf_ray.output.report.page_lengths import lengths_of_page
 from sf_ray.output.report.page_plots import plots_of
 from sf_ray.output.report.row_kinds import RowKind, ScoreKind
@@ -43,6 +44,7 @@ def render_page(manifest: Manifest, summary: Summary) -> str:
         rows=f"{manifest.input.rows:,}",
         tiles=_tiles(manifest),
         notes=_notes(manifest),
+        overlaps=selection.overlaps,
         plots={name: Markup(svg) for name, svg in plots_of(survey, cutoff).items()},
         above=f"{survey.ok[-1]:,}" if survey.ok[-1] else "",
         which_are_kept=selection.which_are_kept,
@@ -101,11 +103,7 @@ def _notes(manifest: Manifest) -> list[str]:
             f"{exact.dtype}. On {exact.sampled_rows:,} sampled rows, IFD in "
             f"{manifest.scores.identity.dtype} is off by {exact.largest_error:.2%} at most."
         )
-    if selection.dropped_duplicates:
-        notes.append(f"{selection.dropped_duplicates:,} copies of better rows were left out.")
-    if selection.excluded:
-        places = ", ".join(files.uri for files in selection.excluded)
-        notes.append(f"{selection.excluded_rows:,} rows stand in {places}, and may not be kept.")
+    notes += left_out_notes(selection)
     if skipped := manifest.input.skipped_shards:
         names = ", ".join(shard.path for shard in skipped[:_MOST_SKIPPED])
         notes.append(f"{len(skipped):,} shards could not be used and are left out, e.g. {names}.")

@@ -9,6 +9,7 @@ from sf_ray.corpus.planning import SkippedShard
 from sf_ray.output.commits.commit import Committed
 from sf_ray.output.manifest import Diversity, GroupResult, LastKept, Manifest, SelectionResult
 from sf_ray.output.manifest_scores import Scores
+from sf_ray.output.report.left_out import left_out_lines
 from sf_ray.output.report.summary import ShownRow
 from sf_ray.runtime.console import SafeConsole
 from sf_ray.runtime.log import duration
@@ -76,6 +77,8 @@ def print_manifest(manifest: Manifest, output: Location) -> None:
             f"note     {s_ifd.rows_without:,} rows have no S-IFD and are not ranked: none of their "
             f"tokens differs by {s_ifd.threshold_nats:.6g} nats",
         )
+    for line in left_out_lines(selection):
+        _print_line(console, line)
     if manifest.scores.exact:
         _print_line(console, _exact_as_text(manifest.scores, manifest.input.rows))
     if selection.diversity:
@@ -132,11 +135,14 @@ def _counts(manifest: Manifest) -> Table:
         if count:
             line(f"  {printable(status)}", count)
     dropped = selection.dropped_duplicates
-    excluded = selection.excluded_rows
-    within = selection.eligible_rows + (dropped or 0)
+    near = selection.near_duplicates
+    excluded = selection.excluded_rows or selection.overlapping_rows
+    within = selection.eligible_rows + selection.ineligible_copies
     line(f"ok, with {_bounds_as_text(selection)}" + " and not excluded" * bool(excluded), within)
     if dropped is not None:
         line("  of them copies of better rows", dropped)
+    if near is not None:
+        line("  of them near copies of better rows", near.dropped_rows)
     if selection.diversity:
         line(f"of the best {selection.ranked_by}", selection.rows_within_cutoff)
     line("kept", selection.kept_rows, style="bold")
@@ -146,7 +152,8 @@ def _counts(manifest: Manifest) -> Table:
 def _shortage(selection: SelectionResult) -> str:
     """Why fewer rows are kept than a user may expect; "" where as many are kept as asked for."""
     if selection.rows_within_cutoff < selection.wanted_rows:
-        copies = "" if selection.dropped_duplicates is None else " and are no copies"
+        looked_for = (selection.dropped_duplicates, selection.near_duplicates)
+        copies = "" if looked_for == (None, None) else " and are no copies"
         return (
             f"{selection.wanted_rows:,} rows were asked for; no more have "
             f"{_bounds_as_text(selection)}{copies}"

@@ -34,7 +34,7 @@ class Embedder:
         Raises:
             SfRayError: The encoder cannot be loaded.
         """
-        require_library()
+        require_library("--encoder")
         import torch
         from sentence_transformers import SentenceTransformer
         from transformers.utils.logging import disable_progress_bar
@@ -78,16 +78,18 @@ class Embedder:
         return np.asarray(embeddings, np.float16)
 
 
-def require_library() -> None:
+def require_library(flag: str) -> None:
     """Checks that encoders can be loaded at all.
+
+    Args:
+        flag: The option that needs one.
 
     Raises:
         SfRayError: sentence-transformers is not installed.
     """
     if importlib.util.find_spec("sentence_transformers") is None:
         raise SfRayError(
-            "--diversify-to needs one more package; install it with "
-            "`pip install 'sf_ray[diversity]'`"
+            f"{flag} needs one more package; install it with `pip install 'sf_ray[diversity]'`"
         )
 
 

@@ -20,6 +20,7 @@ from sf_ray.scoring.score_set import count_units
 from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Kept, PlacedRows
 from sf_ray.selection.corpus_pass import CorpusPass
+from sf_ray.selection.diversity.division import Division, fit_division, is_drawn
 from sf_ray.selection.diversity.embedding_set import Embeddings16, EmbeddingSet
 from sf_ray.selection.diversity.facility_location import EXACT_ROWS, Embeddings, Gains, greedy
 from sf_ray.selection.diversity.partition import (
@@ -29,7 +30,6 @@ from sf_ray.selection.diversity.partition import (
     SLACK,
     Diversified,
     centres_for,
-    fit_centres,
     merge,
     nearest,
     ratio_to_exact,
@@ -60,27 +60,6 @@ class _EmbeddedRows:
     positions: Positions
     labels: NDArray[np.int64]
     embeddings: Embeddings16
-
-
-@dataclass(frozen=True)
-class _Division:
-    """Which bin a row goes to.
-
-    Attributes:
-        centres: [c, d] centres of the clusters.
-        first: [c] the first bin of each cluster.
-        count: [c] how many bins each cluster has: a cluster that is larger than a bin is dealt out
-            over several.
-    """
-
-    centres: Embeddings
-    first: NDArray[np.int64]
-    count: NDArray[np.int64]
-
-    @property
-    def bins(self) -> int:
-        """How many bins there are."""
-        return int((self.first + self.count).max())
 
 
 @dataclass(frozen=True)
@@ -152,7 +131,7 @@ def _chosen_in_bins(
     corpus_pass: CorpusPass,
     chunks: Sequence[Chunk],
     read: "_Reader",
-    division: _Division | None,
+    division: Division | None,
     budget: _Budget,
 ) -> list[_ChosenRows]:
     """What every part of every bin chooses, in the order of the bins."""
@@ -176,7 +155,7 @@ def _read(
     units, positions = [], [np.empty(0, np.int64)]
     for place, numbers in kept.of_units(chunk):
         shard, _ = place
-        drawn = numbers[_is_drawn(shard.position + numbers, share)]
+        drawn = numbers[is_drawn(shard.position + numbers, share)]
         if len(drawn):
             units.append(PlacedRows(place, drawn))
             positions.append(shard.position + drawn)
@@ -185,22 +164,9 @@ def _read(
     return np.concatenate(positions), np.concatenate(list(embeddings.read_rows(units)))
 
 
-def _is_drawn(positions: Positions, share: float) -> NDArray[np.bool_]:
-    """[n] whether rows are in a sample of this share of all rows.
-
-    A hash of the position decides, and nothing else, so that the same rows are drawn however the
-    corpus is cut into tasks.
-    """
-    bits = (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    bits = (bits ^ (bits >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
-    bits ^= bits >> np.uint64(32)
-    drawn: NDArray[np.bool_] = (bits >> np.uint64(11)) * 2.0**-53 < share  # [0, 1)
-    return drawn
-
-
 def _divide(
     corpus_pass: CorpusPass, chunks: Sequence[Chunk], read: _Reader, rows: int, wanted: int
-) -> tuple[_Division, float]:
+) -> tuple[Division, float]:
     """How rows are divided over bins, and the ratio to exact greedy; both from a sample."""
     centres = centres_for(rows, PART_ROWS)
     sample_rows = max(centres * SAMPLE_ROWS, RATIO_ROWS)
@@ -227,23 +193,9 @@ def _joined(refs: Sequence[ray.ObjectRef]) -> Embeddings:
     return np.concatenate(drawn).astype(np.float32)
 
 
-def _fit(centres: int, rows: int, bin_rows: int, refs: Sequence[ray.ObjectRef]) -> _Division:
-    """Fits centres to the sample, and gives each cluster its bins by the rows to expect in it."""
-    sample = _joined(refs)
-    fitted = fit_centres(sample, min(centres, len(sample)), _SEED)
-    sampled = np.bincount(nearest(sample, fitted), minlength=len(fitted))
-    expected = sampled * rows / len(sample)
-    count = np.maximum(1, np.ceil(expected / bin_rows).astype(np.int64))
-    first, bins, room = np.zeros_like(count), 0, 0.0
-    for label in range(len(count)):
-        if not bins or count[label] > 1 or room < expected[label]:
-            # Behind a cluster of several bins no room is left, as `expected` is above `bin_rows`:
-            # rows of other clusters never join it.
-            first[label], room = bins, bin_rows - expected[label]
-            bins += count[label]
-        else:
-            first[label], room = bins - 1, room - expected[label]
-    return _Division(fitted, first, count)
+def _fit(centres: int, rows: int, bin_rows: int, refs: Sequence[ray.ObjectRef]) -> Division:
+    """How rows are divided, by the sample."""
+    return fit_division(_joined(refs), rows, centres, bin_rows)
 
 
 def _ratio(rows: int, wanted: int, part_rows: int, refs: Sequence[ray.ObjectRef]) -> float:
@@ -253,7 +205,7 @@ def _ratio(rows: int, wanted: int, part_rows: int, refs: Sequence[ray.ObjectRef]
 
 
 def _deal(
-    read: _Reader, division: _Division | None, chunk: Chunk
+    read: _Reader, division: Division | None, chunk: Chunk
 ) -> tuple[int, list[_EmbeddedRows]]:
     """The position of the chunk, and its kept rows by bin."""
     positions, embeddings = read(chunk)
@@ -261,7 +213,7 @@ def _deal(
         everything = _EmbeddedRows(positions, np.zeros(len(positions), np.int64), embeddings)
         return chunk.start, [everything] * (division.bins if division else 1)
     labels = nearest(embeddings.astype(np.float32), division.centres)
-    bins = division.first[labels] + positions % division.count[labels]
+    bins = division.bins_of(labels, positions)
     dealt = []
     for at in range(division.bins):
         in_bin = bins == at

@@ -5,7 +5,6 @@
 The steps are in `docs/adr/0015`, and why the result is the selection that float32 makes.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -25,9 +24,8 @@ from sf_ray.selection.exact.rescoring_tasks import (
     measure_errors,
     mix,
 )
-from sf_ray.selection.excluded import ExcludedFiles
 from sf_ray.selection.run import select_rows
-from sf_ray.selection.selection import Selection
+from sf_ray.selection.selection import Selection, SelectionInputs
 
 
 class ExactSelection(NamedTuple):
@@ -38,7 +36,10 @@ class ExactSelection(NamedTuple):
 
 
 def select_exactly(
-    options: RunOptions, scoring: Scoring, corpus: Corpus, files: Sequence[ExcludedFiles] = ()
+    options: RunOptions,
+    scoring: Scoring,
+    corpus: Corpus,
+    inputs: SelectionInputs = SelectionInputs(),  # noqa: B008 - frozen
 ) -> ExactSelection:
     """Selects the rows that float32 would select.
 
@@ -48,7 +49,7 @@ def select_exactly(
         options: Options of the run.
         scoring: In the fast type; all units have their scores.
         corpus: The corpus.
-        files: Files whose examples may not be kept.
+        inputs: Files whose examples may not be kept.
 
     Raises:
         MarkedBadError: Shards turned out to be bad.
@@ -64,7 +65,7 @@ def select_exactly(
     _say_errors(score_set, bands)
     rescored, current, rounds = sample, score_set, 0
     while True:
-        selection = select_rows(options, corpus, current, files)
+        selection = select_rows(options, corpus, current, inputs)
         near = find_near(selection, bands)
         if len(near.near - rescored):
             more, rounds = near.reach - rescored, rounds + 1
