@@ -46,7 +46,7 @@ UNIT_ROWS = ROWS // 2
 MUTANT_S, _WAIT_S = 60, 600
 # Peak memory that a child may have beyond what it was forked with.
 MOST_BYTES = 1 << 30
-# What a child may ask of the system. More than `MOST_BYTES`, because memory that is asked for and
+# What a child may ask of the system beyond what it was forked with. More than `MOST_BYTES`, because memory that is asked for and
 # never touched costs nothing, and allocators ask for a gigabyte at once.
 _ADDRESS_BYTES = 6 << 30
 _MUTANTS_A_CHILD = 50
@@ -346,12 +346,18 @@ def _in_child(path: Path, batch: list[bytes], ends: Ends) -> int:
     return done
 
 
+def _address_bytes() -> int:
+    """What this process has asked of the system; each library that was imported adds to it."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
+
+
 def _child(path: Path, batch: list[bytes], answers: int) -> None:
     """Uses mutants, writes a line about each, and ends the process."""
     faulthandler.disable()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     _, most = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_BYTES, most))
+    resource.setrlimit(resource.RLIMIT_AS, (_address_bytes() + _ADDRESS_BYTES, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     base = _peak_bytes()
     for data in batch:

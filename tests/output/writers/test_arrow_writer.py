@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.output.shard_writer import write_shard
-from sf_ray.output.writers import held_rows
+from sf_ray.output.writers.held_rows import RowGroupSize
+from sf_ray.output.writers.shard_form import AskedForm
 from sf_ray.storage.location import Location
 from tests.support.arrow_types import arrays, cells
 
 ROWS = 40
 KEEP = np.arange(ROWS) % 3 == 1
 IFD = np.linspace(0, 1, ROWS)
+AS_BEFORE = AskedForm()
 FORMS = pytest.mark.parametrize("is_file", [False, True], ids=["stream", "file"])
 
 
@@ -44,12 +46,13 @@ def load(path: Path) -> pa.Table:
     return (pa.ipc.open_file if is_file else pa.ipc.open_stream)(path).read_all()
 
 
-def filtered(folder: Path, keep: np.ndarray = KEEP) -> Path:
+def filtered(folder: Path, keep: np.ndarray = KEEP, asked: AskedForm = AS_BEFORE) -> Path:
     """Plans folder/in, and writes its one shard into folder/out."""
     corpus = plan_corpus(Location(str(folder / "in")))
     (shard,) = corpus.shards
     ifd = np.linspace(0, 1, shard.rows)
-    written = write_shard(corpus.location, shard, ifd, keep, Location(str(folder / "out")), "ifd")
+    out = Location(str(folder / "out"))
+    written = write_shard(corpus.location, shard, ifd, keep, out, "ifd", asked)
     assert written.rows == keep.sum()
     return folder / "out" / written.relative
 
@@ -225,12 +228,10 @@ def test_dictionaries_of_a_stream_are_those_of_their_rows(tmp_path: Path, is_nes
 
 
 @FORMS
-def test_rows_are_written_before_they_are_many_bytes(
-    tmp_path: Path, is_file: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(held_rows, "ROW_GROUP_BYTES", 20_000)
+def test_rows_are_written_before_they_are_many_bytes(tmp_path: Path, is_file: bool) -> None:
     table = pa.table({"a": ["x" * 1000] * 1000})
     store(tmp_path / "in/a.arrow", table, is_file)
-    out = filtered(tmp_path, np.ones(1000, bool))
+    asked = AskedForm(row_group=RowGroupSize(bytes=20_000))
+    out = filtered(tmp_path, np.ones(1000, bool), asked)
     chunks = load(out)["a"].chunks
     assert 20_000 <= max(chunk.nbytes for chunk in chunks) < 30_000
