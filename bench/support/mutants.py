@@ -46,8 +46,9 @@ UNIT_ROWS = ROWS // 2
 MUTANT_S, _WAIT_S = 60, 600
 # Peak memory that a child may have beyond what it was forked with.
 MOST_BYTES = 1 << 30
-# What a child may ask of the system beyond what it was forked with. More than `MOST_BYTES`, because memory that is asked for and
-# never touched costs nothing, and allocators ask for a gigabyte at once.
+# What a child may ask of the system beyond what it was forked with. More than `MOST_BYTES`, because
+# memory that is asked for and never touched costs nothing, and allocators ask for a gigabyte at
+# once.
 _ADDRESS_BYTES = 6 << 30
 _MUTANTS_A_CHILD = 50
 # In memory where the system has such a folder: what is written is flushed, which a disk is slow at.
