@@ -123,7 +123,9 @@ class IcebergTarget:
                 try:
                     return self._commit(catalog, table, kept)
                 except (CommitFailedException, ValidationException, TableAlreadyExistsError):
-                    continue  # all of it is gone; an overwrite is refused by what is new
+                    now = self._load(catalog)
+                    if table and now and now.metadata_location == table.metadata_location:
+                        raise  # nobody was faster: it is something else
         raise worn_out(self.name)
 
     def _commit(self, catalog: "Catalog", table: "Table | None", kept: KeptRows) -> Committed:

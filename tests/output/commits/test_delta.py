@@ -221,6 +221,13 @@ def test_what_cannot_be_committed_to_is_refused_before_scoring(
     strict = pa.schema([pa.field("text", pa.string()), pa.field("id", pa.int64(), nullable=False)])
     DeltaTable.create(tmp_path / "strict", strict)
     refused(tmp_path / "strict", "its column 'id' must not be null")
+    only = DeltaTable.create(
+        tmp_path / "only", a.schema, configuration={"delta.appendOnly": "true"}
+    )
+    with pytest.raises(UsageError, match="may only be added .* take --commit-mode append"):
+        checked(tmp_path / "only", [a], "overwrite")
+    checked(tmp_path / "only", [a])
+    assert only.version() == 0
     (tmp_path / "file").write_text("x")
     refused(tmp_path / "file", "file")
     # A store of no answer, a bucket that is not there.
