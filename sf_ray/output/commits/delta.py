@@ -219,11 +219,11 @@ def _as_there(table: "DeltaTable", fit: Fitted) -> pa.Schema:
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
     """Turns what delta-rs raises into an error that says where, in one line."""
-    from deltalake.exceptions import DeltaError
-
     try:
         yield
-    except (DeltaError, OSError) as error:
+    except (SfRayError, MemoryError):
+        raise
+    except Exception as error:
         # The cause stands last, in a tree of lines with colours.
         text = " ".join(_COLOUR.sub("", redact(str(error))).replace("↳", "").split())
         shown = text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}"

@@ -120,11 +120,13 @@ class IcebergTarget:
                 if table is not None and (found := self._find(table, kept.request_id)):
                     return found
                 self._refuse_overtaken(table)
+                # Now: the attempt brings `table` up to date when it is overtaken.
+                before = None if table is None else table.metadata_location
                 try:
                     return self._commit(catalog, table, kept)
                 except (CommitFailedException, ValidationException, TableAlreadyExistsError):
                     now = self._load(catalog)
-                    if table and now and now.metadata_location == table.metadata_location:
+                    if before is not None and now and now.metadata_location == before:
                         raise  # nobody was faster: it is something else
         raise worn_out(self.name)
 

@@ -188,6 +188,7 @@ def test_a_commit_that_fails_half_way_leaves_nothing_to_be_seen(tmp_path: Path) 
     assert texts_of(place) == ["0", "1", "2"]
 
 
+@pytest.mark.release
 @pytest.mark.s3
 def test_a_table_in_a_bucket(s3: S3) -> None:
     a, b = kept_table("a", "b"), kept_table("c")
