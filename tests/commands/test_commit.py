@@ -13,7 +13,7 @@ from sf_ray.commands.commit import commit_target, committed, committed_before
 from sf_ray.commands.select import Done
 from sf_ray.config.options import SelectOptions
 from sf_ray.corpus.planning import SkippedShards, plan_corpus
-from sf_ray.errors import LeaseError, SfRayError
+from sf_ray.errors import LeaseError, SfRayError, UsageError
 from sf_ray.output.commits.commit import Committed, KeptRows
 from sf_ray.storage.lease.lease import HeldLease
 from sf_ray.storage.location import Location
@@ -90,6 +90,23 @@ def test_the_columns_of_all_shards_and_the_ifd_are_checked(tmp_path: Path) -> No
     target = commit_target(options(tmp_path / "out", commit_to=f"delta://{place}"), corpus)
     assert target is not None
     assert target.name == f"delta://{place}"
+
+
+@pytest.mark.parametrize(
+    ("read", "place", "words"),
+    [
+        ("hf://datasets/o/n/data/*.parquet", "hf://datasets/o/n@main", "this is INPUT"),
+        ("hf://datasets/o/n@a%2Fb/data", "hf://datasets/o/n@a/b", "this is INPUT"),
+        ("/in", "delta:///in/table", "and INPUT /in lie inside each other"),
+        ("/in", "delta:///out/data/table", "and OUTPUT /out/data lie inside each other"),
+        ("delta:///t", "delta:///t/", "this is INPUT"),
+    ],
+)
+def test_the_corpus_is_not_committed_to(tmp_path: Path, read: str, place: str, words: str) -> None:
+    corpus = plan_corpus(Location(str(write_shards(tmp_path / "in", make_rows(20)))))
+    given = SelectOptions(input=read, scores="/s", output="/out", keep_count=1, commit_to=place)
+    with pytest.raises(UsageError, match=words):
+        commit_target(given, corpus)
 
 
 @pytest.mark.parametrize(

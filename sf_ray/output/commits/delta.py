@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _SHOWN = 400
+# Of a file, and of a row group in it, as they are stored.
+_FILE_BYTES, _ROW_GROUP_BYTES = 128 << 20, 32 << 20
 
 
 class DeltaTarget:
@@ -70,7 +72,8 @@ class DeltaTarget:
         try_rights(self._folder)
         with _explained(self.name):
             table = self._load()
-            self._version = None if table is None else table.version()
+            self._version = _version(table)
+            self._refuse_overwrite_of_append_only(table)
             fit = self._fitted(table)
         if table is not None and fit.added:
             say(f"note: {self.name} gets new columns: {', '.join(fit.added)}")
@@ -96,12 +99,13 @@ class DeltaTarget:
                 try:
                     return self._commit(table, kept)
                 except CommitFailedError:
-                    continue  # an overwrite is refused by what is new
+                    if _version(self._load()) == _version(table):
+                        raise  # nobody was faster: it is something else
         raise worn_out(self.name)
 
     def _commit(self, table: "DeltaTable | None", kept: KeptRows) -> Committed:
         """One attempt, which is one transaction."""
-        from deltalake import CommitProperties, Transaction, write_deltalake
+        from deltalake import CommitProperties, Transaction, WriterProperties, write_deltalake
 
         fit = self._fitted(table)
         schema = fit.schema if table is None else _as_there(table, fit)
@@ -117,6 +121,10 @@ class DeltaTarget:
                 mode="error" if table is None and is_exact else self._mode,
                 schema_mode="merge" if table is not None and fit.added else None,
                 storage_options=self._options,
+                target_file_size=_FILE_BYTES,
+                writer_properties=WriterProperties(
+                    compression="ZSTD", max_row_group_size=_rows_of_a_row_group(kept)
+                ),
                 commit_properties=CommitProperties(
                     custom_metadata=kept.properties(self._mode),
                     app_transactions=[Transaction(_app(kept.request_id), count)],
@@ -128,7 +136,7 @@ class DeltaTarget:
                 raise errors[0] from None
             raise
         done = self._load()
-        return Committed(self.name, f"version {done.version() if done else 0}", kept.rows)
+        return Committed(self.name, f"version {_version(done)}", kept.rows)
 
     def _load(self) -> "DeltaTable | None":
         from deltalake import DeltaTable
@@ -155,8 +163,16 @@ class DeltaTarget:
         # The table remembers the request for longer than the log of its commits is kept.
         return Committed(self.name, f"a version before {table.version()}", 0, is_new=False)
 
+    def _refuse_overwrite_of_append_only(self, table: "DeltaTable | None") -> None:
+        configuration = {} if table is None else table.metadata().configuration
+        if self._mode == "overwrite" and configuration.get("delta.appendOnly") == "true":
+            raise UsageError(
+                f"--commit-to {self.name}: rows of this table may only be added "
+                "(delta.appendOnly); take --commit-mode append"
+            )
+
     def _refuse_overtaken(self, table: "DeltaTable | None") -> None:
-        version = None if table is None else table.version()
+        version = _version(table)
         if self._mode == "overwrite" and version is not None and version != self._version:
             raise overtaken(self.name, f"version {version}")
 
@@ -168,6 +184,16 @@ def _noting(batches: Iterator[pa.RecordBatch], errors: list[Exception]) -> Itera
     except Exception as error:
         errors.append(error)
         raise
+
+
+def _version(table: "DeltaTable | None") -> int | None:
+    return None if table is None else table.version()
+
+
+def _rows_of_a_row_group(kept: KeptRows) -> int:
+    """How many rows a row group has, at most: the library holds one in memory, of any size."""
+    stored = sum(shard.bytes for shard in kept.manifest.output.shards)
+    return max(1, min(1 << 20, _ROW_GROUP_BYTES * kept.rows // max(1, stored)))
 
 
 def _app(request_id: str) -> str:
@@ -193,11 +219,11 @@ def _as_there(table: "DeltaTable", fit: Fitted) -> pa.Schema:
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
     """Turns what delta-rs raises into an error that says where, in one line."""
-    from deltalake.exceptions import DeltaError
-
     try:
         yield
-    except (DeltaError, OSError) as error:
+    except (SfRayError, MemoryError):
+        raise
+    except Exception as error:
         # The cause stands last, in a tree of lines with colours.
         text = " ".join(_COLOUR.sub("", redact(str(error))).replace("↳", "").split())
         shown = text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}"

@@ -120,10 +120,14 @@ class IcebergTarget:
                 if table is not None and (found := self._find(table, kept.request_id)):
                     return found
                 self._refuse_overtaken(table)
+                # Now: the attempt brings `table` up to date when it is overtaken.
+                before = None if table is None else table.metadata_location
                 try:
                     return self._commit(catalog, table, kept)
                 except (CommitFailedException, ValidationException, TableAlreadyExistsError):
-                    continue  # all of it is gone; an overwrite is refused by what is new
+                    now = self._load(catalog)
+                    if before is not None and now and now.metadata_location == before:
+                        raise  # nobody was faster: it is something else
         raise worn_out(self.name)
 
     def _commit(self, catalog: "Catalog", table: "Table | None", kept: KeptRows) -> Committed:

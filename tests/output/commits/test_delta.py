@@ -188,6 +188,7 @@ def test_a_commit_that_fails_half_way_leaves_nothing_to_be_seen(tmp_path: Path) 
     assert texts_of(place) == ["0", "1", "2"]
 
 
+@pytest.mark.release
 @pytest.mark.s3
 def test_a_table_in_a_bucket(s3: S3) -> None:
     a, b = kept_table("a", "b"), kept_table("c")
@@ -221,6 +222,13 @@ def test_what_cannot_be_committed_to_is_refused_before_scoring(
     strict = pa.schema([pa.field("text", pa.string()), pa.field("id", pa.int64(), nullable=False)])
     DeltaTable.create(tmp_path / "strict", strict)
     refused(tmp_path / "strict", "its column 'id' must not be null")
+    only = DeltaTable.create(
+        tmp_path / "only", a.schema, configuration={"delta.appendOnly": "true"}
+    )
+    with pytest.raises(UsageError, match="may only be added .* take --commit-mode append"):
+        checked(tmp_path / "only", [a], "overwrite")
+    checked(tmp_path / "only", [a])
+    assert only.version() == 0
     (tmp_path / "file").write_text("x")
     refused(tmp_path / "file", "file")
     # A store of no answer, a bucket that is not there.

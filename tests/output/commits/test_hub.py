@@ -187,6 +187,7 @@ def test_a_file_that_the_repository_ignores_is_not_left_out_in_silence(
     assert len(hub.history(REPO, "main")) == 1
 
 
+@pytest.mark.release
 @pytest.mark.s3
 def test_files_of_a_bucket_pass_through_the_disk_a_few_at_a_time(
     hub: Hub, s3: S3, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import CommitFailedException
 
 from sf_ray.errors import SfRayError, UsageError
 from sf_ray.output.commits import iceberg
@@ -152,7 +153,9 @@ def test_new_columns_join_a_table_that_is_there_and_its_others_become_null(
     ]
 
 
-@pytest.mark.parametrize("overtakes", ["append", "new column"])
+@pytest.mark.parametrize(
+    "overtakes", ["append", pytest.param("new column", marks=pytest.mark.release)]
+)
 def test_an_append_that_others_overtook_goes_on_top(
     tmp_path: Path, catalog: Any, monkeypatch: pytest.MonkeyPatch, overtakes: str
 ) -> None:
@@ -234,6 +237,22 @@ def test_a_commit_that_fails_half_way_leaves_nothing(
     target.commit(kept)
     assert len(data_files(tmp_path)) == 3
     assert [row["text"] for row in rows_of(catalog)] == ["0", "1", "2"]
+
+
+def test_a_catalogue_that_refuses_for_another_reason_is_not_asked_again(
+    tmp_path: Path, catalog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = kept_table("a")
+    catalog.create_table("kept.rows", a.schema, properties={"commit.retry.num-retries": "0"})
+    target = checked([a])
+
+    def refuses(*args: Any) -> None:
+        raise CommitFailedException("no space left in the catalogue")
+
+    monkeypatch.setattr(SqlCatalog, "commit_table", refuses)
+    with pytest.raises(SfRayError, match="CommitFailedException: no space left in the catalogue"):
+        target.commit(local_output(tmp_path / "1", {"a.parquet": a}))
+    assert data_files(tmp_path) == []
 
 
 @pytest.mark.s3
