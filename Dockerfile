@@ -4,7 +4,9 @@
 #     docker build --build-arg TORCH_INDEX_URL=<PyTorch's CPU wheel index> -t sf-ray:0.1.0-cpu .
 FROM python:3.11-slim
 
-# wget: KubeRay's probes call it to ask Ray's agents whether a node is well.
+# wget: KubeRay's probes call it to ask Ray's agents whether a node is well. Of any version: Debian
+# keeps only the newest one of a release, so that a build with a pinned one fails within weeks.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends wget \
     && rm -rf /var/lib/apt/lists/*

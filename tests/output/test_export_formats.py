@@ -2,13 +2,11 @@ import json
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sf_ray.corpus.examples import Example
 from sf_ray.corpus.formats import resolve_format
-from sf_ray.output.export_descriptions import description
 from sf_ray.output.export_formats import exporter
 
 PAIR = {"instruction": "Add.", "input": "2 and 2", "output": "4", "source": "s"}
@@ -126,24 +124,6 @@ def test_llama_factory_gets_tools_that_it_does_not_end_at(tools: object, written
     else:
         assert row is not None
         assert json.loads(str(row["tools"])) == written
-
-
-@pytest.mark.parametrize("name", ["trl", "alpaca"])
-@pytest.mark.parametrize("row", [PAIR, PLAIN_CHAT | {"tools": TOOLS}])
-def test_a_card_has_the_types_of_all_columns(name: str, row: dict[str, object]) -> None:
-    card = description(name, resolve_format(list(row)))
-    assert card is not None
-    _, head, rest = card.decode().split("---\n")
-    assert rest == ""
-    assert "&id" not in head  # a reference of YAML, at which `datasets` fails
-    columns = {column["name"] for column in yaml.safe_load(head)["dataset_info"]["features"]}
-    exported = export(name, row)
-    if exported is not None:
-        assert {*exported} <= columns
-
-
-def test_openais_files_need_no_description() -> None:
-    assert description("openai", resolve_format(["messages"])) is None
 
 
 @pytest.mark.parametrize("name", ["llama-factory", "trl", "openai", "alpaca"])
