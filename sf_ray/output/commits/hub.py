@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING, TypeVar
@@ -89,6 +90,11 @@ class HubTarget:
         """See `Target.check`."""
         from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
+        if "write" not in signature(self._api.auth_check).parameters:
+            raise SfRayError(
+                "committing to the hub needs a newer huggingface_hub, which can ask for the right "
+                "to write: pip install -U huggingface_hub"
+            )
         with _explained(self.name):
             try:
                 history = self._asked(self._history)

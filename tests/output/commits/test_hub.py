@@ -239,6 +239,14 @@ def test_a_token_that_may_not_write_is_refused_before_scoring(
     checked()
 
 
+def test_an_old_client_cannot_ask_for_the_right_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import HfApi
+
+    monkeypatch.setattr(HfApi, "auth_check", lambda self, repo_id, *, repo_type=None: None)
+    with pytest.raises(SfRayError, match="pip install -U huggingface_hub"):
+        checked()
+
+
 def test_offline_and_a_hub_that_is_down_are_said_before_scoring(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
