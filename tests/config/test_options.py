@@ -30,6 +30,10 @@ GIVEN = {"input": "in", "output": "out", "model": "demo", "keep_fraction": "0.1"
         ({"rank_by": "s-ifd"}, "--rank-by s-ifd needs the losses of tokens: add --token-losses"),
         ({"token_share": "0.5"}, "--token-share belongs to --rank-by s-ifd"),
         ({"rank_by": "s-ifd", "token_losses": True, "exact": True}, "leave --by and --rank-by out"),
+        ({"near_duplicates_by": "text"}, "--near-duplicates-by belongs to --drop-near-duplicates"),
+        ({"drop_near_duplicates": "0"}, "--drop-near-duplicates: input should be greater than 0"),
+        ({"drop_near_duplicates": "95"}, "--drop-near-duplicates: input should be less than or"),
+        ({"drop_near_duplicates": "0.9", "exact": True}, "leave --drop-near-duplicates out"),
         ({"max_length": "many"}, "--max-length: input should be a valid integer"),
     ],
 )

@@ -203,3 +203,26 @@ def test_arms_that_come_out_nearly_equal_are_named_before_anybody_trains(
         code, _, stderr = sf_ray_cli(*command, *wrong)
         assert code == 2, wrong
         assert said in stderr
+
+
+@pytest.mark.release
+def test_arms_have_neither_near_copies_nor_rows_of_evaluation_sets(
+    scored: Path, tmp_path: Path, sf_ray_cli: Cli
+) -> None:
+    rows = [text for path in sorted((scored / "corpus").iterdir()) for text in texts(path)]
+    long = next(output for _, output in rows if len(output.split()) > 13)
+    (tmp_path / "eval.jsonl").write_text(json.dumps({"prompt": "?", "completion": long}) + "\n")
+    command = plan_of(
+        scored, tmp_path / "study", "--arms", "ifd,all", "--seeds", "1",
+        "--drop-near-duplicates", "0.9", "--near-duplicates-by", "text",
+        "--drop-overlap-with", tmp_path / "eval.jsonl",
+    )  # fmt: skip
+    code, _, stderr = sf_ray_cli(*command)
+    assert code == 0, stderr
+    plan = record(tmp_path / "study")
+    assert "--drop-near-duplicates 0.9 --near-duplicates-by text" in plan["command"]
+    for run in plan["runs"]:
+        arm = texts(tmp_path / "study" / run["data"] / "data")
+        assert len(set(arm)) == len(arm), "copies are near copies"
+        assert long not in [output for _, output in arm]
+    assert len(set(rows)) > len(arm) > 100

@@ -1,7 +1,9 @@
 """A run's records become its manifest, key by key."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +11,7 @@ import pytest
 
 import sf_ray
 from sf_ray.config.options import SelectOptions
+from sf_ray.corpus.formats import Format
 from sf_ray.corpus.planning import Corpus, SkippedShard
 from sf_ray.corpus.status import Status
 from sf_ray.corpus.units import Shard
@@ -23,6 +26,9 @@ from sf_ray.selection.cutoffs import Cutoff
 from sf_ray.selection.diversity.partition import Diversified
 from sf_ray.selection.exact.bands import Bands, LengthErrors
 from sf_ray.selection.exact.rescoring import Rescoring
+from sf_ray.selection.excluded import ExcludedFiles
+from sf_ray.selection.near.near_copies import NearCopies, Sampled
+from sf_ray.selection.near.overlaps import Overlap, Overlaps
 from sf_ray.selection.ranking import GroupCutoff, Ranking
 from sf_ray.selection.selective_ifd import SelectedTokens
 from sf_ray.storage.listing import File
@@ -93,6 +99,46 @@ def test_the_tokens_that_count_are_written_where_s_ifd_ranks_rows(
     assert (written["rank_by"], manifest.selection.ranked_by) == ("s-ifd", "S-IFD")
     plain = manifest_of(request(keep_count=6), corpus, score_set, result(KEPT_6), {})
     assert "s_ifd" not in json.loads(plain.to_json())["selection"]
+
+
+def test_near_copies_and_overlaps_are_written_where_they_were_looked_for(
+    corpus: Corpus, score_set: ScoreSet
+) -> None:
+    dropped, overlapping = Bitmap.empty(30), Bitmap.empty(30)
+    dropped.add(np.array([3, 4, 29]))
+    overlapping.add(np.array([12, 13]))
+    near = NearCopies(dropped, compared=25, rounds=2, sampled=Sampled(9, 3, 2))
+    shown = Overlap(12, "a b c", files=0, shard="e.jsonl", row=7)
+    overlaps = Overlaps(overlapping, (shown,), (ExcludedFiles(corpus, cast(Format, None)),))
+    outcome = RunResult(**vars(result(KEPT_6)) | {"near": near, "overlaps": overlaps})
+    asked = {"keep_count": 6, "drop_near_duplicates": 0.9}
+    manifest = manifest_of(request(**asked), corpus, score_set, outcome, {})
+    written = json.loads(manifest.to_json())["selection"]
+    assert written["near_duplicates"] == {
+        "threshold": 0.9,
+        "by": "embedding",
+        "compared_rows": 25,
+        "dropped_rows": 3,
+        "encoder": "e",
+        "encoder_fingerprint": "f",
+        "sampled_rows": 9,
+        "sampled_near_rows": 3,
+        "sampled_found_rows": 2,
+    }
+    assert written["overlapping_rows"] == 2
+    assert [files["rows"] for files in written["overlap_with"]] == [30]
+    place = {"shard": "b.parquet", "row": 2, "uri": "/in", "in_shard": "e.jsonl", "in_row": 7}
+    assert written["overlaps"] == [place | {"words": "a b c"}]
+    assert Manifest.from_json(manifest.to_json(), "m") == manifest
+
+    by_text = RunResult(**vars(result(KEPT_6)) | {"near": replace(near, sampled=None)})
+    asked |= {"near_duplicates_by": "text"}
+    manifest = manifest_of(request(**asked), corpus, score_set, by_text, {})
+    written = json.loads(manifest.to_json())["selection"]
+    assert set(written["near_duplicates"]) == {"threshold", "by", "compared_rows", "dropped_rows"}
+    plain = manifest_of(request(keep_count=6), corpus, score_set, result(KEPT_6), {})
+    keys = set(json.loads(plain.to_json())["selection"])
+    assert not keys & {"near_duplicates", "overlap_with", "overlapping_rows", "overlaps"}
 
 
 def test_what_was_scored_again_is_written_with_what_was_seen(

@@ -60,11 +60,11 @@ class Verdicts(NamedTuple):
 
     @classmethod
     def joined(cls, each: Sequence["Verdicts"]) -> "Verdicts":
-        """What several parts say, together; a row may be there several times."""
+        """What several parts say, together: each row once."""
         none = np.empty(0, np.int64)
         return cls(
-            np.concatenate([none, *(verdicts.dropped for verdicts in each)]),
-            np.concatenate([none, *(verdicts.blocked for verdicts in each)]),
+            np.unique(np.concatenate([none, *(verdicts.dropped for verdicts in each)])),
+            np.unique(np.concatenate([none, *(verdicts.blocked for verdicts in each)])),
         )
 
 

@@ -184,6 +184,33 @@ def test_a_page_says_what_was_scored_again() -> None:
     assert "out/scores/mixed" in words
 
 
+def test_a_page_says_what_was_left_out_for_what_it_says() -> None:
+    files = [{"uri": f"/eval/{MARKUP}", "fingerprint": "f", "rows": 9}]
+    shared = {"shard": MARKUP, "row": 3, "uri": f"/eval/{MARKUP}", "in_shard": MARKUP, "in_row": 7}
+    near = {"threshold": 0.95, "by": "embedding", "compared_rows": 90, "dropped_rows": 12}
+    near |= {"sampled_rows": 80, "sampled_near_rows": 11, "sampled_found_rows": 10}
+    survey = survey_of(make_rows(100, 1), 0, None)
+    manifest = manifest_with(
+        survey,
+        100,
+        overlap_with=files,
+        overlapping_rows=5,
+        overlaps=[shared | {"words": f"{MARKUP} \u202e thirteen words"}],
+        near_duplicates=near,
+    )
+    text = render_page(manifest, Summary(survey, "", ()))
+    words = " ".join(text.split())
+    assert "12 near copies of better rows were left out (a cosine of 0.95 or more)" in words
+    assert "10 of the 11 near copies among 80 sampled rows were found" in words
+    assert "5 rows share 13 words in a row with" in words
+    assert "Shared with evaluation sets" in words
+    assert MARKUP not in text
+    assert html.escape(MARKUP, quote=False).split("&")[0] in text
+    assert "\\u202e thirteen words" in text
+    page = render_page(manifest_with(survey, 100), Summary(survey, "", ()))
+    assert "evaluation sets" not in page
+
+
 def test_a_page_with_quotas_has_a_cut_off_for_each() -> None:
     survey = survey_of(
         make_rows(100, 1), 0, {"a": GroupCounts(60, 50, 9), "b": GroupCounts(40, 30, 0)}

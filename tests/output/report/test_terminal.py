@@ -60,6 +60,30 @@ def test_rows_are_counted_down_to_those_that_are_kept(of_manifest: Any) -> None:
     ]
 
 
+def test_near_copies_and_overlaps_are_counted_and_one_is_shown(of_manifest: Any) -> None:
+    keys = manifest_keys(1000, 800, 90)
+    near = {"threshold": 0.9, "by": "text", "compared_rows": 700, "dropped_rows": 40}
+    near |= {"sampled_rows": 500, "sampled_near_rows": 31, "sampled_found_rows": 30}
+    shared = {"shard": "a\x1b[2J", "row": 3, "uri": "/eval", "in_shard": "b\nc", "in_row": 1_234}
+    keys["selection"] |= {
+        "eligible_rows": 660,
+        "near_duplicates": near,
+        "overlap_with": [{"uri": "/eval", "fingerprint": "f", "rows": 9}],
+        "overlapping_rows": 100,
+        "overlaps": [shared | {"words": "these \u202e words"}] * 2,
+    }
+    printed = of_manifest(keys)
+    assert printed.lines[4:7] == [
+        "ok, with IFD below 1 and not excluded 700 70.0%",
+        "of them near copies of better rows 40 4.0%",
+        "kept 90 9.0%",
+    ]
+    assert "overlap 100 rows share 13 words in a row with the evaluation sets" in printed.lines
+    example = "e.g. row 3 of a\\x1b[2J with row 1,234 of b\\nc: these \\u202e words"
+    assert printed.lines.count(example) == 1
+    assert "near 30 of the 31 near copies among 500 sampled rows were found" in printed.lines
+
+
 def test_rows_without_s_ifd_are_counted(of_manifest: Any) -> None:
     tokens = {"token_share": 0.75, "tokens": 90, "threshold_nats": 0.03125, "rows_without": 1200}
     keys = manifest_keys(1000, 800, 90)

@@ -1,6 +1,7 @@
 """`--drop-near-duplicates` and `--drop-overlap-with` on a real Ray, against comparison by hand."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,12 @@ def test_near_rows_by_embedding_are_dropped_before_rows_are_counted(
     assert f"near copies: {len(dropped)} of 96 eligible rows" in err
     assert "of them near copies of better rows" in out
 
+    # Diversity chooses among what is left, with the same embeddings.
+    _, err = select("diverse", *asked, "--diversify-to", "5")
+    assert "to embed" not in err
+    assert set(kept(tmp_path / "diverse")) < set(kept(tmp_path / "whole"))
+    assert selection_of(tmp_path / "diverse")["diversity"]["of_rows"] == 20
+
     # By parts, in any number of tasks: the same rows, and a sample says what was found.
     monkeypatch.setattr(embedding_tasks, "EXACT_ROWS", 20)
     monkeypatch.setattr(embedding_tasks, "PART_ROWS", 128)
@@ -219,6 +226,36 @@ def test_rows_that_overlap_with_evaluation_sets_are_not_kept_and_some_are_shown(
     (tmp_path / "eval" / name).write_text(json.dumps(lines[2]) + "\n")
     assert "nothing to do" not in select("out", *asked)[1]
     assert kept(tmp_path / "out") == list(range(96))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(
+            ("--drop-near-duplicates", 0.9, "--near-duplicates-by", "text"),
+            marks=pytest.mark.release,
+        ),
+        pytest.param(("--drop-near-duplicates", 0.999), marks=pytest.mark.release),
+        ("--drop-overlap-with", "eval.jsonl"),
+    ],
+    ids=["text", "embedding", "overlap"],
+)
+def test_a_shard_that_cannot_be_read_is_skipped_when_its_texts_are_compared(
+    select: Select, tmp_path: Path, asked: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("eval.jsonl").write_text('{"prompt": "which", "completion": "none"}\n')
+    bad = tmp_path / "corpus/1.parquet"
+    data, modified = bytearray(bad.read_bytes()), bad.stat()
+    data[4:900] = b"\xff" * 896  # the footer is whole
+    bad.write_bytes(data)
+    os.utime(bad, ns=(modified.st_atime_ns, modified.st_mtime_ns))
+    _, err = select("out", "--keep-fraction", 1.0, *asked, code=1)
+    assert "shard 1.parquet: cannot be read" in err
+    _, err = select("out", "--keep-fraction", 1.0, *asked, "--on-bad-shard", "skip", code=3)
+    assert "note: skipping shard 1.parquet" in err
+    assert not {*range(32, 64)} & {*kept(tmp_path / "out")}
+    assert len(kept(tmp_path / "out")) > 40
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_runs(
