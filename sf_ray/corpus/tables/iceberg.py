@@ -5,7 +5,6 @@ is read by pyiceberg, rows by our own reader, which knows the limits of a row. N
 """
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from sf_ray.corpus.tables.snapshot import (
 )
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.libraries import require
+from sf_ray.storage.iceberg_catalog import catalog_of, options_of
 from sf_ray.storage.location import Location
 from sf_ray.storage.table_names import TableName
 
@@ -65,7 +65,7 @@ def read_snapshot(name: TableName, options: Mapping[str, Any], retry_s: float) -
         mapping, schemas = table.name_mapping(), list(table.schemas().values())
         columns, renamed = _columns(schema, mapping), _renamed(schema, schemas)
         files = _readable_files(table, snapshot, name)
-    root = Location(table.location(), options or _options_of(table.io.properties), retry_s)
+    root = Location(table.location(), options or options_of(table.io.properties), retry_s)
     without_ids = (
         ""
         if mapping
@@ -148,7 +148,6 @@ def load_table(name: TableName, options: Mapping[str, Any]) -> "Table":
         SfRayError: There is no such catalogue or table, or the catalogue does not answer.
     """
     require("iceberg", "pyiceberg")
-    from pyiceberg.catalog import load_catalog
     from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
     try:
@@ -157,10 +156,7 @@ def load_table(name: TableName, options: Mapping[str, Any]) -> "Table":
             f"the catalogue {name.catalog} did not answer; look at its section in .pyiceberg.yaml "
             f"or at PYICEBERG_CATALOG__{name.catalog.upper()}__URI, and whether it is up",
         ):
-            catalog = load_catalog(name.catalog, **_properties(options))
-            if endpoint := os.environ.get("AWS_ENDPOINT_URL"):  # of which Arrow knows nothing
-                catalog.properties.setdefault("s3.endpoint", endpoint)
-            return catalog.load_table(name.name)
+            return catalog_of(name, options).load_table(name.identifier)
     except SfRayError as error:
         if isinstance(error.__cause__, NoSuchTableError | NoSuchNamespaceError):
             raise SfRayError(
@@ -254,30 +250,3 @@ def _partition(table: "Table", schema: "Schema", file: "IcebergFile") -> dict[st
         if isinstance(field.transform, IdentityTransform)
         and (column := schema.find_column_name(field.source_id)) is not None
     }
-
-
-def _properties(options: Mapping[str, Any]) -> dict[str, str]:
-    """Options of fsspec for S3 in the words of pyiceberg."""
-    client = options.get("client_kwargs") or {}
-    known = {
-        "s3.endpoint": options.get("endpoint_url") or client.get("endpoint_url"),
-        "s3.access-key-id": options.get("key"),
-        "s3.secret-access-key": options.get("secret"),
-        "s3.session-token": options.get("token"),
-        "s3.region": client.get("region_name"),
-    }
-    return {name: str(value) for name, value in known.items() if value}
-
-
-def _options_of(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """The other way round: what a catalogue gives out for a table is needed for its files too."""
-    known = {
-        "endpoint_url": properties.get("s3.endpoint"),
-        "key": properties.get("s3.access-key-id"),
-        "secret": properties.get("s3.secret-access-key"),
-        "token": properties.get("s3.session-token"),
-    }
-    options: dict[str, Any] = {name: value for name, value in known.items() if value}
-    if region := properties.get("s3.region"):
-        options["client_kwargs"] = {"region_name": region}
-    return options

@@ -6,11 +6,10 @@ then added in one transaction, as PyIceberg advises for rows that do not fit int
 reader sees anything, and where it fails its files are removed.
 """
 
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pyarrow as pa
@@ -30,8 +29,8 @@ from sf_ray.output.commits.commit import (
 )
 from sf_ray.runtime.libraries import require
 from sf_ray.runtime.log import say
+from sf_ray.storage.iceberg_catalog import catalog_of
 from sf_ray.storage.table_names import TableName
-from sf_ray.text.redaction import remember_secrets
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 _MAIN = "main"
 # A file ends when it has this size on disk, and a row group when it takes this much memory.
 _FILE_BYTES, _ROW_GROUP_BYTES = 128 << 20, 64 << 20
-_SECRET = re.compile(r"(?i)secret|token|credential|passw|key|sas|signature")
 
 
 class IcebergTarget:
@@ -72,7 +70,7 @@ class IcebergTarget:
         assert columns is not None
         self._columns = columns
         with _explained(self.name):
-            catalog = self._catalog()
+            catalog = catalog_of(self._table, {})
             try:
                 catalog.load_namespace_properties(self._table.identifier[:-1])
             except NoSuchNamespaceError:
@@ -102,7 +100,7 @@ class IcebergTarget:
     def find(self, request_id: str) -> Committed | None:
         """See `Target.find`."""
         with _explained(self.name):
-            table = self._load(self._catalog())
+            table = self._load(catalog_of(self._table, {}))
             return None if table is None else self._find(table, request_id)
 
     def commit(self, kept: KeptRows) -> Committed:
@@ -115,7 +113,7 @@ class IcebergTarget:
 
         with _explained(self.name):
             for _ in range(ATTEMPTS):
-                catalog = self._catalog()
+                catalog = catalog_of(self._table, {})
                 table = self._load(catalog)
                 if table is not None and (found := self._find(table, kept.request_id)):
                     return found
@@ -172,26 +170,6 @@ class IcebergTarget:
             _remove(io, written)
             raise
         return self._committed(self._head_of(done), kept.rows)
-
-    def _catalog(self) -> "Catalog":
-        """The catalogue, by PyIceberg's own configuration.
-
-        Raises:
-            UsageError: There is none of that name.
-        """
-        from pyiceberg.catalog import load_catalog
-        from pyiceberg.utils.config import Config
-
-        name = self._table.catalog
-        config: dict[str, Any] | None = Config().get_catalog_config(name)
-        if not config:
-            raise UsageError(
-                f"{self.name}: PyIceberg has no catalogue {name!r}; name it in .pyiceberg.yaml, or "
-                f"set PYICEBERG_CATALOG__{name.upper()}__URI"
-            )
-        secrets = {key: value for key, value in config.items() if _SECRET.search(key)}
-        remember_secrets(str(config.get("uri", "")), secrets)
-        return load_catalog(name, **config)  # which is that of now, not of when it was imported
 
     def _load(self, catalog: "Catalog") -> "Table | None":
         from pyiceberg.exceptions import NoSuchTableError

@@ -312,7 +312,7 @@ def test_what_is_not_there_is_said_with_what_to_look_at(
         corpus_of(f"{table.name}@99")
     for name, says in (
         ("iceberg://c/n.u", "the catalogue c has no table n.u"),
-        ("iceberg://gone/n.t", "did not answer.*PYICEBERG_CATALOG__GONE__URI"),
+        ("iceberg://gone/n.t", "no catalogue 'gone'.*PYICEBERG_CATALOG__GONE__URI"),
         (f"delta://{tmp_path}/no", "no Delta table there"),
         (f"lance://{tmp_path}/no", "cannot be opened; look at the path"),
     ):
