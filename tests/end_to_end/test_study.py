@@ -121,6 +121,7 @@ def test_a_study_from_its_plan_to_a_verdict(
     assert f"{spoilt.relative_to(study / 'arms/ifd/data')} row 0" in stderr
 
 
+@pytest.mark.release
 def test_models_that_were_trained_elsewhere_are_compared(
     scored: Path, tiny_model: Path, tiny_bos_model: Path, tmp_path: Path, sf_ray_cli: Cli
 ) -> None:
