@@ -337,6 +337,7 @@ def watched_memory() -> Iterator[dict[str, float]]:
     """
     peaks = dict.fromkeys(("driver", "largest worker", "all workers", "object store"), 0.0)
     ended = threading.Event()
+    address = ray.get_runtime_context().gcs_address  # others may run a Ray here too
     driver = psutil.Process()
     before = own_bytes(driver)
 
@@ -347,19 +348,27 @@ def watched_memory() -> Iterator[dict[str, float]]:
                 with suppress(psutil.Error):
                     if process.name().startswith("ray::"):
                         workers.append(own_bytes(process))
-            used = re.search(r"Plasma memory usage (\d+) MiB", memory_summary(stats_only=True))
-            store = int(used[1]) << 20 if used else 0
-            now = (own_bytes(driver) - before, max(workers), sum(workers), store)
-            for name, value in zip(peaks, now, strict=True):
+            for name, value in zip(
+                peaks, (own_bytes(driver) - before, max(workers), sum(workers)), strict=False
+            ):
                 peaks[name] = max(peaks[name], value / 2**30)
 
-    thread = threading.Thread(target=look)
-    thread.start()
+    def look_at_store() -> None:
+        while not ended.wait(0.5):
+            summary = memory_summary(address, stats_only=True)
+            used = re.search(r"Plasma memory usage (\d+) MiB", summary)
+            if used:
+                peaks["object store"] = max(peaks["object store"], int(used[1]) / 2**10)
+
+    threads = [threading.Thread(target=each) for each in (look, look_at_store)]
+    for thread in threads:
+        thread.start()
     try:
         yield peaks
     finally:
         ended.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
 
 
 def own_bytes(process: psutil.Process) -> int:

@@ -35,8 +35,9 @@ from sf_ray.selection.near.greedy import (
 )
 from sf_ray.selection.score_range import Positions
 
-# The most cells of a row.
-MOST_CELLS = 3
+# The most cells of a row. Of planted near copies among 400,000 rows in 391 cells, 1 finds 0.890, 2
+# find 0.987, 3 0.9986, 4 0.9998 and 5 all; rows are then in 1, 1.7, 2.2, 2.8 and 3.2 cells.
+MOST_CELLS = 4
 # By how much a cosine may come out too low: the sum of a few hundred products, in single precision.
 ROUNDING = 1e-6
 # Rows that are compared at once, with the centres or with sampled rows.
