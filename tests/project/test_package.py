@@ -145,5 +145,6 @@ def test_an_empty_environment_runs_the_demo_after_one_more_command(
     assert ran.returncode == 0, ran.stderr
     assert "what became of the planted rows" in ran.stdout
     assert (tmp_path / "demo-output/output/report.html").exists()
-    checked = done(place / "bin/python", "-c", "import sf_ray.reading; print(sf_ray.__file__)")
+    asked = "import sf_ray.reading; print(sf_ray.__file__)"
+    checked = done(place / "bin/python", "-c", asked, cwd=tmp_path)
     assert str(place) in checked.stdout
