@@ -178,27 +178,19 @@ def plan_corpus(
         SfRayError: There are no shards, shards of several file types, or several shards that cannot
             be used.
     """
-    if isinstance(source, TableSnapshot):
-        location, listing = source.location, Listing(list(source.files), {})
+    if isinstance(source, Location):
+        table, location, listing = None, source, list_input(source)
     else:
-        location, listing = source, list_input(source)
+        table, location, listing = source, source.location, Listing(list(source.files), {})
     shard_files = [file for file in listing.files if file_type_of(file.relative)]
-    if not shard_files and isinstance(source, TableSnapshot):
-        raise SfRayError(
-            f"{source.name.public_name}: no rows: snapshot {source.snapshot} has no data files"
-        )
     if not shard_files:
-        others = [*(file.relative for file in listing.files), *listing.left_out]
-        there = f"{len(others)} other files, e.g. {others[0]}" if others else "no files"
-        raise SfRayError(
-            f"{location.public_uri}: no shards found: expected {EXPECTED}; there are {there}"
-        )
+        raise _no_shards(location, listing, table)
     _refuse_several_file_types(location, shard_files)
     footers, bad = _read_footers(location, shard_files, known or {})
     if bad and (not skip_bad or len(bad) == len(shard_files)):
         raise bad_shards(location, bad, len(shard_files), skip_bad)
-    if isinstance(source, TableSnapshot):  # whatever a file is like, its rows come out as these
-        footers = {file: replace(footer, schema=source.schema) for file, footer in footers.items()}
+    if table is not None:  # whatever a file is like, its rows come out as these
+        footers = {file: replace(footer, schema=table.schema) for file, footer in footers.items()}
     schemas, number_of = _distinct(footers.values())
     shards, position = [], 0
     for file, footer in footers.items():
@@ -206,8 +198,26 @@ def plan_corpus(
         shards.append(Shard(file, footer.row_groups, position, footer.starts, number))
         position += sum(footer.row_groups)
     skipped = tuple(SkippedShard(name, reason) for name, reason in sorted(bad.items()))
-    table = source.state if isinstance(source, TableSnapshot) else None
-    return Corpus(location, *_ranked(shards, schemas), skipped, _passed_over(listing), table)
+    return Corpus(
+        location,
+        *_ranked(shards, schemas),
+        skipped,
+        _passed_over(listing),
+        None if table is None else table.state,
+    )
+
+
+def _no_shards(location: Location, listing: Listing, table: TableSnapshot | None) -> SfRayError:
+    """The error about a place, or a state of a table, where there is nothing to read."""
+    if table is not None:
+        return SfRayError(
+            f"{table.name.public_name}: no rows: snapshot {table.snapshot} has no data files"
+        )
+    others = [*(file.relative for file in listing.files), *listing.left_out]
+    there = f"{len(others)} other files, e.g. {others[0]}" if others else "no files"
+    return SfRayError(
+        f"{location.public_uri}: no shards found: expected {EXPECTED}; there are {there}"
+    )
 
 
 def _passed_over(listing: Listing) -> dict[str, str]:

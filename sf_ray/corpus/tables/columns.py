@@ -7,6 +7,7 @@ says nothing: two columns may have changed names. Knows no table format.
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -128,22 +129,17 @@ class TableReader:
         return _missing(wanted, batch.num_rows, value)
 
 
-class _unreadable_column_is_bad:  # noqa: N801 - it reads as a statement
+@contextmanager
+def _unreadable_column_is_bad(file: DataFile, stored: pa.Field, wanted: pa.Field) -> Iterator[None]:
     """Turns errors of Arrow about a column into a `BadShardError`."""
-
-    def __init__(self, file: DataFile, stored: pa.Field, wanted: pa.Field) -> None:
-        self._file, self._stored, self._wanted = file, stored, wanted
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, pa.ArrowException | ValueError):
-            raise BadShardError(
-                self._file.relative,
-                f"its column {self._stored.name!r} has the type {self._stored.type}, and the table "
-                f"has {self._wanted.type} as {self._wanted.name!r} ({first_line(error)})",
-            ) from error
+    try:
+        yield
+    except (pa.ArrowException, ValueError) as error:
+        raise BadShardError(
+            file.relative,
+            f"its column {stored.name!r} has the type {stored.type}, and the table has "
+            f"{wanted.type} as {wanted.name!r} ({first_line(error)})",
+        ) from error
 
 
 def _check(file: DataFile, stored: pa.Field, wanted: pa.Field) -> None:

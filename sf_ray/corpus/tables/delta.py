@@ -49,17 +49,17 @@ def read_snapshot(name: TableName, options: Mapping[str, Any], retry_s: float) -
         actions = pa.table(table.get_add_actions(flatten=True))
         kept = _kept_rows(table)
     partitioned = [column for column in actions.column_names if column.startswith("partition.")]
-    files = []
+    renamed, files = _renamed(schema), []
     for action in actions.to_pylist():
         path = unquote(action["path"])  # the log has paths as URIs do
-        uri = path if _URI.match(path) else root.join(path).uri + "/" + path
+        uri = path if _URI.match(path) else f"{root.uri.rstrip('/')}/{path}"
         bits = kept.get(path)
         constants = {column.removeprefix("partition."): action[column] for column in partitioned}
         file = file_at(
             root,
             uri,
             size=action["size_bytes"],
-            version=version_from(action["modification_time"], _renamed(schema), bits),
+            version=version_from(action["modification_time"], renamed, bits),
             rows=action["num_records"] if bits is None else None,
             columns=TableColumns(schema, constants, bits),
         )

@@ -6,7 +6,7 @@ is read by pyiceberg, rows by our own reader, which knows the limits of a row. N
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile as IcebergFile
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table
-    from pyiceberg.table.name_mapping import NameMapping
+    from pyiceberg.table.name_mapping import MappedField, NameMapping
     from pyiceberg.table.snapshots import Snapshot
 
 # Snapshots that an error names.
@@ -192,16 +192,37 @@ def _columns(schema: "Schema", mapping: "NameMapping | None") -> pa.Schema:
     """The columns as Arrow has them, with ids, other names and defaults in the metadata."""
     from pyiceberg.io.pyarrow import schema_to_pyarrow
 
-    names = {} if mapping is None else {field.field_id: field for field in mapping}
+    names = dict(_mapped_names(mapping or ()))
     columns = []
     for column, field in zip(schema_to_pyarrow(schema), schema.fields, strict=True):
-        known = {FIELD_ID: str(field.field_id)}
-        if field.field_id in names:
-            known[OTHER_NAMES] = json.dumps(sorted(names[field.field_id].names))
+        column = _with_names(column, names)
         if field.initial_default is not None:
-            known[DEFAULT] = json.dumps(field.initial_default, default=str)
-        columns.append(column.with_metadata(known))
+            default = json.dumps(field.initial_default, default=str)
+            column = column.with_metadata({**column.metadata, DEFAULT: default})
+        columns.append(column)
     return pa.schema(columns)
+
+
+def _mapped_names(fields: Iterable["MappedField"]) -> Iterator[tuple[str, list[str]]]:
+    """Id -> the names that files without ids have for the column, also inside of others."""
+    for field in fields:
+        if field.field_id is not None:
+            yield str(field.field_id), sorted(field.names)
+        yield from _mapped_names(field.fields)
+
+
+def _with_names(column: pa.Field, names: Mapping[str, list[str]]) -> pa.Field:
+    """A column whose metadata has its id and its other names, at any depth of structs and lists."""
+    field_id = column.metadata[FIELD_ID].decode()
+    known = {FIELD_ID: field_id}
+    if field_id in names:
+        known[OTHER_NAMES] = json.dumps(names[field_id])
+    inside = column.type
+    if pa.types.is_struct(inside):
+        inside = pa.struct([_with_names(field, names) for field in inside])
+    elif pa.types.is_large_list(inside):
+        inside = pa.large_list(_with_names(inside.value_field, names))
+    return pa.field(column.name, inside, metadata=known)
 
 
 def _renamed(schema: "Schema", schemas: Iterable["Schema"]) -> list[tuple[int, str]]:

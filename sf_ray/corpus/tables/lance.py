@@ -110,23 +110,16 @@ class LanceReader:
             sizes = _groups(self._fragment.count_rows())
             start = sum(sizes[: groups.start]) if groups else 0
             limit = sum(sizes[groups.start : groups.stop]) if groups else sum(sizes)
-            if names == []:
-                yield from (
-                    _empty(size)
-                    for size in (sizes if groups is None else sizes[groups.start : groups.stop])
-                )
-                return
             row = start
+            # Rows without columns are counted by one that nobody asked for.
+            to_read = self.schema.names[:1] if names == [] else names
             found = self._fragment.to_batches(
-                columns=names, batch_size=rows, offset=start, limit=limit
+                columns=to_read, batch_size=rows, offset=start, limit=limit
             )
             for batch in found:
-                yield from split(batch, row, self._location.max_row_bytes, rows, _BATCH_BYTES)
+                wanted = batch if names is None else batch.select(names)
+                yield from split(wanted, row, self._location.max_row_bytes, rows, _BATCH_BYTES)
                 row += batch.num_rows
-
-
-def _empty(rows: int) -> pa.RecordBatch:
-    return pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))
 
 
 def _groups(rows: int) -> tuple[int, ...]:
@@ -143,7 +136,7 @@ def _described(
     Its fingerprint are its files, their deletions and the names of its columns, so that a fragment
     that later versions share is scored once.
     """
-    described = json.loads(json.dumps(fragment.metadata.to_json()))
+    described = fragment.metadata.to_json()
     data = described["files"]
     names = sorted((field, fields.get(field, "")) for file in data for field in file["fields"])
     facts = [file["path"] for file in data], described["deletion_file"], names

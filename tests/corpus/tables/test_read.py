@@ -270,15 +270,19 @@ def test_a_file_without_ids_is_read_by_the_tables_other_names_or_refused(
     catalog: Catalog, tmp_path: Path
 ) -> None:
     table = IcebergTable(catalog)
-    table.append([row(1)])
+    table.append([row(1, meta={"tags": [{"name": "a"}]})])
     path = tmp_path / "warehouse/added.parquet"
-    pq.write_table(pa.Table.from_pylist([row(2)]), path)
+    pq.write_table(pa.Table.from_pylist([row(2, meta={"tags": [{"name": "b"}]})]), path)
     loaded = catalog.load_table("n.t")
     loaded.add_files([f"file://{path}"])  # writes down which names count
     with loaded.update_schema() as update:
         update.rename_column("output", "answer")
+        update.rename_column("meta.tags.element.name", "label")
     corpus = corpus_of(table.name)
-    renamed = [{"instruction": f"i{number}", "answer": f"o{number}"} for number in (1, 2)]
+    renamed = [
+        {"instruction": f"i{n}", "answer": f"o{n}", "meta": {"tags": [{"label": "ab"[n - 1]}]}}
+        for n in (1, 2)
+    ]
     assert rows_of(corpus) == renamed
     with loaded.transaction() as transaction:
         transaction.remove_properties("schema.name-mapping.default")
