@@ -176,7 +176,30 @@ def _converted(column: pa.Array, stored: pa.Field, wanted: pa.Field) -> pa.Array
         offsets = pa.array(np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]), pa.int64())
         mask = column.is_null() if column.null_count else None
         return pa.LargeListArray.from_arrays(offsets, inside, mask=mask).cast(target)
+    # Arrow itself gives null for a field of another name, and does not say so.
+    if not _has_same_fields(stored.type, wanted.type):
+        raise ValueError("fields inside of a map were renamed, added or dropped; write it anew")
     return column if column.type.equals(target) else column.cast(target)
+
+
+def _has_same_fields(stored: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether each field, at any depth, is at the same place and under the same name."""
+    types = pa.types
+    if types.is_map(stored) and types.is_map(wanted):
+        return _has_same_fields(stored.key_type, wanted.key_type) and _has_same_fields(
+            stored.item_type, wanted.item_type
+        )
+    if _is_list(stored) and _is_list(wanted):
+        return _has_same_fields(stored.value_type, wanted.value_type)
+    if types.is_struct(stored) and types.is_struct(wanted):
+        fields = list(stored)
+        return len(fields) == wanted.num_fields and all(
+            stored_at(field, fields) == place
+            and fields[place].name == field.name
+            and _has_same_fields(fields[place].type, field.type)
+            for place, field in enumerate(wanted)
+        )
+    return True
 
 
 def _missing(wanted: pa.Field, rows: int, value: object) -> pa.Array:

@@ -154,6 +154,18 @@ def test_columns_are_found_by_their_ids_whatever_they_are_called(catalog: Catalo
     )
 
 
+def test_a_map_is_read_as_it_is_and_refused_where_its_fields_changed(catalog: Catalog) -> None:
+    field = pa.map_(pa.string(), pa.struct([("score", pa.int64())]))
+    rows = pa.table({"instruction": ["i1"], "notes": pa.array([[("k", {"score": 1})]], field)})
+    catalog.create_table("n.t", rows.schema).append(rows)
+    table = "iceberg://c/n.t"
+    assert rows_of(corpus_of(table)) == [{"instruction": "i1", "notes": [("k", {"score": 1})]}]
+    with catalog.load_table("n.t").update_schema() as update:
+        update.rename_column("notes.value.score", "points")
+    with pytest.raises(BadShardError, match="column 'notes'.*inside of a map were renamed"):
+        corpus_of(table)
+
+
 def test_a_column_that_comes_back_under_its_name_is_another_one(catalog: Catalog) -> None:
     table = IcebergTable(catalog)
     table.append([row(1, note="old")])
