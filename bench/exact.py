@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from sf_ray.commands import pipeline
 from sf_ray.commands.demo import write_corpus
-from sf_ray.config.options import RunOptions
+from sf_ray.config.selection_options import RunOptions
 from sf_ray.engine.model_files import context_window, resolve_model
 from sf_ray.output.manifest import Manifest
 

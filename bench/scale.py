@@ -274,7 +274,7 @@ def measure_plain(corpus: str, out: str) -> dict[str, Any]:
 
 def measure_whole(corpus: str, out: str, model: str) -> dict[str, Any]:
     from sf_ray.commands.pipeline import run
-    from sf_ray.config.options import RunOptions
+    from sf_ray.config.selection_options import RunOptions
 
     specs = free_scorer.specs()
     start_ray()
@@ -372,7 +372,7 @@ def measure_plan(bucket: str, storage: str, model: str) -> dict[str, Any]:
     import ray
 
     from sf_ray.commands.pipeline import run
-    from sf_ray.config.options import RunOptions
+    from sf_ray.config.selection_options import RunOptions
 
     storage_options = json.loads(storage)
     specs = free_scorer.specs()

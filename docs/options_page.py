@@ -12,7 +12,7 @@ from sf_ray.config.registry import COMMANDS, Command
 _HEAD = """\
 # Options
 
-Every option of every command, from their one definition in `sf_ray/config/options.py` (`make
+Every option of every command, from their one definition in `sf_ray/config/` (`make
 docs` writes this page). Give options as flags, or by key in a YAML file that `--config job.yaml`
 names; flags win. Options in capitals are given by their place on the command line. Several commands
 can share a file: each command takes the keys of its options, and a key of no command is an error.

@@ -5,8 +5,9 @@ import pytest
 
 import sf_ray
 from sf_ray.cli import metavar
-from sf_ray.config.options import CompareOptions, Options, RunOptions, ShowOptions
+from sf_ray.config.options import CompareOptions, Options, ShowOptions
 from sf_ray.config.registry import COMMANDS, Command
+from sf_ray.config.selection_options import RunOptions
 from tests.support.cli import Cli
 
 

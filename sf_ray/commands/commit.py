@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from sf_ray.commands.locations import input_of, location_of
 from sf_ray.commands.select import Done
-from sf_ray.config.options import CommitOptions
+from sf_ray.config.selection_options import CommitOptions
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.errors import UsageError

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from sf_ray.commands import pipeline
-from sf_ray.config.options import DemoOptions, RunOptions
+from sf_ray.config.options import DemoOptions
+from sf_ray.config.selection_options import RunOptions
 from sf_ray.engine.model_files import demo_weights
 from sf_ray.errors import SfRayError
 from sf_ray.runtime.console import SafeConsole

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from sf_ray.commands.locations import location_of
-from sf_ray.config.options import RunOptions, SelectionOptions
+from sf_ray.config.selection_options import RunOptions, SelectionOptions
 from sf_ray.corpus.formats import SampleRow
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.sampling import field_names

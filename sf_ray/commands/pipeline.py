@@ -35,15 +35,8 @@ from sf_ray.commands.shared_places import (
     within,
 )
 from sf_ray.commands.usable import check_sample, usable_shards
-from sf_ray.config.options import (
-    CorpusOptions,
-    KeptScoresOptions,
-    RunOptions,
-    ScoreOptions,
-    ScoringOptions,
-    SelectionOptions,
-    SelectOptions,
-)
+from sf_ray.config.options import CorpusOptions, KeptScoresOptions, ScoreOptions, ScoringOptions
+from sf_ray.config.selection_options import RunOptions, SelectionOptions, SelectOptions
 from sf_ray.corpus.formats import Format
 from sf_ray.corpus.plan_cache import Sample, keep_footers, keep_sample, sample_of
 from sf_ray.corpus.planning import Corpus, SkippedShards

@@ -7,14 +7,16 @@ from typing import Any
 
 from sf_ray.commands.lineage import Lineage
 from sf_ray.commands.locations import location_of, whole_input
-from sf_ray.config.options import CorpusOptions, SelectionOptions
+from sf_ray.config.options import CorpusOptions
 from sf_ray.config.registry import command_line
+from sf_ray.config.selection_options import SelectionOptions
 from sf_ray.corpus.columns import unused_text
 from sf_ray.corpus.plan_cache import sample_of
 from sf_ray.corpus.planning import Corpus, SkippedShards, say_skipped
 from sf_ray.corpus.readers.file_types import FileType
 from sf_ray.errors import SfRayError, UsageError
 from sf_ray.output.commits.commit import Committed
+from sf_ray.output.export_formats import Export
 from sf_ray.output.export_tasks import export
 from sf_ray.output.layout import Output
 from sf_ray.output.manifest import Manifest
@@ -131,31 +133,12 @@ def select_and_write(
             )
     with timed("survey", wall_s):
         summary = _summary(options, score_set, selection)
-    duplicates, excluded = selection.duplicates, selection.excluded
+    asked = None if rescoring is None else rescoring.asked
     manifest = manifest_of(
-        _request(
-            options,
-            selection.corpus,
-            score_set,
-            inputs,
-            None if rescoring is None else rescoring.asked,
-        ),
+        _request(options, selection.corpus, score_set, inputs, asked),
         selection.corpus,
         score_set,
-        RunResult(
-            scored=scored,
-            rescoring=rescoring,
-            ranking=selection.ranking,
-            dropped_duplicates=None if duplicates is None else len(duplicates),
-            excluded=[files.corpus for files in inputs.excluded],
-            excluded_rows=0 if excluded is None else len(excluded),
-            diversity=selection.diversity,
-            shards=written,
-            export=exported,
-            tokens=selection.tokens,
-            overlaps=selection.overlaps,
-            near=selection.near,
-        ),
+        _result(selection, inputs, scored, rescoring, written, exported),
         wall_s,
     )
     output.check_written(manifest)
@@ -164,6 +147,32 @@ def select_and_write(
     output.finish(manifest)
     lineage.complete()
     return Done(manifest, output.location, selection.corpus.skipped)
+
+
+def _result(
+    selection: Selection,
+    inputs: SelectionInputs,
+    scored: Scored,
+    rescoring: Rescoring | None,
+    written: list[WrittenShard],
+    exported: Export | None,
+) -> RunResult:
+    """What the manifest says of the rows that were kept and written."""
+    duplicates, excluded = selection.duplicates, selection.excluded
+    return RunResult(
+        scored=scored,
+        rescoring=rescoring,
+        ranking=selection.ranking,
+        dropped_duplicates=None if duplicates is None else len(duplicates),
+        excluded=[files.corpus for files in inputs.excluded],
+        excluded_rows=0 if excluded is None else len(excluded),
+        diversity=selection.diversity,
+        shards=written,
+        export=exported,
+        tokens=selection.tokens,
+        overlaps=selection.overlaps,
+        near=selection.near,
+    )
 
 
 def _summary(options: SelectionOptions, score_set: ScoreSet, selection: Selection) -> Summary:

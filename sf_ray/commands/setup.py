@@ -17,7 +17,8 @@ from sf_ray.commands.locations import (
     refuse_unwritable,
     whole_input,
 )
-from sf_ray.config.options import CorpusOptions, ScoringOptions, SelectionOptions
+from sf_ray.config.options import CorpusOptions, ScoringOptions
+from sf_ray.config.selection_options import SelectionOptions
 from sf_ray.corpus.columns import as_in_json, in_words, unused_text
 from sf_ray.corpus.formats import Format, resolve_format
 from sf_ray.corpus.newly_read import newly_read

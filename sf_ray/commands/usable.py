@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from sf_ray.config.options import CorpusOptions, ScoringOptions, SelectionOptions
+from sf_ray.config.options import CorpusOptions, ScoringOptions
+from sf_ray.config.selection_options import SelectionOptions
 from sf_ray.corpus.formats import Format
 from sf_ray.corpus.plan_cache import Sample
 from sf_ray.corpus.planning import Corpus, bad_shards, say_skipped

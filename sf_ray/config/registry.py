@@ -17,19 +17,17 @@ import yaml
 from pydantic import ValidationError
 
 from sf_ray.config.options import (
-    HOW_MUCH,
     CompareOptions,
     DemoOptions,
     Options,
     PlanOptions,
     ProbeOptions,
     ReportOptions,
-    RunOptions,
     ScoreOptions,
-    SelectOptions,
     ShowOptions,
 )
 from sf_ray.config.quotas import Quota
+from sf_ray.config.selection_options import HOW_MUCH, RunOptions, SelectOptions
 from sf_ray.config.study_options import StudyPlanOptions, StudyReportOptions, StudyTrainOptions
 from sf_ray.config.yaml_text import yaml_value
 from sf_ray.errors import UsageError

@@ -2,7 +2,8 @@
 
 from pydantic import Field, model_validator
 
-from sf_ray.config.options import ClusterOptions, CorpusOptions, LeftOutOptions
+from sf_ray.config.options import ClusterOptions, CorpusOptions
+from sf_ray.config.selection_options import LeftOutOptions
 from sf_ray.config.value_types import ArmDraws, Fraction, Places, Share, TrainedModels
 
 

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from sf_ray.config.options import SelectionOptions
+from sf_ray.config.selection_options import SelectionOptions
 from sf_ray.corpus.planning import Corpus
 from sf_ray.output.manifest_left_out import ExcludedInput, NearDuplicates, SharedWords
 from sf_ray.selection.near.near_copies import NearCopies

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import sf_ray
-from sf_ray.config.options import SelectionOptions
 from sf_ray.config.quotas import Quota
+from sf_ray.config.selection_options import SelectionOptions
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.status import Status
 from sf_ray.output.export_formats import Export

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sf_ray.config.options import SelectionOptions
+from sf_ray.config.selection_options import SelectionOptions
 from sf_ray.corpus.units import Place, Shard, Unit
 from sf_ray.output.export_tasks import export_names
 from sf_ray.output.layout import Output

@@ -16,7 +16,7 @@ Plain records: this module does not know how rows are found.
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sf_ray.config.options import SelectionOptions
+from sf_ray.config.selection_options import SelectionOptions
 from sf_ray.selection.criterion import AtRandom, ByScore, BySelectiveIfd, Criterion
 from sf_ray.selection.cutoffs import Bounds, TokenBounds
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sf_ray.config.options import SelectionOptions
 from sf_ray.config.quotas import Quota, rows_to_keep
+from sf_ray.config.selection_options import SelectionOptions
 from sf_ray.corpus.planning import Corpus
 from sf_ray.runtime.log import WallTimes, timed
 from sf_ray.scoring.bad_rows import check_bad_fraction, refuse_without_scores

@@ -11,7 +11,7 @@ import pytest
 from bench.support.corpora import make_rows, write_shards
 from sf_ray.commands.commit import commit_target, committed, committed_before
 from sf_ray.commands.select import Done
-from sf_ray.config.options import SelectOptions
+from sf_ray.config.selection_options import SelectOptions
 from sf_ray.corpus.planning import SkippedShards, plan_corpus
 from sf_ray.errors import LeaseError, SfRayError, UsageError
 from sf_ray.output.commits.commit import Committed, KeptRows

@@ -14,7 +14,7 @@ import pytest
 
 from sf_ray.commands import lineage as module
 from sf_ray.commands.lineage import Lineage, facts_of
-from sf_ray.config.options import SelectOptions
+from sf_ray.config.selection_options import SelectOptions
 from sf_ray.corpus.planning import Corpus, plan_corpus
 from sf_ray.errors import SfRayError, TerminatedError
 from sf_ray.output.layout import Output

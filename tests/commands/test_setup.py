@@ -25,8 +25,8 @@ from sf_ray.commands.setup import (
     without_bad,
 )
 from sf_ray.commands.usable import usable_shards
-from sf_ray.config.options import RunOptions
 from sf_ray.config.quotas import Quota
+from sf_ray.config.selection_options import RunOptions
 from sf_ray.corpus.examples import Example, Message
 from sf_ray.corpus.formats import SampleRow
 from sf_ray.corpus.plan_cache import Sample, keep_footers, sample_of

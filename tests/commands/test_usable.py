@@ -8,8 +8,8 @@ import pytest
 
 from sf_ray.commands.setup import Specs, find_encoding
 from sf_ray.commands.usable import check_sample, usable_shards
-from sf_ray.config.options import RunOptions
 from sf_ray.config.quotas import Quota
+from sf_ray.config.selection_options import RunOptions
 from sf_ray.corpus.formats import resolve_format
 from sf_ray.corpus.plan_cache import sample_of
 from sf_ray.corpus.planning import Corpus, plan_corpus

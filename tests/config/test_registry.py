@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from sf_ray.config.options import RunOptions
 from sf_ray.config.quotas import Quota
 from sf_ray.config.registry import COMMANDS, command_line, load
+from sf_ray.config.selection_options import RunOptions
 from sf_ray.errors import UsageError
 
 RUN = COMMANDS["run"]

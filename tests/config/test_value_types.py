@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from sf_ray.config.options import RunOptions
 from sf_ray.config.registry import COMMANDS, load
+from sf_ray.config.selection_options import RunOptions
 from sf_ray.config.value_types import (
     Actors,
     Columns,

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 import sf_ray
-from sf_ray.config.options import SelectOptions
+from sf_ray.config.selection_options import SelectOptions
 from sf_ray.corpus.formats import Format
 from sf_ray.corpus.planning import Corpus, SkippedShard
 from sf_ray.corpus.status import Status

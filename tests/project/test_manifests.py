@@ -21,8 +21,8 @@ from jsonschema import Draft202012Validator
 
 import sf_ray
 from sf_ray.cli import click_command
-from sf_ray.config.options import RunOptions
 from sf_ray.config.registry import COMMANDS, load
+from sf_ray.config.selection_options import RunOptions
 
 REPOSITORY = Path(__file__).parents[2]
 CLUSTER = REPOSITORY / "cluster"

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from sf_ray.config.options import RunOptions
+from sf_ray.config.selection_options import RunOptions
 from tests.project.test_manifests import breaches, options_of, problems, read, strict
 from tests.support.schedulers import RECIPES, answer_of, job_of, run_of
 

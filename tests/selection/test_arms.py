@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sf_ray.config.options import SelectOptions
 from sf_ray.config.quotas import rows_to_keep
+from sf_ray.config.selection_options import SelectOptions
 from sf_ray.config.value_types import By, Score
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.units import Place, Unit, units_of

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sf_ray.config.options import SelectOptions
+from sf_ray.config.selection_options import SelectOptions
 from sf_ray.corpus.planning import Corpus
 from sf_ray.errors import SfRayError
 from sf_ray.scoring.score_set import ScoreSet, token_losses_of

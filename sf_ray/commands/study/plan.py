@@ -28,9 +28,10 @@ from sf_ray.commands.study.report import report
 from sf_ray.commands.study.tables import plan_tables
 from sf_ray.commands.study.train import train
 from sf_ray.commands.study.trainer_files import put_trainer_files
-from sf_ray.config.options import CorpusOptions, LeftOutOptions, SelectOptions
+from sf_ray.config.options import CorpusOptions
 from sf_ray.config.quotas import rows_to_keep
 from sf_ray.config.registry import command_line
+from sf_ray.config.selection_options import LeftOutOptions, SelectOptions
 from sf_ray.config.study_options import StudyPlanOptions, StudyReportOptions, StudyTrainOptions
 from sf_ray.corpus.planning import SkippedShards
 from sf_ray.engine.model_files import resolve_model

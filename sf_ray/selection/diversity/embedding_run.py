@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import ray
 import ray.data
 
-from sf_ray.config.options import SelectionOptions
+from sf_ray.config.selection_options import SelectionOptions
 from sf_ray.corpus.bundles import UnitRows, bundle_of, bundles_of, units_of_bundle
 from sf_ray.corpus.contained import contained
 from sf_ray.corpus.examples import Example

@@ -8,7 +8,7 @@ The steps are in `docs/adr/0015`, and why the result is the selection that float
 from dataclasses import replace
 from typing import NamedTuple
 
-from sf_ray.config.options import RunOptions
+from sf_ray.config.selection_options import RunOptions
 from sf_ray.corpus.planning import Corpus
 from sf_ray.runtime.log import say
 from sf_ray.scoring.partial_sets import RowSet, mixed_set, sample_set

@@ -5,7 +5,7 @@ from typing import assert_never
 
 import numpy as np
 
-from sf_ray.config.options import SelectionOptions
+from sf_ray.config.selection_options import SelectionOptions
 from sf_ray.runtime.log import say
 from sf_ray.scoring.score_set import ScoreSet, count_units, format_of
 from sf_ray.selection.bitmap import Bitmap

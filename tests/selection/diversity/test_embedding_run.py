@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from bench.support.corpora import make_rows, write_shards
-from sf_ray.config.options import SelectionOptions
+from sf_ray.config.selection_options import SelectionOptions
 from sf_ray.corpus.formats import resolve_format
 from sf_ray.corpus.planning import plan_corpus
 from sf_ray.encoding.specs import ModelSpec

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sf_ray.config.options import RunOptions
+from sf_ray.config.selection_options import RunOptions
 from sf_ray.corpus.planning import Corpus
 from sf_ray.corpus.units import Place, Shard, units_of
 from sf_ray.encoding.specs import EncodingSpec, ModelSpec
