@@ -1,7 +1,8 @@
 """Options of the commands, each defined once: name, type, default, bounds and help.
 
-Those that say what is kept are in `selection_options`, those of studies in `study_options`. Flags, YAML keys, their validation and docs/options.md all come from the models below. Knows nothing
-of what an option does.
+Those that say what is kept are in `selection_options`, those of studies in `study_options`. Flags,
+YAML keys, their validation and docs/options.md all come from these models. Knows nothing of what an
+option does.
 """
 
 import warnings
