@@ -201,7 +201,7 @@ class HubTarget:
         if in_body > _BODY_BYTES:
             raise SfRayError(
                 f"{self.name}: the hub takes {in_body:,} bytes of these files only as text in one "
-                "request, which is too much for it: write larger files with --order ifd, or a "
+                "request, which is too much for it: write larger files with --file-size, or a "
                 "corpus of Parquet"
             )
         return done

@@ -35,8 +35,11 @@ from sf_ray.selection.near.rounds import settle_parts
 
 # Rows of a bin: 24 MiB of embeddings of 384 numbers.
 _BIN_ROWS = 32_768
-# About how many rows a task reads.
-CHUNK_ROWS = 65_536
+# About how many rows a task reads; units that it looks at, unless there would be too many tasks.
+CHUNK_ROWS, _CHUNK_UNITS = 65_536, 256
+# A task sends each bin its share. Ray keeps a share below 100 KB in the driver's memory: with no
+# more tasks than these, the shares of a bin of 24 MiB are larger, however many bins there are.
+_MOST_TASKS = 200
 
 
 class _BinRows(NamedTuple):
@@ -75,6 +78,17 @@ class EligibleEmbeddings:
         return EmbeddedRows(
             rows.positions[is_wanted], rows.values[is_wanted], np.concatenate(embeddings)
         )
+
+
+def units_a_task(units: int, eligible_rows: int) -> int:
+    """How many units of a corpus one task looks at.
+
+    Args:
+        units: All units.
+        eligible_rows: How many rows of them are compared, at least one.
+    """
+    of_rows = min(_CHUNK_UNITS, units * CHUNK_ROWS // eligible_rows)
+    return max(1, of_rows, -(-units // _MOST_TASKS))
 
 
 def find_near_by_embedding(

@@ -16,18 +16,15 @@ from sf_ray.selection.diversity.embedder import EmbedderSpec
 from sf_ray.selection.diversity.embedding_run import embed_kept
 from sf_ray.selection.diversity.embedding_set import embedding_set_of
 from sf_ray.selection.near.embedding_tasks import (
-    CHUNK_ROWS,
     EligibleEmbeddings,
     find_near_by_embedding,
+    units_a_task,
 )
 from sf_ray.selection.near.near_copies import NearCopies
 from sf_ray.selection.near.text_tasks import EligibleTexts, find_near_by_text
 from sf_ray.selection.ranking import GroupCutoff
 from sf_ray.selection.selection import Selection
 from sf_ray.selection.texts import CorpusTexts
-
-# The most units that a task looks at.
-_CHUNK_UNITS = 256
 
 
 def find_near_copies(
@@ -90,10 +87,9 @@ def _by_embedding(
     row_format = format_of(score_set)
     target = embedding_set_of(score_set.location, embedder.model.fingerprint, row_format)
     embed_kept(options, selection, embedder, row_format, target)
-    units_a_task = count_units(selection.units) * CHUNK_ROWS // selection.rows
     return find_near_by_embedding(
         selection.corpus_pass,
-        selection.chunks(max(1, min(_CHUNK_UNITS, units_a_task))),
+        selection.chunks(units_a_task(count_units(selection.units), selection.rows)),
         EligibleEmbeddings(selection.kept.eligible, target),
         selection.rows,
         selection.corpus.rows,

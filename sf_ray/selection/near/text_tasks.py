@@ -16,6 +16,7 @@ import numpy as np
 import ray
 
 from sf_ray.runtime.tasks import parallel_map, parallel_map_stored
+from sf_ray.scoring.score_set import count_units
 from sf_ray.selection.bitmap import Bitmap
 from sf_ray.selection.chunks import Chunk, Eligible
 from sf_ray.selection.near.greedy import Flags, State, Verdicts
@@ -35,8 +36,9 @@ from sf_ray.selection.score_range import Positions
 from sf_ray.selection.selection import Selection
 from sf_ray.selection.texts import CorpusTexts
 
-# Units of one task that reads texts.
-_UNITS_A_TASK = 16
+# Units of one task that reads texts, unless there would be too many tasks: Ray keeps what a task
+# sends to a part in the driver's memory if it is below 100 KB, and so it is larger.
+_UNITS_A_TASK, _MOST_TASKS = 16, 1000
 # Bytes of a part: keys and positions, or these with values and signatures.
 _PART_BYTES, _KEY_BYTES, _ROW_BYTES = 128 << 20, 16, 24 + 4 * NUMBERS
 # Units that the sample is taken from.
@@ -88,7 +90,8 @@ def find_near_by_text(selection: Selection, read: EligibleTexts) -> NearCopies:
     bands = band_keys(np.empty((0, NUMBERS), np.uint32), read.threshold).shape[1]
     parts = _parts(selection.rows * bands * _KEY_BYTES)
     sign = functools.partial(_sign, read, parts, ray.put(index))
-    results = list(corpus_pass.over_stored(sign, selection.chunks(_UNITS_A_TASK), parts + 1))
+    chunks = selection.chunks(units_a_task(count_units(selection.units)))
+    results = list(corpus_pass.over_stored(sign, chunks, parts + 1))
     keys_of_parts = [[result.refs[at] for result in results] for at in range(parts)]
     suspects = Bitmap.empty(rows)
     equal = Bitmap.empty(rows)
@@ -109,6 +112,11 @@ def find_near_by_text(selection: Selection, read: EligibleTexts) -> NearCopies:
     is_found = (settled.near_better | equal).contains(index.positions) & is_near
     sampled = Sampled(len(is_near), int(is_near.sum()), int(is_found.sum()))
     return NearCopies(settled.dropped | equal, selection.rows, settled.rounds, sampled)
+
+
+def units_a_task(units: int) -> int:
+    """How many of so many units one task looks at."""
+    return max(_UNITS_A_TASK, -(-units // _MOST_TASKS))
 
 
 def _parts(size: int) -> int:
